@@ -1,0 +1,1 @@
+"""Converters: from studies and PNGs on disk to nnU-Net raw data sets of MIP views."""

@@ -1,0 +1,51 @@
+"""Files that appear whole: write beside the target, then rename."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_mip.errors import MipError
+
+
+@contextmanager
+def atomic_path(target: Path | str) -> Iterator[Path]:
+    """Give a temporary path beside `target` that replaces it when the block ends without error.
+
+    The temporary name keeps the target's suffixes, so that writers which choose a format by
+    suffix (`.nii.gz`) choose the same one. On an error nothing is left behind.
+    """
+    target = Path(target)
+    partial = target.with_name(f".{os.getpid()}.partial.{target.name}")
+    try:
+        yield partial
+        partial.replace(target)
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        else:
+            partial.unlink(missing_ok=True)
+
+
+def write_json(target: Path | str, content: Any) -> None:
+    """Write `content` as indented JSON, whole or not at all; equal content gives equal bytes."""
+    with atomic_path(target) as partial:
+        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        MipError: the file is missing or is not JSON.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise MipError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise MipError(f"{path}: cannot be read as JSON ({error})") from None

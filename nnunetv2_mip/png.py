@@ -1,0 +1,97 @@
+"""The one decoder of MIP-PET PNGs, and the writer of mask PNGs.
+
+A MIP-PET PNG is dark where uptake is (white background) in any PNG mode: 8- or 16-bit grey, RGB,
+RGBA, grey with alpha, palette, 1 bit. Alpha is never signal. The result is always levels (H, W)
+uint8 with bright = uptake (see `nnunetv2_mip.scale`).
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.files import atomic_path
+
+MAX_PIXELS = 50_000_000
+PNG_SUFFIX = ".png"
+
+
+def decode_png(source: bytes | Path | str, name: str | None = None) -> np.ndarray:
+    """Decode a MIP-PET PNG of any mode to levels, bright = uptake.
+
+    Args:
+        source: the file, or its bytes.
+        name: what to call bytes in messages.
+
+    Returns:
+        (H, W) uint8, 255 minus the mean of the colour channels.
+
+    Raises:
+        MipError: missing, not an image, truncated, or larger than 50 million pixels.
+    """
+    grey = _decode_grey(source, name)
+    return (255 - grey).astype(np.uint8)
+
+
+def decode_mask_png(source: bytes | Path | str, name: str | None = None) -> np.ndarray:
+    """Decode a mask PNG (0 and 255 only, in any mode) to (H, W) uint8 of 0 and 1.
+
+    Raises:
+        MipError: as `decode_png`, or values outside {0, 255}.
+    """
+    grey = _decode_grey(source, name)
+    values = np.unique(grey)
+    if not np.isin(values, (0, 255)).all():
+        shown = ", ".join(str(int(v)) for v in values if v not in (0, 255))[:60]
+        raise MipError(f"{_name(source, name)}: a mask may hold only 0 and 255, found also {shown}")
+    return (grey == 255).astype(np.uint8)
+
+
+def write_mask_png(mask: np.ndarray, path: Path | str) -> None:
+    """Write a mask (H, W) as an 8-bit grey PNG, 255 where `mask` is non-zero."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as partial:
+        Image.fromarray((np.asarray(mask) != 0).astype(np.uint8) * 255).save(partial, "PNG")
+
+
+def _name(source: bytes | Path | str, name: str | None) -> str:
+    return name or ("image" if isinstance(source, bytes) else str(source))
+
+
+def _decode_grey(source: bytes | Path | str, name: str | None) -> np.ndarray:
+    """(H, W) uint8 in file polarity."""
+    label = _name(source, name)
+    if not isinstance(source, bytes) and not Path(source).is_file():
+        raise MipError(f"{label}: no such file")
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise MipError(
+                    f"{label}: {image.width}x{image.height} pixels are more than {MAX_PIXELS}"
+                )
+            return _to_grey(image)
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
+        raise MipError(
+            f"{label}: cannot be read as an image (truncated, damaged or no PNG): {error}"
+        ) from None
+    except ValueError as error:
+        raise MipError(f"{label}: cannot be read as an image: {error}") from None
+
+
+def _to_grey(image: Image.Image) -> np.ndarray:
+    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
+        wide = np.asarray(image, np.float32)
+        return np.rint(np.clip(wide, 0, 65535) / 257).astype(np.uint8)
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L"))
+    if image.mode == "LA":
+        return np.asarray(image)[..., 0]
+    # Palette and colour: the mean of the colour channels; equal channels stay exactly as they are.
+    colours = np.asarray(image.convert("RGBA"))[..., :3]
+    first = colours[..., 0]
+    if (colours == first[..., None]).all():
+        return first
+    return np.rint(colours.astype(np.float32).mean(-1)).astype(np.uint8)

@@ -1,0 +1,313 @@
+"""Volumes on disk and in canonical axes: reading, checking, and writing back onto the source grid.
+
+A volume in memory is an array (z, y, x) in canonical LPS axes: x to the patient's left, y to the
+back, z to the head. `SourceGrid` remembers the grid of the file, so that a mask computed in
+canonical axes is written with exactly the header of its source.
+"""
+
+import gzip
+import io
+import math
+import struct
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.files import atomic_path
+
+VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
+# A view stack has this spacing along the view axis; no scanner has, so it also marks a stack.
+VIEW_AXIS_SPACING_MM = 1000.0
+STACK_SPACING_MM = 500.0
+# Largest deviation of a direction cosine from 0 or ±1 that still counts as axis-aligned (0.06°).
+OBLIQUE_TOLERANCE = 1e-3
+# Negative SUV down to this is rounding of a resampler; below it the values are no SUV.
+NEGATIVE_SUV_TOLERANCE = 1e-3
+# The median SUV of the body lies here in any FDG or PSMA study; far from it the unit is not SUV.
+PLAUSIBLE_BODY_MEDIAN_SUV = (0.3, 3.0)
+
+
+@dataclass(frozen=True)
+class SourceGrid:
+    """The voxel grid of a file, as ITK says it: (x, y, z) index order, physical LPS mm.
+
+    Attributes:
+        size: voxels along the file's index axes (i, j, k).
+        spacing: mm along the same axes.
+        origin: physical position of voxel (0, 0, 0), mm.
+        direction: nine direction cosines, row by row; column a is the direction of index axis a.
+    """
+
+    size: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    origin: tuple[float, float, float]
+    direction: tuple[float, ...]
+
+    @classmethod
+    def of_image(cls, image: sitk.Image) -> "SourceGrid":
+        return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+
+    @classmethod
+    def from_dict(cls, content: dict) -> "SourceGrid":
+        return cls(
+            **{key: tuple(content[key]) for key in ("size", "spacing", "origin", "direction")}
+        )
+
+    def to_dict(self) -> dict:
+        return {key: list(value) for key, value in asdict(self).items()}
+
+    def _axes(self) -> tuple[list[int], list[int]]:
+        """Index axis that runs along physical x, y, z, and its sign there."""
+        direction = np.array(self.direction).reshape(3, 3)
+        axes = [int(np.abs(direction[physical]).argmax()) for physical in range(3)]
+        signs = [1 if direction[physical, axes[physical]] > 0 else -1 for physical in range(3)]
+        return axes, signs
+
+    @property
+    def is_axis_aligned(self) -> bool:
+        """Whether every index axis runs along a body axis (no oblique acquisition)."""
+        direction = np.abs(np.array(self.direction).reshape(3, 3))
+        off = np.minimum(direction, np.abs(direction - 1))
+        return bool(off.max() < OBLIQUE_TOLERANCE) and sorted(self._axes()[0]) == [0, 1, 2]
+
+    @property
+    def shape_zyx(self) -> tuple[int, int, int]:
+        """Shape of the canonical array."""
+        axes, _ = self._axes()
+        return self.size[axes[2]], self.size[axes[1]], self.size[axes[0]]
+
+    @property
+    def spacing_zyx(self) -> tuple[float, float, float]:
+        """Spacing of the canonical array in mm."""
+        axes, _ = self._axes()
+        return self.spacing[axes[2]], self.spacing[axes[1]], self.spacing[axes[0]]
+
+    @property
+    def voxel_ml(self) -> float:
+        return float(np.prod(self.spacing)) / 1000.0
+
+    def to_canonical(self, array: np.ndarray) -> np.ndarray:
+        """File order (k, j, i) to canonical (z, y, x); a view, not a copy."""
+        axes, signs = self._axes()
+        array = array.transpose([2 - axes[physical] for physical in (2, 1, 0)])
+        return array[tuple(slice(None, None, signs[physical]) for physical in (2, 1, 0))]
+
+    def from_canonical(self, array: np.ndarray) -> np.ndarray:
+        """Canonical (z, y, x) to file order (k, j, i); the inverse of `to_canonical`."""
+        axes, signs = self._axes()
+        array = array[tuple(slice(None, None, signs[physical]) for physical in (2, 1, 0))]
+        return array.transpose(np.argsort([2 - axes[physical] for physical in (2, 1, 0)]))
+
+    def same_as(self, other: "SourceGrid") -> bool:
+        """Equal size, and equal geometry within a hundredth of a voxel over the whole extent."""
+        if self.size != other.size:
+            return False
+        return bool(np.abs(self._corners() - other._corners()).max() <= 0.01 * min(self.spacing))
+
+    def _corners(self) -> np.ndarray:
+        direction = np.array(self.direction).reshape(3, 3)
+        ends = np.array(np.meshgrid(*[(0, n - 1) for n in self.size])).reshape(3, -1)
+        return direction @ (ends * np.array(self.spacing)[:, None]) + np.array(self.origin)[:, None]
+
+    def describe(self) -> str:
+        spacing = " x ".join(f"{value:.4g}" for value in self.spacing)
+        origin = ", ".join(f"{value:.4g}" for value in self.origin)
+        return f"{' x '.join(map(str, self.size))} voxels of {spacing} mm, origin ({origin})"
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A 3D image in canonical axes.
+
+    Attributes:
+        array: (z, y, x), LPS.
+        grid: the grid of the file it came from.
+        path: that file (for messages).
+    """
+
+    array: np.ndarray
+    grid: SourceGrid
+    path: Path
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """(z, y, x) in mm."""
+        return self.grid.spacing_zyx
+
+
+def has_suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
+    return path.name.lower().endswith(suffixes)
+
+
+def read_image(path: Path | str) -> sitk.Image:
+    """Read any image SimpleITK knows.
+
+    Raises:
+        MipError: the file is missing, truncated, or not an image.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MipError(f"{path}: no such file")
+    _require_whole_gzip(path)
+    try:
+        return sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = lines[-1] if lines else "unknown reason"
+        raise MipError(
+            f"{path}: cannot be read (truncated, damaged or not an image; copy it again): {reason}"
+        ) from None
+
+
+def _require_whole_gzip(path: Path) -> None:
+    """Refuse a truncated `.nii.gz`: ITK fills what is missing with zeros and says nothing.
+
+    The last four bytes of a gzip file are its length before compression, which the NIfTI header
+    also tells; in a truncated file they are arbitrary.
+    """
+    if not has_suffix(path, (".nii.gz",)):
+        return
+    remedy = "is truncated or damaged; copy it again"
+    try:
+        with gzip.open(path, "rb") as stream:
+            header = stream.read(352)
+        with path.open("rb") as stream:
+            stream.seek(-4, io.SEEK_END)
+            stored = int.from_bytes(stream.read(4), "little")
+    except (OSError, EOFError, zlib.error) as error:
+        raise MipError(f"{path}: {remedy} ({error})") from None
+    if len(header) < 352:
+        raise MipError(f"{path}: {remedy} (shorter than a NIfTI header)")
+    order = "<" if header[0:4] == (348).to_bytes(4, "little") else ">"
+    if struct.unpack(order + "i", header[0:4])[0] != 348:
+        return  # NIfTI-2 or another format: ITK judges
+    dim = struct.unpack(order + "8h", header[40:56])
+    bits = struct.unpack(order + "h", header[72:74])[0]
+    offset = int(struct.unpack(order + "f", header[108:112])[0])
+    voxels = math.prod(max(1, n) for n in dim[1 : 1 + dim[0]])
+    # Extensions and padding may follow the voxels, so more is fine; sizes wrap at 4 GiB.
+    expected = offset + voxels * bits // 8
+    if (expected < 2**32 and stored < expected) or stored > expected + 2**20:
+        raise MipError(f"{path}: {remedy}")
+
+
+def read_volume(path: Path | str) -> Volume:
+    """Read a 3D scalar image into canonical axes.
+
+    Raises:
+        MipError: unreadable, not 3D, more than one value a voxel, empty, or oblique.
+    """
+    path = Path(path)
+    image = read_image(path)
+    if image.GetDimension() != 3:
+        raise MipError(
+            f"{path}: has {image.GetDimension()} dimensions, a volume has 3 "
+            "(split a dynamic or multi-frame image first)"
+        )
+    if image.GetNumberOfComponentsPerPixel() != 1:
+        raise MipError(f"{path}: has several values per voxel, one is expected")
+    grid = SourceGrid.of_image(image)
+    if min(grid.size) < 1 or max(grid.size) == 1:
+        raise MipError(f"{path}: is empty ({grid.describe()})")
+    if not grid.is_axis_aligned:
+        raise MipError(
+            f"{path}: is oblique to the body axes; resample it to an axis-aligned grid first"
+        )
+    return Volume(grid.to_canonical(sitk.GetArrayFromImage(image)), grid, path)
+
+
+def read_suv(path: Path | str) -> Volume:
+    """Read a PET volume in SUV as float32.
+
+    Raises:
+        MipError: as `read_volume`; also NaN or infinite values, negative SUV, or all zero.
+    """
+    volume = read_volume(path)
+    array = np.ascontiguousarray(volume.array, dtype=np.float32)
+    low, high = float(array.min()), float(array.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise MipError(f"{path}: contains NaN or infinite values; SUV must be finite everywhere")
+    if low < -NEGATIVE_SUV_TOLERANCE:
+        raise MipError(
+            f"{path}: has negative values (lowest {low:.4g}), so it is not SUV; "
+            "is it the CT, or a PET without its rescale slope?"
+        )
+    if high <= 0:
+        raise MipError(f"{path}: is empty (no value above 0)")
+    return Volume(np.maximum(array, 0, out=array), volume.grid, volume.path)
+
+
+def read_mask(path: Path | str, like: Volume) -> Volume:
+    """Read a binary mask (0 and one other value) on the grid of `like`, as uint8 of 0 and 1.
+
+    Raises:
+        MipError: as `read_volume`; also another grid than `like`, or more than two values.
+    """
+    volume = read_volume(path)
+    require_same_grid(volume, like)
+    values = np.unique(volume.array)
+    foreground = values[values != 0]
+    if len(foreground) > 1:
+        shown = ", ".join(f"{value:g}" for value in values[:6])
+        raise MipError(f"{path}: is not a binary mask (values {shown}{', …' * (len(values) > 6)})")
+    return Volume(np.ascontiguousarray(volume.array != 0).view(np.uint8), volume.grid, volume.path)
+
+
+def require_same_grid(volume: Volume, like: Volume) -> None:
+    """Raise MipError, naming both files, when the two volumes lie on different grids."""
+    if not volume.grid.same_as(like.grid):
+        raise MipError(
+            f"{volume.path}: lies on another grid than {like.path} "
+            f"({volume.grid.describe()} against {like.grid.describe()}); resample it to that grid"
+        )
+
+
+def body_median_suv(suv: np.ndarray) -> float:
+    """Median of the voxels in the body (above a tenth of the 99th centile: no unit is assumed).
+
+    Args:
+        suv: any shape, non-negative.
+    """
+    sample = suv.reshape(-1)[:: max(1, suv.size // 2_000_000)]
+    body = sample[sample > 0.1 * np.percentile(sample, 99)]
+    return float(np.median(body)) if body.size else 0.0
+
+
+def suv_warning(volume: Volume) -> str | None:
+    """One line when the values can hardly be SUV (wrong unit), else None."""
+    median = body_median_suv(volume.array)
+    low, high = PLAUSIBLE_BODY_MEDIAN_SUV
+    if low <= median <= high:
+        return None
+    return (
+        f"{volume.path}: the median of the body is {median:.4g}, SUV would give "
+        f"{low:g} to {high:g}; is this Bq/ml or another unit?"
+    )
+
+
+def image_on_grid(array: np.ndarray, grid: SourceGrid) -> sitk.Image:
+    """A canonical (z, y, x) array as an image with exactly the header of its source grid."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(grid.from_canonical(array)))
+    image.SetSpacing(grid.spacing)
+    image.SetOrigin(grid.origin)
+    image.SetDirection(grid.direction)
+    return image
+
+
+def write_image(image: sitk.Image, path: Path | str) -> None:
+    """Write an image, compressed, whole or not at all; missing folders are made."""
+    path = Path(path)
+    if not has_suffix(path, VOLUME_SUFFIXES):
+        raise MipError(f"{path}: unknown image type; use one of {', '.join(VOLUME_SUFFIXES)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as partial:
+        sitk.WriteImage(image, str(partial), useCompression=True)
+
+
+def write_volume(array: np.ndarray, grid: SourceGrid, path: Path | str) -> None:
+    """Write a canonical (z, y, x) array onto its source grid (same header as the source file)."""
+    write_image(image_on_grid(array, grid), path)

@@ -1,0 +1,1 @@
+"""Planner classes and plans presets (JSON)."""

@@ -1,0 +1,83 @@
+"""Package metadata, and the one place that maps the repository's folders to installed packages.
+
+The four folders of the top level install as `nnunetv2_mip`, `nnunetv2_mip.dataset_conversion`,
+`nnunetv2_mip.trainers` and `nnunetv2_mip.plans`. The packages are listed by hand:
+`find_packages()` would install top-level packages called `trainers` and `plans`.
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "(.+)"', (ROOT / "nnunetv2_mip" / "__init__.py").read_text("utf-8"), re.M
+).group(1)
+
+COMMANDS = [
+    "convert_autopet",
+    "convert_dmiai",
+    "plan_and_preprocess",
+    "project",
+    "predict",
+    "fuse",
+    "evaluate",
+    "phantom",
+    "demo",
+    "env",
+]
+
+TEST_REQUIREMENTS = ["pytest>=8", "hypothesis>=6.100", "monai>=1.4", "build>=1.2"]
+DEV_REQUIREMENTS = [*TEST_REQUIREMENTS, "ruff>=0.9"]
+
+setup(
+    name="nnunetv2-mip",
+    version=VERSION,
+    description="Tumour segmentation in PET on rotating MIPs, inside nnU-Net v2",
+    long_description=(ROOT / "README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=[
+        "nnunetv2_mip",
+        "nnunetv2_mip.commands",
+        "nnunetv2_mip.dataset_conversion",
+        "nnunetv2_mip.trainers",
+        "nnunetv2_mip.plans",
+    ],
+    package_dir={
+        "nnunetv2_mip": "nnunetv2_mip",
+        "nnunetv2_mip.dataset_conversion": "dataset_conversion",
+        "nnunetv2_mip.trainers": "trainers",
+        "nnunetv2_mip.plans": "plans",
+    },
+    package_data={"nnunetv2_mip.plans": ["*.json"]},
+    install_requires=[
+        "nnunetv2>=2.8.1,<2.9",
+        "torch",
+        "numpy",
+        "SimpleITK>=2.3",
+        "batchgenerators",
+        "acvl-utils",
+        "numba>=0.60",
+        "connected-components-3d>=3.12",
+        "pillow",
+        "imageio",
+        "matplotlib",
+        "pandas",
+        "scipy",
+        "tqdm",
+    ],
+    extras_require={"test": TEST_REQUIREMENTS, "dev": DEV_REQUIREMENTS},
+    entry_points={
+        "console_scripts": [
+            f"nnUNetv2_mip_{name} = nnunetv2_mip.commands.{name}:main" for name in COMMANDS
+        ]
+    },
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Intended Audience :: Science/Research",
+        "Topic :: Scientific/Engineering :: Medical Science Apps.",
+    ],
+)

@@ -1,0 +1,1 @@
+"""Trainer classes; `nnUNet_extTrainer` points to this folder as installed."""
