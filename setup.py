@@ -62,6 +62,7 @@ setup(
         "acvl-utils",
         "numba>=0.60",
         "connected-components-3d>=3.12",
+        "isal>=1.6",
         "pillow",
         "imageio",
         "matplotlib",

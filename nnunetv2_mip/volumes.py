@@ -5,11 +5,6 @@ back, z to the head. `SourceGrid` remembers the grid of the file, so that a mask
 canonical axes is written with exactly the header of its source.
 """
 
-import gzip
-import io
-import math
-import struct
-import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +13,7 @@ import SimpleITK as sitk
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path
+from nnunetv2_mip.nifti import read_nifti_voxels
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
 # A view stack has this spacing along the view axis; no scanner has, so it also marks a stack.
@@ -48,7 +44,7 @@ class SourceGrid:
     direction: tuple[float, ...]
 
     @classmethod
-    def of_image(cls, image: sitk.Image) -> "SourceGrid":
+    def of_image(cls, image: sitk.Image | sitk.ImageFileReader) -> "SourceGrid":
         return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
 
     @classmethod
@@ -152,47 +148,18 @@ def read_image(path: Path | str) -> sitk.Image:
     path = Path(path)
     if not path.is_file():
         raise MipError(f"{path}: no such file")
-    _require_whole_gzip(path)
     try:
         return sitk.ReadImage(str(path))
     except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = lines[-1] if lines else "unknown reason"
-        raise MipError(
-            f"{path}: cannot be read (truncated, damaged or not an image; copy it again): {reason}"
-        ) from None
+        raise _unreadable(path, error) from None
 
 
-def _require_whole_gzip(path: Path) -> None:
-    """Refuse a truncated `.nii.gz`: ITK fills what is missing with zeros and says nothing.
-
-    The last four bytes of a gzip file are its length before compression, which the NIfTI header
-    also tells; in a truncated file they are arbitrary.
-    """
-    if not has_suffix(path, (".nii.gz",)):
-        return
-    remedy = "is truncated or damaged; copy it again"
-    try:
-        with gzip.open(path, "rb") as stream:
-            header = stream.read(352)
-        with path.open("rb") as stream:
-            stream.seek(-4, io.SEEK_END)
-            stored = int.from_bytes(stream.read(4), "little")
-    except (OSError, EOFError, zlib.error) as error:
-        raise MipError(f"{path}: {remedy} ({error})") from None
-    if len(header) < 352:
-        raise MipError(f"{path}: {remedy} (shorter than a NIfTI header)")
-    order = "<" if header[0:4] == (348).to_bytes(4, "little") else ">"
-    if struct.unpack(order + "i", header[0:4])[0] != 348:
-        return  # NIfTI-2 or another format: ITK judges
-    dim = struct.unpack(order + "8h", header[40:56])
-    bits = struct.unpack(order + "h", header[72:74])[0]
-    offset = int(struct.unpack(order + "f", header[108:112])[0])
-    voxels = math.prod(max(1, n) for n in dim[1 : 1 + dim[0]])
-    # Extensions and padding may follow the voxels, so more is fine; sizes wrap at 4 GiB.
-    expected = offset + voxels * bits // 8
-    if (expected < 2**32 and stored < expected) or stored > expected + 2**20:
-        raise MipError(f"{path}: {remedy}")
+def _unreadable(path: Path, error: RuntimeError) -> MipError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = lines[-1] if lines else "unknown reason"
+    return MipError(
+        f"{path}: cannot be read (truncated, damaged or not an image; copy it again): {reason}"
+    )
 
 
 def read_volume(path: Path | str) -> Volume:
@@ -202,22 +169,44 @@ def read_volume(path: Path | str) -> Volume:
         MipError: unreadable, not 3D, more than one value a voxel, empty, or oblique.
     """
     path = Path(path)
-    image = read_image(path)
-    if image.GetDimension() != 3:
+    image = read_image(path) if not has_suffix(path, (".nii", ".nii.gz")) else None
+    header = image or _read_header(path)
+    if header.GetDimension() != 3:
         raise MipError(
-            f"{path}: has {image.GetDimension()} dimensions, a volume has 3 "
+            f"{path}: has {header.GetDimension()} dimensions, a volume has 3 "
             "(split a dynamic or multi-frame image first)"
         )
-    if image.GetNumberOfComponentsPerPixel() != 1:
+    if _components(header) != 1:
         raise MipError(f"{path}: has several values per voxel, one is expected")
-    grid = SourceGrid.of_image(image)
+    grid = SourceGrid.of_image(header)
     if min(grid.size) < 1 or max(grid.size) == 1:
         raise MipError(f"{path}: is empty ({grid.describe()})")
     if not grid.is_axis_aligned:
         raise MipError(
             f"{path}: is oblique to the body axes; resample it to an axis-aligned grid first"
         )
-    return Volume(grid.to_canonical(sitk.GetArrayFromImage(image)), grid, path)
+    voxels = None if image is not None else read_nifti_voxels(path)
+    if voxels is None:
+        voxels = sitk.GetArrayFromImage(image if image is not None else read_image(path))
+    return Volume(grid.to_canonical(voxels.reshape(grid.size[::-1])), grid, path)
+
+
+def _read_header(path: Path) -> sitk.ImageFileReader:
+    if not path.is_file():
+        raise MipError(f"{path}: no such file")
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise _unreadable(path, error) from None
+    return reader
+
+
+def _components(header: sitk.Image | sitk.ImageFileReader) -> int:
+    if isinstance(header, sitk.Image):
+        return header.GetNumberOfComponentsPerPixel()
+    return header.GetNumberOfComponents()
 
 
 def read_suv(path: Path | str) -> Volume:
@@ -238,7 +227,9 @@ def read_suv(path: Path | str) -> Volume:
         )
     if high <= 0:
         raise MipError(f"{path}: is empty (no value above 0)")
-    return Volume(np.maximum(array, 0, out=array), volume.grid, volume.path)
+    if low < 0:
+        array = np.maximum(array, 0)
+    return Volume(array, volume.grid, volume.path)
 
 
 def read_mask(path: Path | str, like: Volume) -> Volume:

@@ -1,0 +1,124 @@
+"""DM-i-AI MIP-PET PNGs to a nnU-Net data set, one single-view stack an image."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from nnunetv2_mip.dataset_conversion.raw_dataset import (
+    Case,
+    CasePaths,
+    ConversionPlan,
+    ConversionResult,
+    build_raw_dataset,
+)
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.files import write_json
+from nnunetv2_mip.geometry import image_geometry
+from nnunetv2_mip.png import PNG_SUFFIX, decode_mask_png, decode_png
+from nnunetv2_mip.scale import DEFAULT_WINDOW_SUV, PNG_PIXEL_MM, BodyStatistics
+from nnunetv2_mip.stacks import write_stack
+from nnunetv2_mip.volumes import VIEW_AXIS_SPACING_MM
+
+DEFAULT_NAME = "DMIAI"
+STACK_SPACING = (VIEW_AXIS_SPACING_MM, PNG_PIXEL_MM, PNG_PIXEL_MM)
+
+
+def convert_dmiai(
+    data: Path | str,
+    dataset_id: int,
+    name: str = DEFAULT_NAME,
+    controls: int | None = None,
+    workers: int = 1,
+    skip_broken: bool = False,
+) -> ConversionResult:
+    """Convert `patients/{imgs,labels}` and `controls/imgs`; controls are cases without lesion.
+
+    Args:
+        controls: take the first N controls (by name), None for all.
+
+    Raises:
+        MipError: a folder or label is missing, or see `raw_dataset.build_raw_dataset`.
+    """
+    data = Path(data)
+    images, labels = data / "patients" / "imgs", data / "patients" / "labels"
+    for folder in (images, labels):
+        if not folder.is_dir():
+            raise MipError(f"{folder}: no such folder; expected patients/imgs and patients/labels")
+    pictures = _pngs(images)
+    if not pictures:
+        raise MipError(f"{images}: holds no PNG")
+    cases, problems = [], []
+    for image in pictures:
+        label = _label_of(image, labels)
+        if label is None:
+            problems.append((labels / image.name, f"no such file; it is the mask of {image}"))
+        else:
+            cases.append(_case(image, label))
+    healthy = _pngs(data / "controls" / "imgs") if controls != 0 else []
+    if controls is not None and controls > len(healthy):
+        raise MipError(
+            f"{data / 'controls' / 'imgs'}: holds {len(healthy)} PNGs, --controls {controls} asked"
+        )
+    cases += [_case(image, None) for image in healthy[:controls]]
+    plan = ConversionPlan(
+        dataset_id=dataset_id,
+        name=name,
+        cases=cases,
+        convert=convert_image,
+        settings={"converter": "dmiai", "controls": controls},
+        mip={
+            "source": "dmiai",
+            "channels": ["suv"],
+            "views": 1,
+            "arc_deg": 180.0,
+            "start_deg": 0.0,
+            # What the images' brightest level stands for is not published; on real studies this
+            # window gives the closest match.
+            "window_suv": DEFAULT_WINDOW_SUV,
+            "pixel_mm": PNG_PIXEL_MM,
+            "labels": "projected",
+        },
+        problems=problems,
+    )
+    return build_raw_dataset(plan, workers, skip_broken)
+
+
+def convert_image(payload: tuple[Path, Path | None], paths: CasePaths) -> dict:
+    """Write one image (1, H, W), its label and its geometry; returns its record."""
+    image, label = payload
+    levels = decode_png(image)
+    mask = np.zeros_like(levels) if label is None else decode_mask_png(label)
+    if mask.shape != levels.shape:
+        raise MipError(
+            f"{label}: is {mask.shape[1]}x{mask.shape[0]} pixels, its image {image.name} "
+            f"{levels.shape[1]}x{levels.shape[0]}; they must agree"
+        )
+    write_stack(levels[None], STACK_SPACING, paths.channel(0))
+    write_stack(mask[None], STACK_SPACING, paths.label)
+    write_json(paths.geometry, image_geometry(image.name, PNG_PIXEL_MM))
+    return {
+        "has_lesion": bool(mask.any()),
+        "lesion_px": int(np.count_nonzero(mask)),
+        "stack": [1, *levels.shape],
+        "body": BodyStatistics.of_levels(levels).to_list(),
+    }
+
+
+def _pngs(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() == PNG_SUFFIX)
+
+
+def _case(image: Path, label: Path | None) -> Case:
+    name = re.sub(r"[^A-Za-z0-9-]+", "_", image.stem).strip("_")
+    return Case(name, name, (image, label))
+
+
+def _label_of(image: Path, labels: Path) -> Path | None:
+    """The mask of `patient_017.png`: `segmentation_017.png`, or the same name."""
+    for name in (image.name, re.sub(r"^patient_", "segmentation_", image.name)):
+        if (labels / name).is_file():
+            return labels / name
+    return None

@@ -1,0 +1,293 @@
+"""Building a nnU-Net raw data set case by case: resumable, parallel, whole or not at all.
+
+A conversion works in `.<Dataset>.partial` beside its target, with a manifest of its settings.
+A case is done when its record exists; the record is written last, after the case's files. When
+all cases are done the data set's own files are written and the folder is renamed. Running the same
+command again finishes a stopped conversion, with the same bytes; other settings are refused.
+"""
+
+import functools
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.files import read_json, write_json
+from nnunetv2_mip.nnunet_paths import dataset_name, existing_datasets, nnunet_folder
+from nnunetv2_mip.scale import LEVEL_MAX, BodyStatistics
+from nnunetv2_mip.splits import patient_grouped_splits
+from nnunetv2_mip.stacks import FILE_ENDING, GEOMETRY_SUFFIX
+
+SUMMARY_NAME = "conversion.json"
+_MANIFEST, _RECORDS = "manifest.json", "records"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case to convert: `payload` is what the converter's function needs (picklable)."""
+
+    name: str
+    patient: str
+    payload: Any
+
+
+@dataclass(frozen=True)
+class CasePaths:
+    """Where the files of a case go."""
+
+    images: Path
+    labels: Path
+    case: str
+
+    def channel(self, index: int) -> Path:
+        return self.images / f"{self.case}_{index:04d}{FILE_ENDING}"
+
+    @property
+    def label(self) -> Path:
+        return self.labels / f"{self.case}{FILE_ENDING}"
+
+    @property
+    def geometry(self) -> Path:
+        return self.images / f"{self.case}{GEOMETRY_SUFFIX}"
+
+
+@dataclass
+class ConversionPlan:
+    """What a converter wants built.
+
+    Attributes:
+        dataset_id, name: of the target, `Dataset<id>_<name>`.
+        cases: to convert.
+        convert: (payload, CasePaths) → record: a JSON dict with `has_lesion`, `body` (the list of
+            `BodyStatistics`), optional `warnings`, and whatever the summary should tell.
+        settings: everything that decides the bytes of the data set (JSON).
+        mip: entries for `dataset.json["mip"]`.
+        problems: (path, reason) found before converting.
+        warnings: lines for the user.
+    """
+
+    dataset_id: int
+    name: str
+    cases: Sequence[Case]
+    convert: Callable[[Any, CasePaths], dict]
+    settings: Mapping[str, Any]
+    mip: Mapping[str, Any]
+    problems: Sequence[tuple[Path, str]] = ()
+    warnings: Sequence[str] = ()
+
+
+@dataclass
+class ConversionResult:
+    """What came of it: the finished data set folder, and its summary."""
+
+    folder: Path
+    summary: dict = field(default_factory=dict)
+
+
+def build_raw_dataset(
+    plan: ConversionPlan, workers: int = 1, skip_broken: bool = False
+) -> ConversionResult:
+    """Convert all cases of a plan into `nnUNet_raw/Dataset<id>_<name>`.
+
+    A case that cannot be converted does not stop the others. At the end it is named; the data set
+    is then finished without it if `skip_broken`, else the finished cases wait for another run.
+
+    Raises:
+        MipError: the id is taken, a partial conversion with other settings exists, no case, or a
+            case that cannot be converted (without `skip_broken`).
+    """
+    target = nnunet_folder("nnUNet_raw") / dataset_name(plan.dataset_id, plan.name)
+    taken = existing_datasets(plan.dataset_id)
+    if taken:
+        raise MipError(
+            f"{taken[0]}: data set id {plan.dataset_id} exists already; "
+            "choose another id or remove that folder"
+        )
+    if not plan.cases and not plan.problems:
+        raise MipError(f"{target.name}: there is nothing to convert")
+    partial = _open_partial(target, plan)
+    problems = [(str(path), reason) for path, reason in plan.problems]
+    problems += _convert_missing(plan, partial, workers)
+    if problems and not skip_broken:
+        _give_up(partial, plan, problems)
+    return _finish(target, partial, plan, problems)
+
+
+def _open_partial(target: Path, plan: ConversionPlan) -> Path:
+    partial = target.with_name(f".{target.name}.partial")
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "settings": dict(plan.settings),
+        "cases": [case.name for case in plan.cases],
+    }
+    if (partial / _MANIFEST).is_file():
+        before = read_json(partial / _MANIFEST)
+        if before.get("settings") != manifest["settings"]:
+            raise MipError(
+                f"{partial}: holds an unfinished conversion with other settings; "
+                "repeat it with those, or remove the folder to start anew"
+            )
+    elif partial.exists():
+        shutil.rmtree(partial)
+    for folder in ("imagesTr", "labelsTr", _RECORDS):
+        (partial / folder).mkdir(parents=True, exist_ok=True)
+    write_json(partial / _MANIFEST, manifest)
+    return partial
+
+
+def _convert_missing(plan: ConversionPlan, partial: Path, workers: int) -> list[tuple[str, str]]:
+    """Convert what has no record yet; returns (case, reason) of the failures."""
+    todo = [case for case in plan.cases if not _record_path(partial, case.name).is_file()]
+    problems = []
+    with tqdm(
+        total=len(plan.cases),
+        initial=len(plan.cases) - len(todo),
+        unit="case",
+        desc=plan.name,
+        disable=None,
+    ) as bar:
+        for case, reason in _run(plan.convert, todo, partial, workers):
+            if reason is not None:
+                problems.append((case.name, reason))
+            bar.update()
+    return sorted(problems)
+
+
+def _run(
+    convert: Callable, todo: Sequence[Case], partial: Path, workers: int
+) -> Iterable[tuple[Case, str | None]]:
+    work = functools.partial(_convert_case, convert, partial)
+    if workers <= 1 or len(todo) <= 1:
+        for case in todo:
+            yield case, work(case)
+        return
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_limit_threads, initargs=(threads,)
+    ) as pool:
+        yield from _as_they_come(pool, work, todo)
+
+
+def _as_they_come(
+    pool: Executor, work: Callable, todo: Sequence[Case]
+) -> Iterable[tuple[Case, str | None]]:
+    futures = {pool.submit(work, case): case for case in todo}
+    try:
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _limit_threads(threads: int) -> None:
+    """Share the cores between workers: numba would use all of them in each."""
+    import numba
+
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+
+
+def _convert_case(convert: Callable, partial: Path, case: Case) -> str | None:
+    """Convert one case and write its record last; the reason if it cannot be served."""
+    paths = CasePaths(partial / "imagesTr", partial / "labelsTr", case.name)
+    try:
+        record = convert(case.payload, paths)
+    except MipError as error:
+        for path in (*paths.images.glob(f"{case.name}_*"), paths.label):
+            path.unlink(missing_ok=True)
+        return str(error)
+    write_json(_record_path(partial, case.name), record)
+    return None
+
+
+def _record_path(partial: Path, case: str) -> Path:
+    return partial / _RECORDS / f"{case}.json"
+
+
+def _give_up(partial: Path, plan: ConversionPlan, problems: list[tuple[str, str]]) -> None:
+    """Name the broken cases; leave a partial folder only where it holds finished work."""
+    done = sum(1 for _ in (partial / _RECORDS).glob("*.json"))
+    if not done:
+        shutil.rmtree(partial)
+    for where, reason in problems[1:]:
+        tqdm.write(f"cannot be converted: {_line(where, reason)}")
+    total = len(plan.cases) + len(plan.problems)
+    kept = f" ({done} finished cases wait in {partial})" if done else ""
+    raise MipError(
+        f"{_line(*problems[0])} [{len(problems)} of {total} cases cannot be converted; "
+        f"repair and run again{kept}, or leave them out with --skip-broken]"
+    )
+
+
+def _line(where: str, reason: str) -> str:
+    """Reasons of a converter name their file already; those of a scan do not."""
+    return f"{where}: {reason}" if os.sep in where else reason
+
+
+def _finish(
+    target: Path, partial: Path, plan: ConversionPlan, problems: list[tuple[str, str]]
+) -> ConversionResult:
+    records = {}
+    for case in sorted(plan.cases, key=lambda case: case.name):
+        if _record_path(partial, case.name).is_file():
+            records[case.name] = read_json(_record_path(partial, case.name))
+    if not records:
+        shutil.rmtree(partial)
+        raise MipError(f"{_line(*problems[0])} [no case could be converted]")
+    patients = {case.name: case.patient for case in plan.cases if case.name in records}
+    patients = dict(sorted(patients.items()))
+    has_lesion = {case: bool(record["has_lesion"]) for case, record in records.items()}
+    channels = plan.mip["channels"]
+    body = sum((BodyStatistics(*record["body"]) for record in records.values()), BodyStatistics())
+    mip = {
+        "format_version": FORMAT_VERSION,
+        **plan.mip,
+        "patients": patients,
+        "has_lesion": has_lesion,
+        "intensity": {
+            channels[0]: {
+                "mean": round(body.mean, 4),
+                "std": round(body.std, 4),
+                "low": 0.0,
+                "high": float(LEVEL_MAX),
+            }
+        },
+    }
+    write_json(
+        partial / "dataset.json",
+        {
+            "channel_names": {str(index): name for index, name in enumerate(channels)},
+            "labels": {"background": 0, "lesion": 1},
+            "numTraining": len(records),
+            "file_ending": FILE_ENDING,
+            "name": target.name,
+            "mip": mip,
+        },
+    )
+    write_json(partial / "splits_final.json", patient_grouped_splits(patients, has_lesion))
+    warnings = [*plan.warnings]
+    for record in records.values():
+        warnings += record.pop("warnings", [])
+        record.pop("body")
+    summary = {
+        "settings": dict(plan.settings),
+        "converted": len(records),
+        "patients": len(set(patients.values())),
+        "with_lesion": sum(has_lesion.values()),
+        "skipped": [{"case": where, "reason": reason} for where, reason in problems],
+        "warnings": warnings,
+        "cases": records,
+    }
+    write_json(partial / SUMMARY_NAME, summary)
+    shutil.rmtree(partial / _RECORDS)
+    (partial / _MANIFEST).unlink()
+    partial.replace(target)
+    return ConversionResult(target, summary)

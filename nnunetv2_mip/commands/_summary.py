@@ -1,0 +1,17 @@
+"""What converters tell at their end."""
+
+import sys
+
+
+def print_conversion(result, dataset_id: int) -> None:
+    """Print a `ConversionResult`: counts, what was left out, warnings, and the next command."""
+    summary = result.summary
+    for warning in summary["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    for skipped in summary["skipped"]:
+        print(f"left out: {skipped['case']}: {skipped['reason']}", file=sys.stderr)
+    print(
+        f"{result.folder}: {summary['converted']} cases of {summary['patients']} patients, "
+        f"{summary['with_lesion']} with lesions, {len(summary['skipped'])} left out"
+    )
+    print(f"next: nnUNetv2_mip_plan_and_preprocess -d {dataset_id}")

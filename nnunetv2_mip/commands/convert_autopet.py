@@ -1,0 +1,45 @@
+"""`nnUNetv2_mip_convert_autopet`: autoPET PET/CT to a nnU-Net data set of MIP views."""
+
+import argparse
+from collections.abc import Sequence
+
+from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.geometry import DEFAULT_VIEWS
+from nnunetv2_mip.scale import DEFAULT_WINDOW_SUV
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = new_parser(
+        "nnUNetv2_mip_convert_autopet",
+        "Turn autoPET studies into a nnU-Net data set of MIP views, one stack a study. Reads the "
+        "TCIA tree (PETCT_*/<study>/SUV.nii.gz, SEG.nii.gz) and the nnU-Net-style release "
+        "(imagesTr, labelsTr). A stopped conversion is finished by running it again.",
+    )
+    parser.add_argument("-i", required=True, metavar="TREE", help="folder with the studies")
+    parser.add_argument("-d", required=True, type=int, metavar="ID", help="new data set id, 1-999")
+    parser.add_argument("-n", metavar="NAME", help="name of the data set (else AutoPETMIP)")
+    parser.add_argument("--views", type=int, default=DEFAULT_VIEWS, help="projection angles")
+    parser.add_argument(
+        "--window", type=float, default=DEFAULT_WINDOW_SUV, metavar="SUV", help="brightest SUV"
+    )
+    parser.add_argument("-np", type=int, default=1, metavar="N", help="worker processes")
+    parser.add_argument(
+        "--skip-broken", action="store_true", help="leave out studies that cannot be converted"
+    )
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    from nnunetv2_mip.commands._summary import print_conversion
+    from nnunetv2_mip.dataset_conversion.autopet import DEFAULT_NAME, ViewSettings, convert_autopet
+
+    name = args.n or DEFAULT_NAME
+    settings = ViewSettings(views=args.views, window_suv=args.window)
+    print_conversion(
+        convert_autopet(args.i, args.d, name, settings, args.np, args.skip_broken),
+        args.d,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    run_command(build_parser(), run, argv)

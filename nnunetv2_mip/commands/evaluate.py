@@ -1,0 +1,182 @@
+"""`nnUNetv2_mip_evaluate`: score predicted masks against the truth."""
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunetv2_mip.commands._frame import new_parser, run_command
+
+TABLE_ROWS = 25
+MAX_NAMES = 5
+# Column head → (score, format), by kind of report.
+COLUMNS = {
+    "png": {
+        "Dice": ("dice", ".3f"),
+        "FP px": ("false_positive_pixels", ".0f"),
+        "FN px": ("false_negative_pixels", ".0f"),
+        "true px": ("true_pixels", ".0f"),
+        "recall": ("lesion_recall", ".3f"),
+        "precision": ("lesion_precision", ".3f"),
+    },
+    "volume": {
+        "Dice": ("dice", ".3f"),
+        "FPV ml": ("false_positive_volume_ml", ".2f"),
+        "FNV ml": ("false_negative_volume_ml", ".2f"),
+        "true ml": ("true_volume_ml", ".2f"),
+        "recall": ("lesion_recall", ".3f"),
+        "precision": ("lesion_precision", ".3f"),
+    },
+    "stack": {
+        "Dice": ("dice", ".3f"),
+        "FP px": ("false_positive_pixels", ".0f"),
+        "FN px": ("false_negative_pixels", ".0f"),
+        "true px": ("true_pixels", ".0f"),
+    },
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = new_parser(
+        "nnUNetv2_mip_evaluate",
+        "Score predicted masks: PNGs by mean per-image Dice (DM-i-AI), volumes by the autoPET "
+        "metrics and lesion by lesion, stacks of views view by view.",
+        epilog="Cases without lesions have no Dice and stay out of its mean; their false "
+        "positives are reported instead.",
+    )
+    parser.add_argument(
+        "-p", dest="predictions", metavar="PRED", type=Path, required=True, help="folder or file"
+    )
+    parser.add_argument(
+        "-g",
+        dest="truths",
+        metavar="GT",
+        type=Path,
+        required=True,
+        help="file, folder of masks, raw nnU-Net data set, DM-i-AI data folder or autoPET tree",
+    )
+    parser.add_argument(
+        "-o",
+        dest="output",
+        metavar="FILE.json",
+        type=Path,
+        required=True,
+        help="the report; a CSV of the cases is written beside it",
+    )
+    parser.add_argument("-np", dest="processes", type=int, default=1, help="processes for volumes")
+    parser.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="count a missing prediction as an empty one instead of stopping",
+    )
+    parser.add_argument(
+        "--min-overlap",
+        type=float,
+        default=0.0,
+        help="fraction of a lesion that must be overlapped to count as found; 0: any overlap",
+    )
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    from nnunetv2_mip.errors import MipError
+    from nnunetv2_mip.evaluation import evaluate, write_report
+
+    if not 0 <= args.min_overlap <= 1:
+        raise MipError(f"--min-overlap {args.min_overlap}: give a fraction from 0 to 1")
+    if args.processes < 1:
+        raise MipError(f"-np {args.processes}: give at least one process")
+    if args.output.suffix.lower() != ".json":
+        raise MipError(f"{args.output}: the report is JSON; give a name that ends in .json")
+    report = evaluate(
+        args.predictions,
+        args.truths,
+        allow_missing=args.allow_missing,
+        min_overlap=args.min_overlap,
+        processes=args.processes,
+        show_progress=True,
+    )
+    table = write_report(report, args.output)
+    print(describe(report))
+    print(f"written: {args.output} and {table}")
+
+
+def describe(report: dict) -> str:
+    """The report as text: the worst cases first, the means, the controls, what was left out."""
+    columns = COLUMNS[report["kind"]]
+    error = _false_positive_name(report)
+    ranked = sorted(report["cases"].items(), key=lambda item: _badness(item[1], error))
+    rows = [[case, *_cells(scores, columns)] for case, scores in ranked[:TABLE_ROWS]]
+    rows.append(["mean", *_cells(report["mean"], columns)])
+    lines = _aligned(["case", *columns], rows)
+    if len(ranked) > TABLE_ROWS:
+        lines.insert(-1, f"… and {len(ranked) - TABLE_ROWS} better cases, see the CSV")
+    return "\n".join([*lines, *_remarks(report, error)])
+
+
+def _remarks(report: dict, error: str) -> list[str]:
+    counts, low_high = report["counts"], report["dice_interval_95"]
+    remarks = []
+    if counts["with_lesions"]:
+        number = counts["with_lesions"]
+        cases = f"{number} case{'s' * (number > 1)} with lesions"
+        line = f"mean Dice {report['mean']['dice']:.3f} over {cases}"
+        if not math.isnan(low_high[0]):
+            line += f" (95 % interval {low_high[0]:.3f} to {low_high[1]:.3f}, bootstrap over cases)"
+        remarks.append(line)
+    if "lesions" in counts:
+        remarks.append(
+            f"lesions found: {counts['lesions_found']} of {counts['lesions']}; predicted lesions "
+            f"that are right: {counts['predicted_lesions_right']} of {counts['predicted_lesions']}"
+        )
+    if counts["controls"]:
+        controls = report["controls"]
+        unit = "ml" if error.endswith("_ml") else "pixels"
+        remarks.append(
+            f"cases without lesions: {counts['controls']}, of which "
+            f"{controls['with_false_positives']} with false positives; "
+            f"on average {controls[f'mean_{error}']:.2f} {unit}"
+        )
+    for key, words in (
+        ("missing_predictions", "missing, counted as empty"),
+        ("ignored_predictions", "ignored, no ground truth"),
+    ):
+        names = report[key]
+        if names:
+            more = f", … ({len(names)} in all)" if len(names) > MAX_NAMES else ""
+            remarks.append(f"{words}: {', '.join(names[:MAX_NAMES])}{more}")
+    return remarks
+
+
+def _false_positive_name(report: dict) -> str:
+    return next(name for name in report["mean"] if name.startswith("false_positive_"))
+
+
+def _badness(scores: dict, error: str) -> tuple:
+    """Lowest Dice first, then the controls, those with most false positives first."""
+    undefined = math.isnan(scores["dice"])
+    return undefined, 0.0 if undefined else scores["dice"], -scores[error]
+
+
+def _cells(scores: dict, columns: dict[str, tuple[str, str]]) -> list[str]:
+    values = [(scores[name], style) for name, style in columns.values()]
+    return ["-" if math.isnan(value) else format(value, style) for value, style in values]
+
+
+def _aligned(head: list[str], rows: list[list[str]]) -> list[str]:
+    """Names to the left, numbers to the right, a rule above the last row."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))])
+        for row in [head, *rows]
+    ]
+    rule = "-" * len(lines[0])
+    return [lines[0], rule, *lines[1:-1], rule, lines[-1]]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    run_command(build_parser(), run, argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""`nnUNetv2_mip_fuse`: masks or probabilities of views back to one 3D mask."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.fusion_rules import DEFAULT_RULE, RULES
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = new_parser(
+        "nnUNetv2_mip_fuse",
+        "Fuse views to a 3D mask on the grid of the volume they came from. Either -i is the output "
+        "of nnUNetv2_mip_project (with a views file in it), or, with -d, a folder written by "
+        "nnUNetv2_predict for that data set (masks, or probabilities by --save_probabilities).",
+    )
+    parser.add_argument("-i", required=True, metavar="DIR", help="folder with the views")
+    parser.add_argument(
+        "-o", required=True, metavar="OUT", help="mask file to write; with -d a folder"
+    )
+    parser.add_argument("-d", type=int, metavar="ID", help="data set of a nnUNetv2_predict output")
+    parser.add_argument(
+        "--views-file", default="seg.nii.gz", metavar="FILE", help="stack in -i to fuse"
+    )
+    parser.add_argument("--suv", metavar="SUV", help="SUV volume: lets the fusion see occlusion")
+    parser.add_argument(
+        "--geometry",
+        metavar="DIR",
+        help="with -d: folder of the <case>_geometry.json files (else the raw data set's imagesTs "
+        "and imagesTr)",
+    )
+    parser.add_argument(
+        "--rule", choices=RULES, help=f"fusion rule ({DEFAULT_RULE} with --suv, hull without)"
+    )
+    parser.add_argument("--threshold", type=float, default=0.5, help="3D probability of a lesion")
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    from nnunetv2_mip.errors import MipError
+    from nnunetv2_mip.fusion_jobs import fuse_nnunet_output, fuse_project_folder
+
+    if args.rule == "visibility" and not args.suv:
+        raise MipError("--rule visibility needs the SUV volume: add --suv SUV.nii.gz")
+    if not 0 < args.threshold <= 1:
+        raise MipError(f"--threshold {args.threshold}: must lie above 0 and at most at 1")
+    rule = args.rule or (DEFAULT_RULE if args.suv else "hull")
+    if args.d is None:
+        fuse_project_folder(args.i, args.o, args.views_file, args.suv, rule, args.threshold)
+        print(f"{args.o}: written")
+        return
+    if args.suv:
+        raise MipError("--suv names one volume; with -d many cases are fused: leave it out")
+    written = fuse_nnunet_output(args.i, args.d, args.o, args.geometry, rule, args.threshold)
+    print(f"{Path(args.o)}: {len(written)} masks written")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    run_command(build_parser(), run, argv)

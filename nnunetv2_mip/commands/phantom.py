@@ -1,0 +1,51 @@
+"""`nnUNetv2_mip_phantom`: write a cohort of simulated PET/CT studies."""
+
+import argparse
+from collections.abc import Sequence
+
+from nnunetv2_mip.commands._frame import new_parser, run_command
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = new_parser(
+        "nnUNetv2_mip_phantom",
+        "Write simulated whole-body FDG PET/CT studies with known lesions, in the autoPET layout "
+        "(PETCT_*/<study>/SUV, CTres, SEG.nii.gz). The same seed gives the same subjects, whatever "
+        "their number.",
+    )
+    parser.add_argument("-o", dest="output", required=True, help="new or empty folder")
+    parser.add_argument("-n", dest="number", type=int, required=True, help="number of studies")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the cohort")
+    parser.add_argument("--spacing", type=float, default=4.0, help="voxel size in mm, 1.5 to 12")
+    parser.add_argument("-np", dest="processes", type=int, default=1, help="worker processes")
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    from concurrent.futures import ProcessPoolExecutor
+    from contextlib import nullcontext
+    from functools import partial
+
+    from tqdm import tqdm
+
+    from nnunetv2_mip.errors import MipError
+    from nnunetv2_mip.phantom import write_cohort
+
+    if args.processes < 1:
+        raise MipError(f"-np {args.processes}: choose 1 or more worker processes")
+    workers = min(args.processes, max(1, args.number))
+    pool = ProcessPoolExecutor(workers) if workers > 1 else nullcontext()
+    with pool as executor:
+        folder = write_cohort(
+            args.output,
+            args.number,
+            args.seed,
+            args.spacing,
+            partial(tqdm, desc="phantoms", unit="study"),
+            executor,
+        )
+    print(f"{args.number} studies of seed {args.seed} in {folder}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    run_command(build_parser(), run, argv)

@@ -1,0 +1,202 @@
+"""`nnUNetv2_mip_plan_and_preprocess`: fingerprint, plan and preprocess a converted data set."""
+
+import argparse
+import os
+import shlex
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.commands.env import FOLDERS, PREPROCESSED, RAW
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.files import read_json
+from nnunetv2_mip.splits import SPLITS_FILE, check_splits
+
+FINGERPRINT_FILE = "dataset_fingerprint.json"
+MOST_PROCESSES = 8
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = new_parser(
+        "nnUNetv2_mip_plan_and_preprocess",
+        "Plan and preprocess a MIP data set, so that nnUNetv2_train can train on it.",
+    )
+    parser.add_argument("-d", required=True, help="data set: its number or its full name")
+    parser.add_argument(
+        "--preset", default="default", help="name of a preset (default, cpu) or a .json file"
+    )
+    parser.add_argument(
+        "-np",
+        type=int,
+        default=min(MOST_PROCESSES, os.cpu_count() or 1),
+        help="worker processes",
+    )
+    parser.add_argument("--no_pp", action="store_true", help="plan only, do not preprocess")
+    parser.add_argument(
+        "--clean",
+        action="store_true",
+        help="forget fingerprint and splits of an earlier version of this data set",
+    )
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Plan and preprocess; prints the training command at the end.
+
+    Raises:
+        MipError: an nnU-Net variable is unset, the data set is missing or was not made by a
+            converter of this package, its splits do not fit, or the preset cannot be used.
+    """
+    if args.np < 1:
+        raise MipError(f"-np {args.np}: at least one process is needed")
+    require_nnunet_folders()
+    raw = find_raw_dataset(args.d)
+    preprocessed = Path(os.environ[PREPROCESSED]) / raw.name
+    check_dataset(raw)
+
+    # Heavy imports after the cheap checks.
+    import torch
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import (
+        extract_fingerprint_dataset,
+        plan_experiment_dataset,
+        preprocess_dataset,
+    )
+
+    from nnunetv2_mip.plans.mip_planner import (
+        CONFIGURATION,
+        MIPExperimentPlanner,
+        MIPFingerprintExtractor,
+    )
+    from nnunetv2_mip.plans.presets import load_preset
+
+    preset = load_preset(args.preset)
+    _settle_splits(raw, preprocessed, args.clean)
+    number = int(raw.name[7:10])
+    extract_fingerprint_dataset(
+        number,
+        MIPFingerprintExtractor,
+        num_processes=args.np,
+        clean=args.clean or _fingerprint_is_stale(raw, preprocessed),
+    )
+    plans, plans_name = plan_experiment_dataset(
+        number, partial(MIPExperimentPlanner, preset=preset)
+    )
+    if not args.no_pp:
+        preprocess_dataset(number, plans_name, (CONFIGURATION,), (args.np,))
+
+    planned = plans["configurations"][CONFIGURATION]
+    device = "" if torch.cuda.is_available() else " -device cpu"
+    folds = read_json(raw / SPLITS_FILE)
+    print(
+        f"\nPlanned {raw.name} with preset {preset.name}: patch {planned['patch_size']}, "
+        f"batch {planned['batch_size']}, spacing {planned['spacing']} mm."
+    )
+    if args.no_pp:
+        again = f"nnUNetv2_mip_plan_and_preprocess -d {number} --preset {shlex.quote(args.preset)}"
+        print(f"Not preprocessed yet: {again}")
+    print("Train with")
+    print(
+        f"  nnUNetv2_train {number} {CONFIGURATION} {0 if folds else 'all'} -p {plans_name} "
+        f"-tr nnUNetTrainerMIP{device}"
+    )
+
+
+def require_nnunet_folders() -> None:
+    """Check that nnU-Net's folders are set.
+
+    Raises:
+        MipError: naming the first variable that is not.
+    """
+    for name in FOLDERS:
+        if not os.environ.get(name):
+            raise MipError(
+                f'{name} is not set: run eval "$(nnUNetv2_mip_env)" (or see nnUNetv2_mip_env -h)'
+            )
+
+
+def find_raw_dataset(dataset: str) -> Path:
+    """The raw folder of a data set given as its number ("7", "007") or name ("Dataset007_X").
+
+    Raises:
+        MipError: no such data set, or several with the number (in any of nnU-Net's folders, which
+            nnU-Net refuses).
+    """
+    raw = Path(os.environ[RAW])
+    if dataset.isdecimal():
+        prefix = f"Dataset{int(dataset):03d}_"
+        names = {
+            path.name
+            for variable in FOLDERS
+            for path in Path(os.environ[variable]).glob(f"{prefix}*")
+            if path.is_dir()
+        }
+        if len(names) > 1:
+            raise MipError(
+                f"-d {dataset}: several data sets have this number: {', '.join(sorted(names))}: "
+                "remove or rename all but one"
+            )
+        found = [raw / name for name in names]
+    else:
+        found = [raw / dataset]
+    if not found or not (found[0] / "dataset.json").is_file():
+        raise MipError(
+            f"-d {dataset}: no such data set in {raw}: convert one with "
+            "nnUNetv2_mip_convert_autopet or nnUNetv2_mip_convert_dmiai"
+        )
+    if not (found[0].name.startswith("Dataset") and found[0].name[7:10].isdecimal()):
+        raise MipError(f"{found[0]}: nnU-Net wants the name Dataset<three digits>_<name>")
+    return found[0]
+
+
+def check_dataset(raw: Path) -> None:
+    """Check that a raw data set is one of ours and can be trained on.
+
+    Raises:
+        MipError: no "mip" part, no lesion in any case, or splits that are missing or do not fit.
+    """
+    content = read_json(raw / "dataset.json")
+    if "mip" not in content:
+        raise MipError(
+            f'{raw / "dataset.json"}: no "mip" part: not a data set of '
+            "nnUNetv2_mip_convert_autopet or nnUNetv2_mip_convert_dmiai"
+        )
+    mip = content["mip"]
+    if not any(mip.get("has_lesion", {"?": True}).values()):
+        raise MipError(f"{raw / 'dataset.json'}: no case has a lesion: there is nothing to learn")
+    ending = content["file_ending"]
+    cases = {
+        path.name.removesuffix(f"_0000{ending}")
+        for path in (raw / "imagesTr").glob(f"*_0000{ending}")
+    }
+    unlabelled = sorted(c for c in cases if not (raw / "labelsTr" / f"{c}{ending}").is_file())
+    if not cases or unlabelled:
+        missing = f"labelsTr/{unlabelled[0]}{ending}" if unlabelled else "imagesTr: no image"
+        raise MipError(f"{raw / missing} is missing: convert the data set again")
+    path = raw / SPLITS_FILE
+    check_splits(read_json(path), mip.get("patients", {}), cases, source=str(path))
+
+
+def _settle_splits(raw: Path, preprocessed: Path, clean: bool) -> None:
+    """Let the preprocessed splits be those of the raw data set, or say why they are not."""
+    earlier = preprocessed / SPLITS_FILE
+    if not earlier.exists() or read_json(earlier) == read_json(raw / SPLITS_FILE):
+        return
+    if not clean:
+        raise MipError(
+            f"{earlier}: differs from {raw / SPLITS_FILE}: use --clean to take the latter"
+        )
+    earlier.unlink()
+
+
+def _fingerprint_is_stale(raw: Path, preprocessed: Path) -> bool:
+    fingerprint = preprocessed / FINGERPRINT_FILE
+    # A conversion writes dataset.json last.
+    return (
+        fingerprint.exists()
+        and fingerprint.stat().st_mtime < (raw / "dataset.json").stat().st_mtime
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    run_command(build_parser(), run, argv)

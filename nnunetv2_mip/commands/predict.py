@@ -1,0 +1,92 @@
+"""`nnUNetv2_mip_predict`: masks for PNGs, stacks, SUV volumes and whole trees of studies."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.errors import MipError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = new_parser(
+        "nnUNetv2_mip_predict",
+        "Segment tumours. PNGs give 0/255 PNG masks of the same size; a SUV volume gives a 3D mask "
+        "with exactly its header. How is read from the model's inference.json.",
+    )
+    parser.add_argument(
+        "-i",
+        required=True,
+        metavar="INPUT",
+        help="PNG, folder of PNGs, stack of views, SUV volume (NIfTI, MHA, NRRD) or autoPET tree",
+    )
+    parser.add_argument(
+        "-o", required=True, metavar="OUT", help="file (for one input file) or folder"
+    )
+    model = parser.add_argument_group("model (either -m, or -d with -tr -p -c)")
+    model.add_argument("-m", metavar="FOLDER", help="model folder (has plans.json and fold_*)")
+    model.add_argument("-d", type=int, metavar="ID", help="data set id in nnUNet_results")
+    model.add_argument("-tr", default="nnUNetTrainerMIP", metavar="TRAINER", help="trainer")
+    model.add_argument("-p", default="nnUNetMIPPlans", metavar="PLANS", help="plans")
+    model.add_argument("-c", default="2d", metavar="CONFIG", help="configuration")
+    model.add_argument("-f", nargs="+", metavar="FOLD", help="folds to average (all there are)")
+    model.add_argument("-chk", default="checkpoint_final.pth", metavar="FILE", help="checkpoint")
+    parser.add_argument("--views", type=int, metavar="N", help="projection angles for volumes")
+    parser.add_argument("--disable_tta", action="store_true", help="no mirroring: 4 times faster")
+    parser.add_argument("--never-empty", action="store_true", help="PNGs: never an empty mask")
+    parser.add_argument("-device", default="cuda", help="cuda (cpu where there is none), cpu, mps")
+    parser.add_argument("--save_views", action="store_true", help="volumes: keep the views")
+    parser.add_argument("--save_probabilities", action="store_true", help="keep probabilities")
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    from nnunetv2_mip.prediction_jobs import Extras, find_jobs, run_jobs
+
+    folder = model_folder(args)
+    jobs = find_jobs(args.i, args.o)
+    from tqdm import tqdm
+
+    from nnunetv2_mip.predictor import MIPPredictor
+
+    predictor = MIPPredictor.from_model_folder(folder, args.f, args.chk, args.device)
+    choices = {}
+    if args.views is not None:
+        choices["views"] = args.views
+    if args.disable_tta:
+        choices["tta"] = False
+    if args.never_empty:
+        choices["never_empty"] = True
+    predictor = predictor.override(**choices)
+    extras = Extras(args.save_views, args.save_probabilities)
+    with tqdm(total=len(jobs), unit="case", disable=len(jobs) == 1 or None) as bar:
+        for _, warning in run_jobs(jobs, predictor, extras):
+            if warning:
+                tqdm.write(f"warning: {warning}", file=sys.stderr)
+            bar.update()
+    where = jobs[0].target if len(jobs) == 1 else jobs[0].target.parent
+    print(f"{where}: {len(jobs)} mask{'s' * (len(jobs) > 1)} written")
+
+
+def model_folder(args: argparse.Namespace) -> Path:
+    """The folder of -m, or of -d -tr -p -c under nnUNet_results."""
+    from nnunetv2_mip.nnunet_paths import nnunet_folder
+
+    if (args.m is None) == (args.d is None):
+        raise MipError("name a model: either -m FOLDER, or -d ID (with -tr, -p, -c)")
+    if args.m is not None:
+        return Path(args.m)
+    results = nnunet_folder("nnUNet_results")
+    found = sorted(results.glob(f"Dataset{args.d:03d}_*"))
+    if not found:
+        raise MipError(f"{results}: has no results of data set {args.d}; train a model first")
+    folder = found[0] / f"{args.tr}__{args.p}__{args.c}"
+    if not folder.is_dir():
+        there = ", ".join(sorted(path.name for path in found[0].iterdir() if "__" in path.name))
+        raise MipError(f"{folder}: no such model; there is: {there or 'none'} (see -tr, -p, -c)")
+    return folder
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    run_command(build_parser(), run, argv)

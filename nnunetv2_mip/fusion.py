@@ -1,0 +1,178 @@
+"""From view probabilities (V, H, W) back to one 3D probability on the source grid.
+
+Every voxel asks each view at the detector position where it is seen, interpolated linearly
+between columns. The rules differ in how the answers are combined:
+
+- `hull`: the smallest answer, the soft visual hull. Exact for perfect masks; one blind view
+  erases a lesion.
+- `mean`, `max`: plain smearing and averaging, for comparison.
+- `visibility`: the mean weighted by how visible the voxel is in each view: its SUV over the
+  maximum of its ray, squared. A lesion behind a hot organ is judged by the views
+  that see it. Needs the SUV volume.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from nnunetv2_mip.fusion_rules import RULES, FusionRule
+from nnunetv2_mip.geometry import ViewGeometry
+from nnunetv2_mip.projection import detector_layout, project
+
+# Weight of a view that cannot see the voxel at all: silence is weak evidence, not none.
+UNSEEN_WEIGHT = 0.02
+_RULE_CODES = {rule: code for code, rule in enumerate(RULES)}
+
+
+def backproject(
+    probabilities: np.ndarray,
+    geometry: ViewGeometry,
+    rule: str = "mean",
+    suv: np.ndarray | None = None,
+    suv_views: np.ndarray | None = None,
+) -> np.ndarray:
+    """Combine view probabilities into a 3D probability.
+
+    Args:
+        probabilities: (V, H, W) in [0, 1], views in the order of `geometry`.
+        geometry: the geometry the views were projected with.
+        rule: one of `RULES`.
+        suv: (z, y, x) SUV on the grid of `geometry`, for `visibility`.
+        suv_views: (V, H, W) its projections, where they are at hand; else they are computed.
+
+    Returns:
+        (z, y, x) float32 in [0, 1]. Voxels that no view calls lesion are 0.
+
+    Raises:
+        ValueError: shapes that do not belong together, or `visibility` without `suv`.
+    """
+    if probabilities.shape != geometry.stack_shape:
+        raise ValueError(f"views {probabilities.shape} are not {geometry.stack_shape}")
+    code = _RULE_CODES[rule]
+    shape = geometry.grid.shape_zyx
+    views = detector_layout(np.asarray(probabilities, np.float32))
+    if rule == "visibility":
+        if suv is None:
+            raise ValueError("the rule 'visibility' needs the SUV volume")
+        if suv_views is None:
+            suv_views = project(suv, geometry).suv
+        volume = np.asarray(suv, np.float32)
+        ray_maxima = detector_layout(suv_views)
+    else:
+        volume = np.zeros((1, 1, 1), np.float32)
+        ray_maxima = np.zeros((1, 1, 1), np.float32)
+    _, sy, sx = geometry.grid.spacing_zyx
+    out = np.zeros(shape, np.float32)
+    _backproject_kernel(
+        views,
+        views.max(axis=2),
+        ray_maxima,
+        volume,
+        np.deg2rad(geometry.angles_deg),
+        sy / geometry.bin_mm,
+        sx / geometry.bin_mm,
+        code,
+        np.float32(UNSEEN_WEIGHT),
+        out,
+    )
+    return out
+
+
+def fuse(
+    probabilities: np.ndarray,
+    geometry: ViewGeometry,
+    fusion: FusionRule,
+    suv: np.ndarray | None = None,
+    suv_views: np.ndarray | None = None,
+) -> np.ndarray:
+    """The 3D mask of view probabilities: `backproject`, then the threshold.
+
+    Without an SUV volume `visibility` cannot be had and `hull` is used instead.
+
+    Returns:
+        (z, y, x) uint8 of 0 and 1.
+    """
+    rule = fusion.rule if suv is not None or fusion.rule != "visibility" else "hull"
+    volume = backproject(probabilities, geometry, rule, suv, suv_views)
+    return (volume >= max(fusion.threshold, 1e-6)).astype(np.uint8)
+
+
+@njit(parallel=True, cache=True, error_model="numpy")
+def _backproject_kernel(views, highest, ray_maxima, suv, angles, step_y, step_x, code, floor, out):
+    """Fill out (z, y, x). views, ray_maxima: (V, W, z); highest: (V, W); suv: (z, y, x)."""
+    n_views, width, _ = views.shape
+    nz, ny, nx = out.shape
+    middle = (width - 1) * 0.5
+    for y in prange(ny):
+        total = np.empty(nz, np.float32)
+        weight = np.empty(nz, np.float32)
+        for x in range(nx):
+            # Work only where some view has something to say about this column.
+            asked = False
+            for view in range(n_views):
+                u = (
+                    (x - (nx - 1) * 0.5) * step_x * np.cos(angles[view])
+                    + (y - (ny - 1) * 0.5) * step_y * np.sin(angles[view])
+                    + middle
+                )
+                left = int(np.floor(u))
+                found = np.float32(0)
+                if 0 <= left < width:
+                    found = highest[view, left]
+                if 0 <= left + 1 < width:
+                    found = max(found, highest[view, left + 1])
+                if found > 0:
+                    asked = True
+                    if code != 0:
+                        break
+                elif code == 0:
+                    asked = False
+                    break
+            if not asked:
+                continue
+            total[:] = np.float32(1) if code == 0 else np.float32(0)
+            weight[:] = np.float32(0)
+            for view in range(n_views):
+                u = (
+                    (x - (nx - 1) * 0.5) * step_x * np.cos(angles[view])
+                    + (y - (ny - 1) * 0.5) * step_y * np.sin(angles[view])
+                    + middle
+                )
+                left = int(np.floor(u + 1e-9))
+                right_share = np.float32(max(u - left, 0.0))
+                left_share = np.float32(1) - right_share
+                # Beyond the detector a view knows nothing and claims nothing.
+                has_left = 0 <= left < width
+                has_right = 0 <= left + 1 < width
+                if not has_left:
+                    left_share = np.float32(0)
+                if not has_right:
+                    right_share = np.float32(0)
+                a = views[view, left if has_left else 0]
+                b = views[view, left + 1 if has_right else 0]
+                if code == 3:
+                    ma = ray_maxima[view, left if has_left else 0]
+                    mb = ray_maxima[view, left + 1 if has_right else 0]
+                    for z in range(nz):
+                        p = left_share * a[z] + right_share * b[z]
+                        ray = left_share * ma[z] + right_share * mb[z]
+                        seen = suv[z, y, x] / ray if ray > 0 else np.float32(0)
+                        seen = min(seen, np.float32(1))
+                        w = floor + seen * seen
+                        total[z] += w * p
+                        weight[z] += w
+                else:
+                    for z in range(nz):
+                        p = left_share * a[z] + right_share * b[z]
+                        if code == 0:
+                            total[z] = min(total[z], p)
+                        elif code == 1:
+                            total[z] += p
+                        else:
+                            total[z] = max(total[z], p)
+            for z in range(nz):
+                value = total[z]
+                if code == 1:
+                    value = value / n_views
+                elif code == 3:
+                    value = value / weight[z]
+                out[z, y, x] = value

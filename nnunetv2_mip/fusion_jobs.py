@@ -1,0 +1,122 @@
+"""What the fuse command does with files."""
+
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.fusion import FusionRule, fuse
+from nnunetv2_mip.geometry import ViewGeometry
+from nnunetv2_mip.nnunet_paths import raw_dataset
+from nnunetv2_mip.stacks import (
+    FILE_ENDING,
+    GEOMETRY_SUFFIX,
+    load_geometry,
+    read_stack,
+    require_stack_shape,
+)
+from nnunetv2_mip.volumes import read_suv, write_volume
+
+LESION = 1
+
+
+def fuse_project_folder(
+    folder: Path | str,
+    output: Path | str,
+    views_file: str,
+    suv_path: Path | str | None,
+    rule: str,
+    threshold: float,
+) -> None:
+    """Fuse one stack of masks or probabilities that lies beside its geometry.json.
+
+    Raises:
+        MipError: a file is missing, or stack, geometry and SUV do not belong together.
+    """
+    path = Path(folder) / views_file
+    stack, _ = read_stack(path)
+    geometry = load_geometry(path)
+    require_stack_shape(stack, geometry, path)
+    _require_probabilities(stack, path)
+    suv = None
+    if suv_path is not None:
+        volume = read_suv(suv_path)
+        if not volume.grid.same_as(geometry.grid):
+            raise MipError(
+                f"{suv_path}: lies on another grid than the views came from "
+                f"({volume.grid.describe()} against {geometry.grid.describe()})"
+            )
+        suv = volume.array
+    mask = fuse(stack, geometry, FusionRule(rule, threshold), suv)
+    write_volume(mask, geometry.grid, output)
+
+
+def fuse_nnunet_output(
+    folder: Path | str,
+    dataset_id: int,
+    output: Path | str,
+    geometry_folder: Path | str | None,
+    rule: str,
+    threshold: float,
+) -> list[Path]:
+    """Fuse every case of a folder that stock `nnUNetv2_predict` wrote for a MIP data set.
+
+    `<case>.npz` (probabilities) is preferred to `<case>.nii.gz` (masks). Geometries come from
+    `geometry_folder`, else from the raw data set's imagesTs and imagesTr.
+
+    Returns:
+        The masks written, `<output>/<case>.nii.gz`.
+
+    Raises:
+        MipError: no case, or a case without geometry, or of another shape than its geometry.
+    """
+    folder, output = Path(folder), Path(output)
+    if not folder.is_dir():
+        raise MipError(f"{folder}: no such folder")
+    paths = sorted(p for p in folder.glob(f"*{FILE_ENDING}") if not p.name.startswith("."))
+    if not paths:
+        raise MipError(f"{folder}: holds no predictions (*{FILE_ENDING})")
+    if geometry_folder is not None:
+        places = [Path(geometry_folder)]
+    else:
+        raw = raw_dataset(dataset_id)
+        places = [raw / "imagesTs", raw / "imagesTr", folder]
+    jobs = []
+    for path in paths:
+        case = path.name.removesuffix(FILE_ENDING)
+        found = [p / f"{case}{GEOMETRY_SUFFIX}" for p in places]
+        found = [p for p in found if p.is_file()]
+        if not found:
+            raise MipError(
+                f"{places[0] / f'{case}{GEOMETRY_SUFFIX}'}: no such file; name the folder of the "
+                "geometry files by --geometry"
+            )
+        jobs.append((case, path, ViewGeometry.load(found[0])))
+    written = []
+    for case, path, geometry in tqdm(jobs, unit="case", disable=None):
+        probabilities = path.with_name(f"{case}.npz")
+        stack = _read_npz(probabilities) if probabilities.is_file() else read_stack(path)[0]
+        require_stack_shape(stack, geometry, path)
+        _require_probabilities(stack, path)
+        mask = fuse(stack, geometry, FusionRule(rule, threshold))
+        write_volume(mask, geometry.grid, output / f"{case}{FILE_ENDING}")
+        written.append(output / f"{case}{FILE_ENDING}")
+    return written
+
+
+def _read_npz(path: Path) -> np.ndarray:
+    """The lesion probabilities (V, H, W) of nnU-Net's `--save_probabilities` file."""
+    try:
+        with np.load(path) as content:
+            return content["probabilities"][LESION]
+    except (OSError, KeyError, IndexError, ValueError) as error:
+        raise MipError(f"{path}: is not a nnU-Net probability file ({error})") from None
+
+
+def _require_probabilities(stack: np.ndarray, path: Path) -> None:
+    if stack.min() < 0 or stack.max() > 1:
+        raise MipError(
+            f"{path}: masks or probabilities between 0 and 1 are expected, found "
+            f"{stack.min():g} to {stack.max():g}"
+        )

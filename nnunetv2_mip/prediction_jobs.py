@@ -1,0 +1,176 @@
+"""What the predict command does with files: find out what it got, predict, write the answer.
+
+PNGs give mask PNGs (0/255) of the same size; stacks give mask stacks; volumes and studies give a
+3D mask with exactly the header of their PET.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.files import atomic_path
+from nnunetv2_mip.png import PNG_SUFFIX, decode_png, write_mask_png
+from nnunetv2_mip.stacks import (
+    FILE_ENDING,
+    GEOMETRY_NAME,
+    GEOMETRY_SUFFIX,
+    case_of_channel_file,
+    geometry_path,
+    is_stack_file,
+    read_stack,
+    write_stack,
+)
+from nnunetv2_mip.studies import find_studies
+from nnunetv2_mip.volumes import (
+    VOLUME_SUFFIXES,
+    has_suffix,
+    read_suv,
+    suv_warning,
+    write_volume,
+)
+
+if TYPE_CHECKING:
+    from nnunetv2_mip.predictor import MIPPredictor
+
+
+@dataclass(frozen=True)
+class Job:
+    """One input and where its answer goes.
+
+    Attributes:
+        kind: `png`, `stack` or `volume`.
+        case: name of the case.
+        source: file to read.
+        target: file to write.
+    """
+
+    kind: str
+    case: str
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What to write beside the masks."""
+
+    views: bool = False
+    probabilities: bool = False
+
+
+def find_jobs(source: Path | str, output: Path | str) -> list[Job]:
+    """List what is to be predicted.
+
+    Args:
+        source: a PNG, a folder of PNGs, a stack, a SUV volume (NIfTI, MHA, NRRD), a folder of
+            stacks or volumes, or an autoPET tree.
+        output: a file where the input is one file and `output` has its kind of suffix, else a
+            folder.
+
+    Raises:
+        MipError: nothing that can be predicted.
+    """
+    source, output = Path(source), Path(output)
+    if source.is_file():
+        return [_file_job(source, output)]
+    if not source.is_dir():
+        raise MipError(f"{source}: no such file or folder")
+    if output.is_file() or has_suffix(output, (PNG_SUFFIX, *VOLUME_SUFFIXES)):
+        raise MipError(f"{output}: the input is a folder, so -o must be one too")
+    files = sorted(path for path in source.iterdir() if path.is_file())
+    pngs = [path for path in files if path.suffix.lower() == PNG_SUFFIX]
+    volumes = [path for path in files if has_suffix(path, VOLUME_SUFFIXES)]
+    if pngs and volumes:
+        raise MipError(f"{source}: holds PNGs and volumes; put them into folders of their own")
+    if volumes and not (source / "SUV.nii.gz").is_file():
+        return [_file_job(path, output) for path in volumes]
+    if pngs:
+        return [_file_job(path, output) for path in pngs]
+    return [
+        Job("volume", study.case, study.suv, output / f"{study.case}{FILE_ENDING}")
+        for study in find_studies(source)
+    ]
+
+
+def run_jobs(
+    jobs: list[Job], predictor: "MIPPredictor", extras: Extras
+) -> Iterator[tuple[Job, str | None]]:
+    """Predict and write job after job; yields each with a warning for the user, or None.
+
+    Raises:
+        MipError: an input that cannot be read (the answers before it are written and whole).
+    """
+    for job in jobs:
+        yield job, _RUNNERS[job.kind](job, predictor, extras)
+
+
+def _file_job(source: Path, output: Path) -> Job:
+    if source.suffix.lower() == PNG_SUFFIX:
+        kind, case, ending = "png", source.stem, PNG_SUFFIX
+    elif has_suffix(source, VOLUME_SUFFIXES):
+        kind = "stack" if is_stack_file(source) else "volume"
+        ending = next(s for s in VOLUME_SUFFIXES if source.name.lower().endswith(s))
+        case = source.name[: -len(ending)]
+        if kind == "stack":
+            case = case_of_channel_file(source)
+    else:
+        raise MipError(f"{source}: unknown kind of file; PNG, NIfTI, MHA or NRRD is expected")
+    own = (PNG_SUFFIX,) if kind == "png" else VOLUME_SUFFIXES
+    is_file = has_suffix(output, own)
+    return Job(kind, case, source, output if is_file else output / f"{case}{ending}")
+
+
+def _run_png(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | None:
+    mask, probability = predictor.predict_image(decode_png(job.source))
+    write_mask_png(mask, job.target)
+    if extras.probabilities:
+        _write_npz(probability, job.target.with_name(f"{job.case}_probabilities.npz"))
+    return None
+
+
+def _run_stack(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | None:
+    levels, spacing = read_stack(job.source)
+    if levels.min() < 0 or levels.max() > 255:
+        raise MipError(
+            f"{job.source}: a stack holds levels 0 to 255 (as the converters write), this one "
+            f"{levels.min():g} to {levels.max():g}; give the SUV volume instead"
+        )
+    masks, probabilities = predictor.predict_stack(levels, spacing[1:])
+    write_stack(masks, spacing, job.target)
+    geometry = geometry_path(job.source)
+    if geometry is not None:
+        with atomic_path(job.target.with_name(job.case + GEOMETRY_SUFFIX)) as partial:
+            partial.write_bytes(geometry.read_bytes())
+    if extras.probabilities:
+        write_stack(
+            probabilities, spacing, job.target.with_name(f"{job.case}_probabilities{FILE_ENDING}")
+        )
+    return None
+
+
+def _run_volume(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | None:
+    suv = read_suv(job.source)
+    found = predictor.predict_study(suv)
+    folder = job.target.parent
+    if extras.probabilities:
+        write_volume(found.probability, suv.grid, folder / f"{job.case}_probabilities{FILE_ENDING}")
+    if extras.views:
+        views = folder / f"{job.case}_views"
+        spacing = found.geometry.stack_spacing_mm
+        write_stack(found.levels, spacing, views / f"levels{FILE_ENDING}")
+        write_stack(found.view_probability, spacing, views / f"probabilities{FILE_ENDING}")
+        found.geometry.save(views / GEOMETRY_NAME)
+    write_volume(found.mask, suv.grid, job.target)
+    return suv_warning(suv)
+
+
+def _write_npz(probability: np.ndarray, path: Path) -> None:
+    with atomic_path(path) as partial, partial.open("wb") as stream:
+        np.savez_compressed(stream, probabilities=probability)
+
+
+_RUNNERS = {"png": _run_png, "stack": _run_stack, "volume": _run_volume}

@@ -1,0 +1,197 @@
+"""The predictor: images, stacks and volumes through one trained nnU-Net model, in memory.
+
+nnU-Net's own preprocessing, sliding window and mirroring are used; no worker process is started.
+Everything about the recipe is read from the model folder's `inference.json`.
+"""
+
+import contextlib
+import io
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.fusion import backproject
+from nnunetv2_mip.geometry import ViewGeometry, view_angles
+from nnunetv2_mip.inference_config import InferenceConfig
+from nnunetv2_mip.masks import mask_of_view
+from nnunetv2_mip.nnunet_paths import add_own_trainers
+from nnunetv2_mip.projection import project
+from nnunetv2_mip.scale import PNG_PIXEL_MM, levels_from_suv
+from nnunetv2_mip.volumes import VIEW_AXIS_SPACING_MM, Volume
+
+DEFAULT_CHECKPOINT = "checkpoint_final.pth"
+LESION = 1
+
+
+@dataclass(frozen=True)
+class StudyPrediction:
+    """What the predictor says of a volume.
+
+    Attributes:
+        mask: (z, y, x) uint8, canonical axes.
+        probability: (z, y, x) float32.
+        view_probability: (V, H, W) float32.
+        levels: (V, H, W) uint8, what the network saw.
+        geometry: of the views.
+    """
+
+    mask: np.ndarray
+    probability: np.ndarray
+    view_probability: np.ndarray
+    levels: np.ndarray
+    geometry: ViewGeometry
+
+
+class MIPPredictor:
+    """A trained model, loaded once.
+
+    Attributes:
+        config: the recipe; `override` gives a predictor with other choices and the same weights.
+    """
+
+    def __init__(self, nnunet_predictor, config: InferenceConfig):
+        self._nnunet = nnunet_predictor
+        self.config = config
+
+    @classmethod
+    def from_model_folder(
+        cls,
+        folder: Path | str,
+        folds: Sequence[int | str] | None = None,
+        checkpoint: str = DEFAULT_CHECKPOINT,
+        device: str = "cuda",
+    ) -> "MIPPredictor":
+        """Load a model folder as nnU-Net's training leaves it.
+
+        Args:
+            folder: has dataset.json, plans.json, fold_*/ and (from our trainers) inference.json.
+            folds: folds to average, None for all that are there.
+            checkpoint: file name in the fold folders.
+            device: `cpu`, `cuda` or `mps`; `cuda` falls back to `cpu` where there is none.
+
+        Raises:
+            MipError: the folder lacks something, or was trained on something else than MIPs.
+        """
+        folder = Path(folder)
+        folds = _folds_with_checkpoint(folder, folds, checkpoint)
+        config = InferenceConfig.load(folder)
+        if config.channels != ("suv",):
+            raise MipError(
+                f"{folder}: the model wants channels {', '.join(config.channels)}; "
+                "this predictor makes suv only"
+            )
+        add_own_trainers()
+        with _quiet():
+            from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+            target = _device(device)
+            predictor = nnUNetPredictor(
+                perform_everything_on_device=target.type == "cuda",
+                device=target,
+                allow_tqdm=False,
+            )
+            predictor.initialize_from_trained_model_folder(str(folder), tuple(folds), checkpoint)
+        return cls(predictor, config)
+
+    def override(self, **choices) -> "MIPPredictor":
+        """The same weights with other choices of `InferenceConfig` (`views=12`, `tta=False`, …)."""
+        return MIPPredictor(self._nnunet, replace(self.config, **choices))
+
+    def view_probabilities(self, levels: np.ndarray, pixel_mm: tuple[float, float]) -> np.ndarray:
+        """Lesion probability of every pixel of a stack.
+
+        Args:
+            levels: (V, H, W), 0–255, bright is uptake.
+            pixel_mm: (row, column) spacing.
+
+        Returns:
+            (V, H, W) float32 in [0, 1].
+        """
+        if not levels.any():
+            # nnU-Net crops to what is not zero; there is nothing here.
+            return np.zeros(levels.shape, np.float32)
+        self._nnunet.use_mirroring = self.config.tta
+        spacing = [VIEW_AXIS_SPACING_MM, *map(float, pixel_mm)]
+        with _quiet():
+            _, probabilities = self._nnunet.predict_single_npy_array(
+                levels[None].astype(np.float32), {"spacing": spacing}, None, None, True
+            )
+        return np.ascontiguousarray(probabilities[LESION], dtype=np.float32)
+
+    def predict_image(self, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """One MIP-PET image, as `png.decode_png` gives it.
+
+        Args:
+            levels: (H, W), 0–255, bright is uptake, pixels of 2 mm.
+
+        Returns:
+            mask (H, W) uint8 of 0 and 1, and probability (H, W) float32.
+        """
+        probability = self.view_probabilities(levels[None], (PNG_PIXEL_MM, PNG_PIXEL_MM))[0]
+        return mask_of_view(probability, self.config), probability
+
+    def predict_stack(
+        self, levels: np.ndarray, pixel_mm: tuple[float, float]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A stack of views: masks (V, H, W) uint8 and probabilities (V, H, W) float32."""
+        probabilities = self.view_probabilities(levels, pixel_mm)
+        masks = np.stack([mask_of_view(view, self.config) for view in probabilities])
+        return masks, probabilities
+
+    def predict_study(self, suv: Volume) -> StudyPrediction:
+        """A SUV volume: views, their probabilities, and the fused 3D mask on its grid."""
+        config = self.config
+        angles = view_angles(config.views, config.arc_deg, config.start_deg)
+        geometry = ViewGeometry.for_volume(suv, angles).with_window(config.window_suv)
+        views = project(suv.array, geometry).suv
+        levels = levels_from_suv(views, config.window_suv)
+        view_probability = self.view_probabilities(levels, geometry.pixel_mm)
+        probability = backproject(view_probability, geometry, config.fusion.rule, suv.array, views)
+        mask = (probability >= config.fusion.threshold).astype(np.uint8)
+        return StudyPrediction(mask, probability, view_probability, levels, geometry)
+
+
+def _folds_with_checkpoint(
+    folder: Path, folds: Sequence[int | str] | None, checkpoint: str
+) -> list[int | str]:
+    """The folds to use, after checking that the model folder is whole."""
+    if not folder.is_dir():
+        raise MipError(f"{folder}: no such model folder; train a model first or check -m")
+    for name in ("dataset.json", "plans.json"):
+        if not (folder / name).is_file():
+            raise MipError(f"{folder}: lacks {name}, so it is not a nnU-Net model folder")
+    there = {
+        path.parent.name.removeprefix("fold_"): path for path in folder.glob(f"fold_*/{checkpoint}")
+    }
+    if folds is None:
+        # Cross-validation folds before `all`: an ensemble of folds never mixes with it.
+        numbers = sorted(int(name) for name in there if name.isdigit())
+        chosen: list[int | str] = list(numbers) or [name for name in there if name == "all"]
+        if not chosen:
+            raise MipError(f"{folder}: has no fold with {checkpoint}; has the training ended?")
+        return chosen
+    for fold in folds:
+        if str(fold) not in there:
+            raise MipError(f"{folder / f'fold_{fold}' / checkpoint}: no such file; check -f")
+    return list(folds)
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device(name)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep nnU-Net's remarks on stdout out of our output (`NNUNETV2_MIP_VERBOSE=1` shows them)."""
+    if os.environ.get("NNUNETV2_MIP_VERBOSE"):
+        yield
+        return
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield

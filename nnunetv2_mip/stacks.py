@@ -1,0 +1,96 @@
+"""View stacks on disk: (V, H, W) NIfTI files with a geometry file beside them."""
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.geometry import ViewGeometry
+from nnunetv2_mip.volumes import STACK_SPACING_MM, read_image, write_image
+
+FILE_ENDING = ".nii.gz"
+GEOMETRY_NAME = "geometry.json"
+GEOMETRY_SUFFIX = "_geometry.json"
+
+
+def write_stack(
+    stack: np.ndarray, spacing_mm: tuple[float, float, float], path: Path | str
+) -> None:
+    """Write (V, H, W) with spacing (view axis, row, column) in mm; the file appears whole."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(stack))
+    image.SetSpacing([float(value) for value in reversed(spacing_mm)])
+    write_image(image, path)
+
+
+def read_stack(path: Path | str) -> tuple[np.ndarray, tuple[float, float, float]]:
+    """Read a stack: (V, H, W) and its spacing (view axis, row, column) in mm.
+
+    Raises:
+        MipError: unreadable or not three-dimensional.
+    """
+    image = read_image(path)
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        raise MipError(f"{path}: is not a stack of views (V, H, W)")
+    spacing = image.GetSpacing()
+    return sitk.GetArrayFromImage(image), (spacing[2], spacing[1], spacing[0])
+
+
+def case_of_channel_file(path: Path | str) -> str:
+    """`NAME_0000.nii.gz` → `NAME`; a name without a channel number stays."""
+    stem = Path(path).name.removesuffix(FILE_ENDING)
+    head, _, tail = stem.rpartition("_")
+    return head if head and len(tail) == 4 and tail.isdigit() else stem
+
+
+def geometry_path(stack_path: Path | str) -> Path | None:
+    """The geometry file beside a stack, or None.
+
+    In nnU-Net folders it is `<case>_geometry.json`, in the output of `nnUNetv2_mip_project`
+    `geometry.json`.
+    """
+    stack_path = Path(stack_path)
+    for name in (case_of_channel_file(stack_path) + GEOMETRY_SUFFIX, GEOMETRY_NAME):
+        if (stack_path.parent / name).is_file():
+            return stack_path.parent / name
+    return None
+
+
+def is_stack_file(path: Path | str) -> bool:
+    """Whether an image file is a stack of views: by its first spacing, or a geometry beside it."""
+    path = Path(path)
+    if not path.name.lower().endswith(FILE_ENDING):
+        return False
+    if geometry_path(path) is not None:
+        return True
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return False
+    return reader.GetDimension() == 3 and reader.GetSpacing()[2] >= STACK_SPACING_MM
+
+
+def load_geometry(stack_path: Path | str) -> ViewGeometry:
+    """The geometry that belongs to a stack.
+
+    Raises:
+        MipError: there is none, or it cannot be read.
+    """
+    path = geometry_path(stack_path)
+    if path is None:
+        raise MipError(
+            f"{stack_path}: has no geometry file beside it ({GEOMETRY_NAME} or "
+            f"<case>{GEOMETRY_SUFFIX}), so its views cannot be placed in space"
+        )
+    return ViewGeometry.load(path)
+
+
+def require_stack_shape(stack: np.ndarray, geometry: ViewGeometry, path: Path | str) -> None:
+    """Raise MipError when a stack and its geometry do not belong together."""
+    if stack.shape != geometry.stack_shape:
+        raise MipError(
+            f"{path}: holds {stack.shape} (views, rows, columns), its geometry says "
+            f"{geometry.stack_shape}"
+        )

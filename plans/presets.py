@@ -1,0 +1,116 @@
+"""Presets: how large network, patch and batch may become. JSON files in this folder, or a user's.
+
+A preset sets limits; what a data set gets within them (spacing, patch, number of stages, batch) is
+the planner's work.
+"""
+
+import re
+from dataclasses import asdict, dataclass, fields
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.files import read_json
+
+DEFAULT_PRESET = "default"
+PLANS_NAME = "nnUNetMIPPlans"
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Limits for a plan.
+
+    Attributes:
+        name: names the plans: nnUNetMIPPlans for "default", else nnUNetMIPPlans_<name>.
+        features_per_stage: channels of the encoder's stages; its length is the most stages.
+        description: one line for people.
+        finest_spacing_mm: (row, column) mm; finer images are resampled to it, coarser ones keep
+            their own pixels. None keeps all.
+        max_patch_px: (rows, columns), rounded up to what the network can halve; None: no limit.
+        max_batch_size: images a step, fewer where the memory target asks for it, at least 2.
+        convs_per_stage: convolutions of a stage, in encoder and decoder.
+        vram_gb: memory that training may take, by nnU-Net's estimate.
+    """
+
+    name: str
+    features_per_stage: tuple[int, ...]
+    description: str = ""
+    finest_spacing_mm: tuple[float, float] | None = None
+    max_patch_px: tuple[int, int] | None = None
+    max_batch_size: int = 12
+    convs_per_stage: int = 2
+    vram_gb: float = 8.0
+
+    def __post_init__(self):
+        # Names of plans end up in nnU-Net's folder names, which are split at "__".
+        if not re.fullmatch(r"[A-Za-z0-9]+([_-][A-Za-z0-9]+)*", self.name):
+            raise MipError(f"name {self.name!r}: use letters, digits and single - or _")
+        stages = self.features_per_stage
+        if not _numbers(stages, int, least=2):
+            raise MipError("features_per_stage: two or more whole numbers above 0 are needed")
+        for key, kind in (("finest_spacing_mm", Real), ("max_patch_px", int)):
+            pair = getattr(self, key)
+            if pair is not None and not (_numbers(pair, kind) and len(pair) == 2):
+                raise MipError(f"{key}: null or two numbers above 0 (row, column) are needed")
+        for key in ("max_batch_size", "convs_per_stage"):
+            if not _numbers((getattr(self, key),), int):
+                raise MipError(f"{key}: a whole number above 0 is needed")
+        if self.max_batch_size < 2:
+            raise MipError("max_batch_size: at least 2 is needed")
+        if not _numbers((self.vram_gb,), Real):
+            raise MipError("vram_gb: a number above 0 is needed")
+
+    @property
+    def plans_name(self) -> str:
+        return PLANS_NAME if self.name == DEFAULT_PRESET else f"{PLANS_NAME}_{self.name}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def preset_names() -> list[str]:
+    """The presets that come with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+def load_preset(name_or_path: str | Path) -> Preset:
+    """A preset by its name, or from a JSON file (whose stem becomes the name).
+
+    Raises:
+        MipError: no such preset or file, unknown keys, or values that make no sense.
+    """
+    text = str(name_or_path)
+    if text.endswith(".json"):
+        path = Path(text)
+    elif text in preset_names():
+        path = FOLDER / f"{text}.json"
+    else:
+        raise MipError(
+            f"--preset {text}: no such preset: choose {', '.join(preset_names())}, or a .json file"
+        )
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise MipError(f"{path}: not a JSON object")
+    known = {item.name for item in fields(Preset)} - {"name"}
+    unknown = sorted(set(content) - known)
+    if unknown:
+        raise MipError(f"{path}: unknown key {', '.join(unknown)}")
+    if "features_per_stage" not in content:
+        raise MipError(f"{path}: features_per_stage is missing")
+    settings = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in content.items()
+    }
+    try:
+        return Preset(name=path.stem, **settings)
+    except MipError as error:
+        raise MipError(f"{path}: {error}") from None
+
+
+def _numbers(values: Any, kind: type, least: int = 1) -> bool:
+    return (
+        isinstance(values, tuple)
+        and len(values) >= least
+        and all(isinstance(v, kind) and not isinstance(v, bool) and v > 0 for v in values)
+    )

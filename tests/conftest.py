@@ -1,0 +1,197 @@
+"""What several test modules share: a tiny MIP data set and a model trained on it.
+
+The data set and the model are made once a run, by the plugin's own command and nnU-Net's own entry
+points. `tiny` gives the folders, with nnU-Net's variables set for the test; `tiny_model` the
+folder of the trained model.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+# nnU-Net reads these when it is imported: one export process, augmentation in the main process.
+os.environ["nnUNet_def_n_proc"] = "1"  # noqa: SIM112
+os.environ["nnUNet_n_proc_DA"] = "0"  # noqa: SIM112
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+TINY_PRESET = {
+    "finest_spacing_mm": [4, 4],
+    "max_patch_px": [32, 32],
+    "max_batch_size": 2,
+    "features_per_stage": [4, 8, 8],
+    "convs_per_stage": 1,
+    "vram_gb": 8,
+}
+TINY_TRAINER = """
+from nnunetv2_mip.trainers.nnUNetTrainerMIP import nnUNetTrainerMIP
+
+
+class nnUNetTrainerMIP_tiny(nnUNetTrainerMIP):
+    epochs = 2
+    iterations_per_epoch = 4
+    val_iterations_per_epoch = 1
+"""
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """The tiny data set: two folds, three patients, one of them healthy and one with two studies."""
+
+    base: Path
+    number: int = 901
+    name: str = "Dataset901_Tiny"
+    plans: str = "nnUNetMIPPlans_tiny"
+    trainer: str = "nnUNetTrainerMIP_tiny"
+
+    @property
+    def raw(self) -> Path:
+        return self.base / "nnUNet_raw" / self.name
+
+    @property
+    def preprocessed(self) -> Path:
+        return self.base / "nnUNet_preprocessed" / self.name
+
+    @property
+    def results(self) -> Path:
+        return self.base / "nnUNet_results" / self.name
+
+    @property
+    def model(self) -> Path:
+        return self.results / f"{self.trainer}__{self.plans}__2d"
+
+    @property
+    def preset(self) -> Path:
+        return self.base / "tiny.json"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        folders = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+        return {
+            **{folder: str(self.base / folder) for folder in folders},
+            "nnUNet_extTrainer": str(self.base / "trainers"),
+        }
+
+
+def write_tiny_dataset(raw: Path) -> None:
+    """A raw data set as the converters write it: four stacks of three views, 4 mm pixels."""
+    rng = np.random.default_rng(0)
+    patients = {"ann_1": "ann", "ann_2": "ann", "bob_1": "bob", "eve_1": "eve"}
+    has_lesion = {case: patient != "eve" for case, patient in patients.items()}
+    for folder in ("imagesTr", "labelsTr"):
+        (raw / folder).mkdir(parents=True)
+    for case, lesion in has_lesion.items():
+        levels = rng.integers(20, 60, (3, 44, 36)).astype(np.uint8)
+        label = np.zeros_like(levels)
+        if lesion:
+            label[:, 12:20, 10:16] = 1
+            levels[label == 1] = 220
+        for path, array in (
+            (raw / "imagesTr" / f"{case}_0000.nii.gz", levels),
+            (raw / "labelsTr" / f"{case}.nii.gz", label),
+        ):
+            image = sitk.GetImageFromArray(array)
+            image.SetSpacing((4.0, 5.0, 1000.0))
+            sitk.WriteImage(image, str(path))
+    splits = [
+        {"train": ["bob_1", "eve_1"], "val": ["ann_1", "ann_2"]},
+        {"train": ["ann_1", "ann_2"], "val": ["bob_1", "eve_1"]},
+    ]
+    (raw / "splits_final.json").write_text(json.dumps(splits))
+    content = {
+        "channel_names": {"0": "suv"},
+        "labels": {"background": 0, "lesion": 1},
+        "numTraining": len(patients),
+        "file_ending": ".nii.gz",
+        "name": "Tiny",
+        "mip": {
+            "format_version": 1,
+            "source": "autopet",
+            "channels": ["suv"],
+            "window_suv": 8.0,
+            "pixel_mm": None,
+            "views": 3,
+            "arc_deg": 180.0,
+            "start_deg": 0.0,
+            "labels": "projected",
+            "patients": patients,
+            "has_lesion": has_lesion,
+            "intensity": {"suv": {"mean": 42.0, "std": 50.0, "low": 0.0, "high": 255.0}},
+        },
+    }
+    (raw / "dataset.json").write_text(json.dumps(content))
+
+
+def make_tiny(base: Path) -> Tiny:
+    """Write the data set, its preset and its trainer below `base`."""
+    tiny = Tiny(base)
+    write_tiny_dataset(tiny.raw)
+    tiny.preset.write_text(json.dumps(TINY_PRESET))
+    (base / "trainers").mkdir()
+    (base / "trainers" / f"{tiny.trainer}.py").write_text(TINY_TRAINER)
+    return tiny
+
+
+@pytest.fixture(scope="session")
+def tiny_trained(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """Converted, planned, preprocessed and trained (fold 0). Read it, do not change it."""
+    from nnunetv2_mip.commands import plan_and_preprocess
+
+    tiny = make_tiny(tmp_path_factory.mktemp("tiny"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in tiny.environment.items():
+            patch.setenv(name, value)
+        arguments = ["-d", str(tiny.number), "--preset", str(tiny.preset), "-np", "1"]
+        with pytest.raises(SystemExit) as planned:
+            plan_and_preprocess.main(arguments)
+        assert planned.value.code == 0
+        train(tiny, fold=0)
+    return tiny
+
+
+def train(tiny: Tiny, fold: int | str, trainer: str | None = None) -> None:
+    """What `nnUNetv2_train … -device cpu` does."""
+    import torch
+    from nnunetv2.run.run_training import run_training
+
+    run_training(
+        str(tiny.number),
+        "2d",
+        fold,
+        trainer or tiny.trainer,
+        tiny.plans,
+        device=torch.device("cpu"),
+    )
+
+
+@pytest.fixture
+def tiny(tiny_trained: Tiny, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tiny]:
+    """The trained data set with nnU-Net's variables set. Read it, do not change it."""
+    for name, value in tiny_trained.environment.items():
+        monkeypatch.setenv(name, value)
+    yield tiny_trained
+
+
+@pytest.fixture
+def tiny_model(tiny: Tiny) -> Path:
+    """Model folder of the trained network (fold 0), with nnU-Net's variables set."""
+    return tiny.model
+
+
+@pytest.fixture
+def untrained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
+    """A fresh raw data set of the test's own, with nnU-Net's variables set."""
+    tiny = make_tiny(tmp_path / "nnunet")
+    for name, value in tiny.environment.items():
+        monkeypatch.setenv(name, value)
+    return tiny
+
+
+@pytest.fixture
+def run_nnunet_training() -> Callable[..., None]:
+    return train

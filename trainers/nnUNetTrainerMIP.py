@@ -1,0 +1,136 @@
+"""The MIP trainer: DiceFocal, mirroring in the image plane, splits that keep patients apart.
+
+nnU-Net imports the files of this folder as top-level modules and drops them again: imports are
+absolute, and nothing that is pickled or looked up by its dotted path is defined here.
+"""
+
+from pathlib import Path
+
+import torch
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.files import read_json
+from nnunetv2_mip.inference_config import INFERENCE_FILE, InferenceConfig
+from nnunetv2_mip.losses import DiceFocalLoss
+from nnunetv2_mip.splits import SPLITS_FILE, check_splits, without_patients
+
+
+class nnUNetTrainerMIP(nnUNetTrainer):
+    """nnU-Net's trainer for data sets of this package.
+
+    A variant is a subclass that sets some of the class attributes. The settings for prediction are
+    written into the model folder when training starts (`inference.json`). Model folder and
+    checkpoints do not name patients.
+    """
+
+    weight_dice = 1.0
+    weight_focal = 10.0
+    gamma = 2.0
+    epochs = 1000
+    iterations_per_epoch = 250
+    val_iterations_per_epoch = 50
+    learning_rate = 1e-2
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008
+    ):
+        # What the base class gets ends in dataset.json, debug.json and every checkpoint.
+        super().__init__(plans, configuration, fold, without_patients(dataset_json), device)
+        self.num_epochs = self.epochs
+        self.num_iterations_per_epoch = self.iterations_per_epoch
+        self.num_val_iterations_per_epoch = self.val_iterations_per_epoch
+        self.initial_lr = self.learning_rate
+
+    def _build_loss(self):
+        if self.label_manager.has_regions:
+            raise MipError("dataset.json: regions are not supported: give the labels as numbers")
+        loss = DiceFocalLoss(
+            weight_dice=self.weight_dice,
+            weight_focal=self.weight_focal,
+            gamma=self.gamma,
+            batch_dice=self.configuration_manager.batch_dice,
+            ignore_label=self.label_manager.ignore_label,
+            ddp=self.is_ddp,
+        )
+        # nnU-Net's weights of the supervision scales, with our loss inside
+        base = super()._build_loss()
+        if not isinstance(base, DeepSupervisionWrapper):
+            return loss
+        base.loss = loss
+        return base
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self):
+        rotation, dummy_2d, initial_patch, _ = (
+            super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        )
+        # The last two axes: views are not mirrored along the view axis of a 3D configuration.
+        dimensions = len(self.configuration_manager.patch_size)
+        in_plane = (dimensions - 2, dimensions - 1)
+        self.inference_allowed_mirroring_axes = in_plane
+        return rotation, dummy_2d, initial_patch, in_plane
+
+    def do_split(self) -> tuple[list[str], list[str]]:
+        """The training and validation cases of this fold.
+
+        Raises:
+            MipError: splits are missing, are stale, mix patients, or do not have this fold (where
+                nnU-Net would draw a random 80:20 split of cases).
+        """
+        base = Path(self.preprocessed_dataset_folder_base)
+        if not Path(self.preprocessed_dataset_folder).is_dir():
+            raise MipError(
+                f"{self.preprocessed_dataset_folder}: no preprocessed data: run "
+                "nnUNetv2_mip_plan_and_preprocess"
+            )
+        if self.dataset_class is None:
+            self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
+        cases = list(self.dataset_class.get_identifiers(self.preprocessed_dataset_folder))
+        if self.fold == "all":
+            return cases, cases
+
+        path = base / SPLITS_FILE
+        if not path.exists():
+            raise MipError(
+                f"{path}: no such file: convert the data set again and run "
+                "nnUNetv2_mip_plan_and_preprocess --clean, or train fold 'all'"
+            )
+        splits = read_json(path)
+        patients = read_json(base / "dataset.json").get("mip", {}).get("patients")
+        if patients is None:
+            raise MipError(
+                f'{base / "dataset.json"}: no "mip" → "patients": train data sets of other '
+                "converters with nnUNetTrainer"
+            )
+        check_splits(splits, patients, cases, source=str(path))
+        if not 0 <= self.fold < len(splits):
+            raise MipError(
+                f"{path}: no fold {self.fold}: the file has {len(splits)} (counted from 0); choose "
+                "one of them or 'all'"
+            )
+        fold = splits[self.fold]
+        self.print_to_log_file(
+            f"Fold {self.fold} of {path}: {len(fold['train'])} training cases, "
+            f"{len(fold['val'])} validation cases, no patient in both."
+        )
+        return fold["train"], fold["val"]
+
+    def on_train_start(self):
+        super().on_train_start()
+        if self.local_rank == 0:
+            self._write_inference_config()
+
+    def _write_inference_config(self) -> None:
+        folder = Path(self.output_folder_base)
+        config = InferenceConfig.from_dataset_json(self.dataset_json)
+        if (folder / INFERENCE_FILE).exists():
+            # Another fold came first: what a reader tuned since (threshold, TTA, …) stays.
+            config = InferenceConfig.load(folder).with_data_of(config)
+        config.save(folder)
