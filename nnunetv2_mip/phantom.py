@@ -13,30 +13,29 @@ The difficulty is fixed: `PHANTOM_VERSION` changes whenever a phantom of the sam
 
 import shutil
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import write_json
-from nnunetv2_mip.phantom_anatomy import Anatomy, build_anatomy
+from nnunetv2_mip.phantom_anatomy import build_anatomy
 from nnunetv2_mip.phantom_lesions import Lesion, disease_pattern, draw_lesions
-from nnunetv2_mip.phantom_shapes import Canvas, Ellipsoid
+from nnunetv2_mip.phantom_scanner import (
+    canvas_for,
+    paint_anatomy,
+    paint_lesions,
+    scan_ct,
+    scan_pet,
+)
+from nnunetv2_mip.phantom_shapes import Canvas
 from nnunetv2_mip.volumes import SourceGrid, write_volume
 
 PHANTOM_VERSION = 1
 DEFAULT_SPACING_MM = 4.0
 SPACING_RANGE_MM = (1.5, 12.0)
-# Width and depth of the field of view.
-FIELD_MM = 640.0
-CONTOUR_FRACTION = 0.45
-# A lesion whose contrast never reaches this is seen by no reader, and is left out of the image.
-VISIBLE_CONTRAST_SUV = 0.7
-# SUV are stored in steps of 2^-10, as a scanner's 16-bit values are; it also compresses.
-SUV_STEP = 2.0**-10
 COHORT_FILE = "cohort.json"
 
 
@@ -88,9 +87,7 @@ def folder_names(seed: int, index: int) -> tuple[str, str]:
     return f"PETCT_{seed % 65536:04x}{owner:04x}", study
 
 
-def simulate_subject(
-    seed: int, index: int, spacing_mm: float = DEFAULT_SPACING_MM
-) -> PhantomStudy:
+def simulate_subject(seed: int, index: int, spacing_mm: float = DEFAULT_SPACING_MM) -> PhantomStudy:
     """Simulate a study.
 
     Args:
@@ -111,12 +108,12 @@ def simulate_subject(
     pattern = disease_pattern(seed, index)
     lesions = draw_lesions(pattern, anatomy, lesion_rng)
 
-    canvas = _canvas(anatomy, spacing_mm)
-    body, texture = _paint(canvas, anatomy, scan_rng)
+    canvas = canvas_for(anatomy, spacing_mm)
+    body, texture = paint_anatomy(canvas, anatomy, scan_rng)
     psf_mm = float(scan_rng.uniform(4.8, 6.2)) / 2.3548
-    labels, facts = _paint_lesions(canvas, lesions, body, texture, psf_mm)
-    suv = _scan_pet(canvas, psf_mm, scan_rng, noise_rng)
-    ct = _scan_ct(canvas, noise_rng)
+    labels, facts = paint_lesions(canvas, lesions, body, texture, psf_mm)
+    suv = scan_pet(canvas, psf_mm, scan_rng, noise_rng)
+    ct = scan_ct(canvas, noise_rng)
 
     seg = (labels > 0).astype(np.uint8)
     grid = _grid(canvas, body_rng)
@@ -131,117 +128,6 @@ def _check(seed: int, index: int, spacing_mm: float) -> None:
         raise MipError(f"spacing {spacing_mm:g} mm: choose between {low:g} and {high:g} mm")
     if seed < 0 or index < 0:
         raise MipError(f"seed {seed}, subject {index}: both must be 0 or more")
-
-
-def _canvas(anatomy: Anatomy, spacing_mm: float) -> Canvas:
-    across = 2 * round(FIELD_MM / spacing_mm / 2)
-    slices = int((anatomy.top_mm - anatomy.bottom_mm) / spacing_mm)
-    edge = -(across - 1) / 2 * spacing_mm
-    return Canvas((slices, across, across), spacing_mm, (edge, edge, anatomy.bottom_mm))
-
-
-def _paint(
-    canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Paint the healthy body; gives the body's mask and the uptake texture (unit spread)."""
-    texture = 0.75 * canvas.texture(rng, 13.0) + 0.66 * canvas.texture(rng, 34.0)
-    box, filled = canvas.occupancy(anatomy.outline)
-    body = np.zeros(canvas.shape, np.float32)
-    body[box] = filled
-    for part in anatomy.parts:
-        found = canvas.occupancy(part.solids)
-        if found is None:
-            continue
-        box, filled = found
-        if part.inside:
-            filled = filled * body[box]
-        if part.suv is not None:
-            uptake = part.suv * np.clip(1 + part.texture * texture[box], 0.3, 2.5)
-            canvas.suv[box] += filled * (uptake - canvas.suv[box])
-        if part.hu is not None:
-            canvas.hu[box] += filled * (part.hu - canvas.hu[box])
-    # The table, seen by the CT only.
-    y = canvas.axes[1][None, :, None]
-    table = (np.abs(y - 170) < 12) & (np.abs(canvas.axes[2]) < 210) & (body < 0.5)
-    canvas.hu[np.broadcast_to(table, canvas.shape)] = -650
-    return body > 0.5, texture
-
-
-def _paint_lesions(
-    canvas: Canvas,
-    lesions: list[Lesion],
-    body: np.ndarray,
-    texture: np.ndarray,
-    psf_mm: float,
-) -> tuple[np.ndarray, list[Lesion]]:
-    """Add the lesions; gives the label volume (0, or 1 + place in the list) and the painted ones."""
-    labels, painted = np.zeros(canvas.shape, np.uint8), []
-    for lesion in lesions:
-        found = canvas.occupancy(lesion.blobs, margin_mm=4 * psf_mm)
-        if found is None:
-            continue
-        box, filled = found
-        filled = filled * body[box]
-        uptake = lesion.suv * np.clip(1 + lesion.texture * texture[box], 0.5, 1.5)
-        if lesion.core is not None:
-            uptake *= 1 - 0.93 * _occupancy_in(canvas, lesion.core, box)
-        added = filled * np.maximum(uptake - canvas.suv[box], 0)
-        seen = gaussian_filter(added, psf_mm / canvas.spacing_mm, mode="constant")
-        if seen.max(initial=0) < VISIBLE_CONTRAST_SUV:
-            continue
-        drawn = (seen >= CONTOUR_FRACTION * seen.max()) & body[box]
-        if not drawn.any():
-            continue
-        painted.append(lesion)
-        labels[box][drawn & (labels[box] == 0)] = len(painted)
-        canvas.suv[box] += added
-        # The core is replaced, not covered: no fat or lung remains inside a mass.
-        if lesion.core is not None:
-            cold = _occupancy_in(canvas, lesion.core, box) * filled
-            canvas.suv[box] += cold * (0.07 * lesion.suv - canvas.suv[box])
-        canvas.hu[box] += filled * (45 - canvas.hu[box])
-    return labels, painted
-
-
-def _occupancy_in(canvas: Canvas, solid: Ellipsoid, box) -> np.ndarray:
-    z, y, x = (canvas.axes[axis][box[axis]] for axis in range(3))
-    distance = solid.distance(x[None, None, :], y[None, :, None], z[:, None, None])
-    return np.clip(0.5 - distance / canvas.spacing_mm, 0, 1).astype(np.float32)
-
-
-def _scan_pet(
-    canvas: Canvas,
-    psf_mm: float,
-    scan_rng: np.random.Generator,
-    noise_rng: np.random.Generator,
-) -> np.ndarray:
-    """Blur and noise.
-
-    Noise is log-normal with a variance that grows in proportion to the signal (Poisson counts),
-    correlated over about a resolution element, and stronger in the outermost slices, where few
-    lines of response cross: an iterative reconstruction gives no negative value either.
-    """
-    sigma = psf_mm / canvas.spacing_mm
-    suv = gaussian_filter(canvas.suv, sigma, mode="nearest")
-    level = float(scan_rng.uniform(0.14, 0.26))
-    noise = noise_rng.standard_normal(canvas.shape, dtype=np.float32)
-    width = 0.85 * sigma
-    noise = gaussian_filter(noise, width, mode="wrap")
-    noise /= noise.std()
-    spread = level / np.sqrt(suv + 0.12)
-    depth = np.arange(canvas.shape[0]) * canvas.spacing_mm
-    edge = np.minimum(depth, depth[::-1])
-    spread *= (1 + 2.2 * np.exp(-edge / 9.0)).astype(np.float32)[:, None, None]
-    np.minimum(spread, 0.9, out=spread)
-    suv += 0.004  # scatter
-    suv *= np.exp(noise * spread - 0.5 * spread**2)
-    return np.rint(suv / SUV_STEP).astype(np.float32) * np.float32(SUV_STEP)
-
-
-def _scan_ct(canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
-    hu = gaussian_filter(canvas.hu, 1.2 / canvas.spacing_mm, mode="nearest")
-    hu += 12 * rng.standard_normal(canvas.shape, dtype=np.float32)
-    return np.rint(np.clip(hu, -1024, 3000)).astype(np.int16)
 
 
 def _grid(canvas: Canvas, rng: np.random.Generator) -> SourceGrid:
@@ -259,7 +145,7 @@ def _describe(
     """What `cohort.json` says of each lesion; one swallowed by another has volume 0 and is left."""
     described = []
     for number, lesion in enumerate(lesions, start=1):
-        place = np.flatnonzero(labels == number) if len(lesions) < 1 else np.argwhere(labels == number)
+        place = np.argwhere(labels == number)
         if not len(place):
             continue
         centre = place.mean(0)[::-1] * grid.spacing + np.array(grid.origin)
@@ -316,32 +202,41 @@ def write_cohort(
     Raises:
         MipError: `out` is not empty, `n` below 1, or an option out of range.
     """
-    out = Path(out)
+    out = Path(out).absolute()
     if n < 1:
         raise MipError(f"{n} phantoms: choose 1 or more")
     _check(seed, 0, spacing_mm)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise MipError(f"{out}: exists and is not an empty folder; choose another or remove it")
     partial = out.with_name(out.name + ".partial")
-    if partial.exists():
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
     try:
-        arguments = ([seed] * n, range(n), [spacing_mm] * n, [partial] * n)
-        entries = (executor.map if executor else map)(write_study, *arguments)
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise MipError(f"{out}: cannot be written ({error.strerror}); choose another") from None
+    jobs = []
+    try:
+        if executor:
+            jobs = [executor.submit(write_study, seed, k, spacing_mm, partial) for k in range(n)]
+            entries = (job.result() for job in jobs)
+        else:
+            entries = (write_study(seed, k, spacing_mm, partial) for k in range(n))
         studies = list(progress(entries, total=n) if progress else entries)
-        write_json(
-            partial / COHORT_FILE,
-            {
-                "phantom_version": PHANTOM_VERSION,
-                "seed": seed,
-                "spacing_mm": spacing_mm,
-                "studies": studies,
-            },
-        )
+        content = {
+            "phantom_version": PHANTOM_VERSION,
+            "seed": seed,
+            "spacing_mm": spacing_mm,
+            "studies": studies,
+        }
+        write_json(partial / COHORT_FILE, content)
         if out.exists():
             out.rmdir()
         partial.rename(out)
     finally:
+        # Nothing may still write into the folder when it is removed.
+        for job in jobs:
+            job.cancel()
+        wait(jobs)
         shutil.rmtree(partial, ignore_errors=True)
     return out

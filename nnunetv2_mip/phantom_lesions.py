@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnunetv2_mip.phantom_anatomy import Anatomy
+from nnunetv2_mip.phantom_body import Anatomy
 from nnunetv2_mip.phantom_shapes import Ellipsoid, Point, Wobble, rotation
 
 # One deck of diseased subjects. "rare" is drawn among RARE_PATTERNS.
@@ -163,21 +163,32 @@ def _lymphoma(anatomy, rng) -> list[Lesion]:
         side_sites = ["neck", "supraclavicular"]
         for site in side_sites:
             lesions += _nodes(anatomy, rng, site, int(rng.integers(2, 7)), (10, 32), suv)
-    for site, chance in (("axilla", 0.45), ("retroperitoneum", 0.5), ("iliac", 0.3), ("groin", 0.25)):
+    for site, chance in (
+        ("axilla", 0.45),
+        ("retroperitoneum", 0.5),
+        ("iliac", 0.3),
+        ("groin", 0.25),
+    ):
         if rng.uniform() < chance:
             lesions += _nodes(anatomy, rng, site, int(rng.integers(2, 6)), (12, 38), suv)
     if rng.uniform() < 0.2:
         spleen = anatomy.solids("spleen")[0]
         for _ in range(int(rng.integers(1, 4))):
             spot = spleen.random_point(rng, 0.6)
-            lesions.append(make_lesion("organ lesion", "spleen", spot, _log_uniform(rng, 10, 26), 0.8 * suv, rng))
+            lesions.append(
+                make_lesion(
+                    "organ lesion", "spleen", spot, _log_uniform(rng, 10, 26), 0.8 * suv, rng
+                )
+            )
     return lesions
 
 
 def _lung_cancer(anatomy, rng) -> list[Lesion]:
     suv, size = _log_uniform(rng, 6, 20), _log_uniform(rng, 32, 80)
     necrosis = float(rng.uniform(0.45, 0.65)) if size > 45 and rng.uniform() < 0.5 else 0.0
-    lesions = [make_lesion("lung mass", "lung", _lung_point(anatomy, rng), size, suv, rng, necrosis)]
+    lesions = [
+        make_lesion("lung mass", "lung", _lung_point(anatomy, rng), size, suv, rng, necrosis)
+    ]
     if rng.uniform() < 0.7:
         for site in ("hilum", "mediastinum"):
             lesions += _nodes(anatomy, rng, site, int(rng.integers(1, 4)), (10, 32), 0.8 * suv)
@@ -220,20 +231,38 @@ def _liver_metastases(anatomy, rng) -> list[Lesion]:
         size = _log_uniform(rng, 12, 55)
         necrosis = 0.5 if size > 42 and rng.uniform() < 0.4 else 0.0
         spot = lobe.random_point(rng, 0.7)
-        lesions.append(make_lesion("liver metastasis", "liver", spot, size, suv * float(rng.uniform(0.7, 1.2)), rng, necrosis))
+        lesions.append(
+            make_lesion(
+                "liver metastasis",
+                "liver",
+                spot,
+                size,
+                suv * float(rng.uniform(0.7, 1.2)),
+                rng,
+                necrosis,
+            )
+        )
     if rng.uniform() < 0.4:
         lesions += [_nodule(anatomy, rng, (7, 20)) for _ in range(int(rng.integers(1, 5)))]
     if rng.uniform() < 0.4:
-        lesions += _nodes(anatomy, rng, "retroperitoneum", int(rng.integers(1, 5)), (10, 26), 0.9 * suv)
+        lesions += _nodes(
+            anatomy, rng, "retroperitoneum", int(rng.integers(1, 5)), (10, 26), 0.9 * suv
+        )
     return lesions
 
 
 def _necrotic_mass(anatomy, rng) -> list[Lesion]:
-    site = str(rng.choice(["thigh", "buttock", "lung", "retroperitoneum"], p=[0.35, 0.2, 0.25, 0.2]))
-    point = _lung_point(anatomy, rng) if site == "lung" else _near(_pick(anatomy, rng, site), rng, 6)
+    site = str(
+        rng.choice(["thigh", "buttock", "lung", "retroperitoneum"], p=[0.35, 0.2, 0.25, 0.2])
+    )
+    point = (
+        _lung_point(anatomy, rng) if site == "lung" else _near(_pick(anatomy, rng, site), rng, 6)
+    )
     suv = _log_uniform(rng, 7, 25)
     core = float(rng.uniform(0.45, 0.7))
-    lesions = [make_lesion("necrotic mass", site, point, float(rng.uniform(60, 90)), suv, rng, core)]
+    lesions = [
+        make_lesion("necrotic mass", site, point, float(rng.uniform(60, 90)), suv, rng, core)
+    ]
     if rng.uniform() < 0.5:
         lesions += [_nodule(anatomy, rng, (7, 22)) for _ in range(int(rng.integers(1, 6)))]
     return lesions
@@ -249,14 +278,25 @@ def _melanoma(anatomy, rng) -> list[Lesion]:
             point = anatomy.solids("liver")[0].random_point(rng)
         else:
             point = _near(_pick(anatomy, rng, site), rng, 10)
-        lesions.append(make_lesion("melanoma metastasis", site, point, _log_uniform(rng, 8, 30), suv * float(rng.uniform(0.6, 1.3)), rng))
+        lesions.append(
+            make_lesion(
+                "melanoma metastasis",
+                site,
+                point,
+                _log_uniform(rng, 8, 30),
+                suv * float(rng.uniform(0.6, 1.3)),
+                rng,
+            )
+        )
     return lesions
 
 
 def _low_uptake(anatomy, rng) -> list[Lesion]:
     """A tumour that is hardly brighter than the liver, in a quieter place."""
     site = str(rng.choice(["lung", "buttock", "thigh", "retroperitoneum"]))
-    point = _lung_point(anatomy, rng) if site == "lung" else _near(_pick(anatomy, rng, site), rng, 5)
+    point = (
+        _lung_point(anatomy, rng) if site == "lung" else _near(_pick(anatomy, rng, site), rng, 5)
+    )
     size, suv = _log_uniform(rng, 18, 50), float(rng.uniform(2.5, 3.6))
     return [make_lesion("low uptake", site, point, size, suv, rng)]
 
@@ -265,7 +305,9 @@ def _hidden(anatomy, rng) -> list[Lesion]:
     """A lesion that hotter or larger organs cover in many views."""
     site = str(rng.choice(["beside bladder", "behind bladder", "behind heart", "beside kidney"]))
     point = _near(_pick(anatomy, rng, site), rng, 3)
-    return [make_lesion("hidden", site, point, _log_uniform(rng, 12, 30), _log_uniform(rng, 4, 16), rng)]
+    return [
+        make_lesion("hidden", site, point, _log_uniform(rng, 12, 30), _log_uniform(rng, 4, 16), rng)
+    ]
 
 
 _PATTERNS = {

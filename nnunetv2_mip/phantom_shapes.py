@@ -233,9 +233,7 @@ class Canvas:
             z, y, x = (self.axes[a][box[a]] for a in range(3))
             distance = part.distance(x[None, None, :], y[None, :, None], z[:, None, None])
             here = np.clip(0.5 - distance / self.spacing_mm, 0, 1).astype(np.float32)
-            inner = tuple(
-                slice(b.start - w.start, b.stop - w.start) for b, w in zip(box, whole)
-            )
+            inner = tuple(slice(b.start - w.start, b.stop - w.start) for b, w in zip(box, whole))
             np.maximum(filled[inner], here, out=filled[inner])
         return whole, filled
 

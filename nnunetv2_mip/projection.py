@@ -235,7 +235,11 @@ def _footprint_kernel(zs, y_mm, x_mm, angles, sy, sx, bin_mm, stack):
         half = (sx * abs(cos) + sy * abs(sin)) / 2 / bin_mm - 1e-6
         for voxel in range(len(zs)):
             u = (x_mm[voxel] * cos + y_mm[voxel] * sin) / bin_mm + middle
-            first = max(0, math.ceil(u - half))
-            last = min(width - 1, math.floor(u + half))
-            for column in range(first, last + 1):
+            first = math.ceil(u - half)
+            last = math.floor(u + half)
+            if first > last:
+                # The shadow lies exactly between two rays: both graze the voxel.
+                first = math.floor(u)
+                last = math.ceil(u)
+            for column in range(max(0, first), min(width - 1, last) + 1):
                 stack[view, column, zs[voxel]] = 1

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # nnU-Net reads these when it is imported: one export process, augmentation in the main process.
-os.environ["nnUNet_def_n_proc"] = "1"  # noqa: SIM112
-os.environ["nnUNet_n_proc_DA"] = "0"  # noqa: SIM112
+os.environ["nnUNet_def_n_proc"] = "1"
+os.environ["nnUNet_n_proc_DA"] = "0"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import numpy as np

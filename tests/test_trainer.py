@@ -9,10 +9,10 @@ import SimpleITK as sitk
 import torch
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
-from nnunetv2_mip.commands.env import trainers_folder
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.inference_config import InferenceConfig
 from nnunetv2_mip.losses import DiceFocalLoss
+from nnunetv2_mip.nnunet_paths import trainers_folder
 
 LENGTHS = {1: "1epoch", **{n: f"{n}epochs" for n in (5, 10, 20, 50, 100, 250, 500)}}
 

@@ -5,14 +5,12 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from nnunetv2_mip.commands._frame import new_parser, run_command
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.nnunet_paths import VARIABLES, trainers_folder
 
-# nnU-Net's variables; the folders below --base have the same names.
-RAW, PREPROCESSED, RESULTS = FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 TRAINERS = "nnUNet_extTrainer"
 
 
@@ -45,17 +43,12 @@ SHELLS: dict[str, Callable[[str, str], str]] = {
 }
 
 
-def trainers_folder() -> Path:
-    """The folder of our trainers as installed, found without importing nnU-Net."""
-    spec = find_spec("nnunetv2_mip.trainers")
-    return Path(next(iter(spec.submodule_search_locations))).resolve()
-
-
 def variables(base: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """Values for nnU-Net's variables.
 
     Args:
-        base: folder below which nnU-Net's folders lie, for those that are not set yet.
+        base: folder below which nnU-Net's folders lie (named like their variables), for those
+            that are not set yet.
         environment: the variables that are set; an empty value counts as unset.
 
     Returns:
@@ -63,8 +56,8 @@ def variables(base: Path, environment: Mapping[str, str]) -> dict[str, str]:
         that `nnUNet_extTrainer` names already.
     """
     base = base.expanduser().resolve()
-    values = {name: environment.get(name) or str(base / name) for name in FOLDERS}
-    ours = str(trainers_folder())
+    values = {name: environment.get(name) or str(base / name) for name in VARIABLES}
+    ours = str(trainers_folder().resolve())
     trainers = [part for part in environment.get(TRAINERS, "").split(os.pathsep) if part.strip()]
     if ours not in trainers:
         trainers.append(ours)

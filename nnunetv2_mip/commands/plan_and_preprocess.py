@@ -2,15 +2,16 @@
 
 import argparse
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from nnunetv2_mip.commands._frame import new_parser, run_command
-from nnunetv2_mip.commands.env import FOLDERS, PREPROCESSED, RAW
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
+from nnunetv2_mip.nnunet_paths import VARIABLES, existing_datasets, nnunet_folder
 from nnunetv2_mip.splits import SPLITS_FILE, check_splits
 
 FINGERPRINT_FILE = "dataset_fingerprint.json"
@@ -50,9 +51,8 @@ def run(args: argparse.Namespace) -> None:
     """
     if args.np < 1:
         raise MipError(f"-np {args.np}: at least one process is needed")
-    require_nnunet_folders()
     raw = find_raw_dataset(args.d)
-    preprocessed = Path(os.environ[PREPROCESSED]) / raw.name
+    preprocessed = nnunet_folder("nnUNet_preprocessed") / raw.name
     check_dataset(raw)
 
     # Heavy imports after the cheap checks.
@@ -102,51 +102,33 @@ def run(args: argparse.Namespace) -> None:
     )
 
 
-def require_nnunet_folders() -> None:
-    """Check that nnU-Net's folders are set.
-
-    Raises:
-        MipError: naming the first variable that is not.
-    """
-    for name in FOLDERS:
-        if not os.environ.get(name):
-            raise MipError(
-                f'{name} is not set: run eval "$(nnUNetv2_mip_env)" (or see nnUNetv2_mip_env -h)'
-            )
-
-
 def find_raw_dataset(dataset: str) -> Path:
     """The raw folder of a data set given as its number ("7", "007") or name ("Dataset007_X").
 
     Raises:
-        MipError: no such data set, or several with the number (in any of nnU-Net's folders, which
-            nnU-Net refuses).
+        MipError: one of nnU-Net's variables is unset, no such data set, or several with its number
+            (in any of nnU-Net's folders, which nnU-Net refuses).
     """
-    raw = Path(os.environ[RAW])
+    raw, *_ = (nnunet_folder(variable) for variable in VARIABLES)
     if dataset.isdecimal():
-        prefix = f"Dataset{int(dataset):03d}_"
-        names = {
-            path.name
-            for variable in FOLDERS
-            for path in Path(os.environ[variable]).glob(f"{prefix}*")
-            if path.is_dir()
-        }
-        if len(names) > 1:
-            raise MipError(
-                f"-d {dataset}: several data sets have this number: {', '.join(sorted(names))}: "
-                "remove or rename all but one"
-            )
-        found = [raw / name for name in names]
+        number, name = int(dataset), None
+    elif re.fullmatch(r"Dataset\d{3}_.+", dataset):
+        number, name = int(dataset[7:10]), dataset
     else:
-        found = [raw / dataset]
-    if not found or not (found[0] / "dataset.json").is_file():
+        raise MipError(f"-d {dataset}: give the number or the name (Dataset<number>_<name>)")
+    names = {path.name for path in existing_datasets(number)}
+    if len(names) > 1:
+        raise MipError(
+            f"-d {dataset}: several data sets have this number: {', '.join(sorted(names))}: "
+            "remove or rename all but one"
+        )
+    name = name or next(iter(names), None)
+    if name is None or not (raw / name / "dataset.json").is_file():
         raise MipError(
             f"-d {dataset}: no such data set in {raw}: convert one with "
             "nnUNetv2_mip_convert_autopet or nnUNetv2_mip_convert_dmiai"
         )
-    if not (found[0].name.startswith("Dataset") and found[0].name[7:10].isdecimal()):
-        raise MipError(f"{found[0]}: nnU-Net wants the name Dataset<three digits>_<name>")
-    return found[0]
+    return raw / name
 
 
 def check_dataset(raw: Path) -> None:
