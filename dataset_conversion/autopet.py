@@ -1,5 +1,6 @@
 """autoPET PET/CT studies to a nnU-Net data set of MIP views, one stack a study."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +40,7 @@ class ViewSettings:
     window_suv: float = DEFAULT_WINDOW_SUV
 
     def __post_init__(self):
-        if self.window_suv <= 0:
+        if not 0 < self.window_suv < math.inf:
             raise MipError(f"--window {self.window_suv}: must be above 0 SUV")
         view_angles(self.views)
 
@@ -81,6 +82,7 @@ def convert_autopet(
         convert=convert_study,
         settings={"converter": "autopet", "layout": found.layout, **view_entries},
         mip={"source": "autopet", "channels": ["suv"], **view_entries},
+        source=Path(tree),
         problems=problems,
         warnings=found.warnings,
     )

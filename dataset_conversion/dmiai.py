@@ -55,6 +55,10 @@ def convert_dmiai(
             problems.append((labels / image.name, f"no such file; it is the mask of {image}"))
         else:
             cases.append(_case(image, label))
+    used = {case.payload[1] for case in cases}
+    for label in _pngs(labels):
+        if label not in used and not problems:
+            problems.append((label, f"is the mask of no image in {images}"))
     healthy = _pngs(data / "controls" / "imgs") if controls != 0 else []
     if controls is not None and controls > len(healthy):
         raise MipError(
@@ -79,6 +83,7 @@ def convert_dmiai(
             "pixel_mm": PNG_PIXEL_MM,
             "labels": "projected",
         },
+        source=data,
         problems=problems,
     )
     return build_raw_dataset(plan, workers, skip_broken)

@@ -9,6 +9,7 @@ command again finishes a stopped conversion, with the same bytes; other settings
 import functools
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -58,6 +59,11 @@ class CasePaths:
     def geometry(self) -> Path:
         return self.images / f"{self.case}{GEOMETRY_SUFFIX}"
 
+    def files(self) -> list[Path]:
+        """The files of this case that exist (and of no other: `p_1` is not a file of `p`)."""
+        channels = self.images.glob(f"{self.case}_[0-9][0-9][0-9][0-9]{FILE_ENDING}")
+        return [p for p in (*channels, self.label, self.geometry) if p.is_file()]
+
 
 @dataclass
 class ConversionPlan:
@@ -70,6 +76,7 @@ class ConversionPlan:
             `BodyStatistics`), optional `warnings`, and whatever the summary should tell.
         settings: everything that decides the bytes of the data set (JSON).
         mip: entries for `dataset.json["mip"]`.
+        source: the folder the cases come from.
         problems: (path, reason) found before converting.
         warnings: lines for the user.
     """
@@ -80,6 +87,7 @@ class ConversionPlan:
     convert: Callable[[Any, CasePaths], dict]
     settings: Mapping[str, Any]
     mip: Mapping[str, Any]
+    source: Path
     problems: Sequence[tuple[Path, str]] = ()
     warnings: Sequence[str] = ()
 
@@ -101,8 +109,9 @@ def build_raw_dataset(
     is then finished without it if `skip_broken`, else the finished cases wait for another run.
 
     Raises:
-        MipError: the id is taken, a partial conversion with other settings exists, no case, or a
-            case that cannot be converted (without `skip_broken`).
+        MipError: the id is taken, a partial conversion with other settings or of another source
+            exists, no case, two cases of one name, or a case that cannot be converted (without
+            `skip_broken`).
     """
     target = nnunet_folder("nnUNet_raw") / dataset_name(plan.dataset_id, plan.name)
     taken = existing_datasets(plan.dataset_id)
@@ -113,6 +122,9 @@ def build_raw_dataset(
         )
     if not plan.cases and not plan.problems:
         raise MipError(f"{target.name}: there is nothing to convert")
+    twice = [name for name, n in Counter(case.name for case in plan.cases).items() if n > 1]
+    if twice:
+        raise MipError(f"{plan.source}: two inputs get the same case name {twice[0]}; rename one")
     partial = _open_partial(target, plan)
     problems = [(str(path), reason) for path, reason in plan.problems]
     problems += _convert_missing(plan, partial, workers)
@@ -126,15 +138,17 @@ def _open_partial(target: Path, plan: ConversionPlan) -> Path:
     manifest = {
         "format_version": FORMAT_VERSION,
         "settings": dict(plan.settings),
+        "source": str(plan.source.resolve()),
         "cases": [case.name for case in plan.cases],
     }
     if (partial / _MANIFEST).is_file():
         before = read_json(partial / _MANIFEST)
-        if before.get("settings") != manifest["settings"]:
-            raise MipError(
-                f"{partial}: holds an unfinished conversion with other settings; "
-                "repeat it with those, or remove the folder to start anew"
-            )
+        for key, words in (("settings", "with other settings"), ("source", "of another folder")):
+            if before.get(key) != manifest[key]:
+                raise MipError(
+                    f"{partial}: holds an unfinished conversion {words}; "
+                    "repeat that one, or remove the folder to start anew"
+                )
     elif partial.exists():
         shutil.rmtree(partial)
     for folder in ("imagesTr", "labelsTr", _RECORDS):
@@ -201,8 +215,8 @@ def _convert_case(convert: Callable, partial: Path, case: Case) -> str | None:
     try:
         record = convert(case.payload, paths)
     except MipError as error:
-        for path in (*paths.images.glob(f"{case.name}_*"), paths.label):
-            path.unlink(missing_ok=True)
+        for path in paths.files():
+            path.unlink()
         return str(error)
     write_json(_record_path(partial, case.name), record)
     return None
@@ -227,6 +241,15 @@ def _give_up(partial: Path, plan: ConversionPlan, problems: list[tuple[str, str]
     )
 
 
+def _sweep(partial: Path, records: Iterable[str]) -> None:
+    """Remove what belongs to no converted case: halves left by a killed run, cases gone since."""
+    images, labels = partial / "imagesTr", partial / "labelsTr"
+    keep = {path for case in records for path in CasePaths(images, labels, case).files()}
+    for path in (*images.iterdir(), *labels.iterdir()):
+        if path not in keep:
+            path.unlink()
+
+
 def _line(where: str, reason: str) -> str:
     """Reasons of a converter name their file already; those of a scan do not."""
     return f"{where}: {reason}" if os.sep in where else reason
@@ -242,6 +265,7 @@ def _finish(
     if not records:
         shutil.rmtree(partial)
         raise MipError(f"{_line(*problems[0])} [no case could be converted]")
+    _sweep(partial, records)
     patients = {case.name: case.patient for case in plan.cases if case.name in records}
     patients = dict(sorted(patients.items()))
     has_lesion = {case: bool(record["has_lesion"]) for case, record in records.items()}

@@ -4,6 +4,7 @@ Every step is the command a user would type, run in a process of its own; the de
 them together and shows what they say.
 """
 
+import math
 import os
 import shutil
 import subprocess
@@ -19,9 +20,9 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.geometry import ViewGeometry, view_angles
 from nnunetv2_mip.nnunet_paths import trainers_folder
-from nnunetv2_mip.pictures import CaseViews, write_contact_sheet, write_rotating_gif
+from nnunetv2_mip.pictures import CaseViews, write_contact_sheet, write_turning_gif
 from nnunetv2_mip.projection import project, project_mask
-from nnunetv2_mip.studies import find_studies
+from nnunetv2_mip.studies import StudyFiles, find_studies
 from nnunetv2_mip.volumes import read_mask, read_suv
 
 DATASET_ID = 100
@@ -30,8 +31,8 @@ DATASET_ID = 100
 TRAINING_SEED = 1
 TEST_SEED_OFFSET = 1000
 TRAINER, PLANS = "nnUNetTrainerMIP_demo", "nnUNetMIPPlans_cpu"
-SHEET_ANGLES = (0.0, 45.0, 90.0, 135.0)
-GIF_FRAMES = 36
+SHEET_VIEWS = 4
+GIF_VIEWS = 24
 
 
 @dataclass(frozen=True)
@@ -103,18 +104,11 @@ def write_pictures(test: Path, predictions: Path, report: dict, out: Path) -> No
     """
     cases = []
     for study in find_studies(test):
-        dice = report["cases"][study.case].get("dice")
-        cases.append(
-            _case_views(study, predictions / f"{study.case}.nii.gz", SHEET_ANGLES, dice)
-        )
+        cases.append(_case_views(study, predictions, report, SHEET_VIEWS))
     write_contact_sheet(cases, out / "contact_sheet.png")
     shown = _median_case(report)
     study = next(study for study in find_studies(test) if study.case == shown)
-    angles = view_angles(GIF_FRAMES // 2)
-    case = _case_views(
-        study, predictions / f"{shown}.nii.gz", angles, report["cases"][shown].get("dice")
-    )
-    write_rotating_gif(case, out / "rotating_mip.gif")
+    write_turning_gif(_case_views(study, predictions, report, GIF_VIEWS), out / "rotating_mip.gif")
 
 
 def _median_case(report: dict) -> str:
@@ -125,18 +119,20 @@ def _median_case(report: dict) -> str:
     return sorted(scored)[len(scored) // 2][1]
 
 
-def _case_views(study, prediction: Path, angles: tuple[float, ...], dice: float | None):
+def _case_views(study: StudyFiles, predictions: Path, report: dict, views: int) -> CaseViews:
     suv = read_suv(study.suv)
-    truth, found = read_mask(study.seg, like=suv), read_mask(prediction, like=suv)
-    geometry = ViewGeometry.for_volume(suv, angles)
+    truth = read_mask(study.seg, like=suv)
+    found = read_mask(predictions / f"{study.case}.nii.gz", like=suv)
+    geometry = ViewGeometry.for_volume(suv, view_angles(views))
+    dice = report["cases"][study.case]["dice"]
     return CaseViews(
         name=study.case,
         views=project(suv.array, geometry).suv,
-        angles_deg=geometry.angles_deg,
         pixel_mm=geometry.pixel_mm,
         truth=project_mask(truth.array, geometry),
         prediction=project_mask(found.array, geometry),
-        dice=dice,
+        # metrics.json writes an undefined Dice (no lesion) as null.
+        dice=math.nan if dice is None else dice,
         truth_ml=float(np.count_nonzero(truth.array)) * suv.grid.voxel_ml,
         prediction_ml=float(np.count_nonzero(found.array)) * suv.grid.voxel_ml,
     )

@@ -1,6 +1,8 @@
 """What the fuse command does with files."""
 
+import zlib
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from tqdm import tqdm
@@ -35,6 +37,8 @@ def fuse_project_folder(
         MipError: a file is missing, or stack, geometry and SUV do not belong together.
     """
     path = Path(folder) / views_file
+    if Path(output).exists() and path.exists() and Path(output).samefile(path):
+        raise MipError(f"{output}: is the stack to fuse; name another output")
     stack, _ = read_stack(path)
     geometry = load_geometry(path)
     require_stack_shape(stack, geometry, path)
@@ -74,6 +78,10 @@ def fuse_nnunet_output(
     folder, output = Path(folder), Path(output)
     if not folder.is_dir():
         raise MipError(f"{folder}: no such folder")
+    if output.is_file():
+        raise MipError(f"{output}: is a file; with -d the output is a folder")
+    if output.resolve() == folder.resolve():
+        raise MipError(f"{output}: is the input folder; fusing into it would replace the views")
     paths = sorted(p for p in folder.glob(f"*{FILE_ENDING}") if not p.name.startswith("."))
     if not paths:
         raise MipError(f"{folder}: holds no predictions (*{FILE_ENDING})")
@@ -110,12 +118,13 @@ def _read_npz(path: Path) -> np.ndarray:
     try:
         with np.load(path) as content:
             return content["probabilities"][LESION]
-    except (OSError, KeyError, IndexError, ValueError) as error:
+    except (OSError, KeyError, IndexError, ValueError, EOFError, BadZipFile, zlib.error) as error:
         raise MipError(f"{path}: is not a nnU-Net probability file ({error})") from None
 
 
 def _require_probabilities(stack: np.ndarray, path: Path) -> None:
-    if stack.min() < 0 or stack.max() > 1:
+    # Written so that NaN fails too.
+    if not (stack.min() >= 0 and stack.max() <= 1):
         raise MipError(
             f"{path}: masks or probabilities between 0 and 1 are expected, found "
             f"{stack.min():g} to {stack.max():g}"

@@ -13,7 +13,7 @@ def nnunet_folder(variable: str) -> Path:
     """The folder a variable names.
 
     Raises:
-        MipError: the variable is not set.
+        MipError: the variable is not set, or names a file.
     """
     value = os.environ.get(variable)
     if not value:
@@ -21,6 +21,8 @@ def nnunet_folder(variable: str) -> Path:
             f"the environment variable {variable} is not set; run  "
             'eval "$(nnUNetv2_mip_env)"  or set it to a folder'
         )
+    if Path(value).exists() and not Path(value).is_dir():
+        raise MipError(f"{value}: the environment variable {variable} names a file, not a folder")
     return Path(value)
 
 

@@ -6,6 +6,7 @@ apart. Everything is drawn on figures of our own (Agg), without pyplot's global 
 """
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,8 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path
 from nnunetv2_mip.scale import LEVEL_MAX
 
-TRUTH_COLOUR = "#12a150"
-PREDICTION_COLOUR = "#f2630a"
+TRUTH_COLOUR = "#009933"
+PREDICTION_COLOUR = "#ff6600"
 # SUV drawn black when views are in SUV; levels are black at 255.
 BLACK_SUV = 10.0
 DPI = 100
@@ -79,7 +80,8 @@ class CaseViews:
         lines = []
         if self.dice is not None:
             lines.append("no lesion" if math.isnan(self.dice) else f"Dice {self.dice:.2f}")
-        if self.truth_ml is not None:
+        healthy = self.dice is not None and math.isnan(self.dice) and not self.truth_ml
+        if self.truth_ml is not None and not healthy:
             lines.append(f"truth {_millilitres(self.truth_ml)}")
         if self.prediction_ml is not None:
             lines.append(f"predicted {_millilitres(self.prediction_ml)}")
@@ -102,10 +104,10 @@ def write_turning_gif(case: CaseViews, path: Path | str) -> None:
     import imageio.v3 as imageio
 
     path = _with_suffix(path, ".gif")
-    for most, greys, height in GIF_QUALITIES:
-        order = turning_order(len(case.views), case.arc_deg, most)
-        frames = [_few_colours(frame, greys) for frame in _frames(case, order, height)]
-        with atomic_path(path) as partial:
+    with atomic_path(path) as partial:
+        for most, greys, height in GIF_QUALITIES:
+            order = turning_order(len(case.views), case.arc_deg, most)
+            frames = [_few_colours(frame, greys) for frame in _frames(case, order, height)]
             imageio.imwrite(
                 partial,
                 np.stack(frames),
@@ -113,8 +115,8 @@ def write_turning_gif(case: CaseViews, path: Path | str) -> None:
                 duration=1000 * GIF_TURN_SECONDS / len(frames),
                 loop=0,
             )
-            if partial.stat().st_size <= MAX_GIF_BYTES or most == GIF_QUALITIES[-1][0]:
-                return
+            if partial.stat().st_size <= MAX_GIF_BYTES:
+                break
 
 
 def turning_order(views: int, arc_deg: float, most: int) -> list[tuple[int, bool]]:
@@ -151,7 +153,7 @@ def write_contact_sheet(
     heights = [case.views.shape[1] * case.pixel_mm[0] for case in cases]
     width = max((crop.stop - crop.start) * case.pixel_mm[1] for case, crop in zip(cases, crops))
     inch = SHEET_CELL_INCHES / max(heights)  # inches a millimetre
-    label, gap, head, foot = 1.45, 0.10, 0.34 + (0.34 if title else 0), 0.42
+    label, gap, head, foot = 1.6, 0.10, 0.34 + (0.34 if title else 0), 0.42
     cell = width * inch
     size = (
         label + count * (cell + gap) + 0.1,
@@ -169,12 +171,11 @@ def write_contact_sheet(
             left = label + column * (cell + gap) + (cell - own) / 2
             box = (left / size[0], (top - high) / size[1], own / size[0], high / size[1])
             axes = figure.add_axes(box)
-            _Panel(axes, case, crop).show(view, mirrored=False)
+            _Panel(axes, case, crop, line_scale=0.75).show(view, mirrored=False)
             if row == 0:
                 axes.set_title(f"{case.angle_deg(view):.0f}°", size=9, color="0.35", pad=4)
         top -= high + gap
-    _legend(figure, cases, loc="lower right")
-    _scale_bar(figure, 0.12 / size[0], 0.2 / size[1], inch, size)
+    _foot(figure, cases, 0.12 / size[0], 0.2 / size[1], inch, size)
     pixels = _render(figure)
     with atomic_path(path) as partial:
         _save_png(pixels, partial)
@@ -194,12 +195,16 @@ def _spread(views: int, columns: int) -> list[int]:
 
 def _row_label(figure: Figure, case: CaseViews, x: float, y: float) -> None:
     inches = figure.get_size_inches()[1]
-    name = case.name if len(case.name) <= 20 else f"{case.name[:9]}…{case.name[-10:]}"
-    figure.text(x, y, name, size=8.5, weight="bold", va="top")
+    # Names made of patient and study are long: two lines, the rest left out.
+    words = textwrap.wrap(case.name.replace("_", "_ "), 20)
+    name = [line.replace("_ ", "_") for line in words]
+    if len(name) > 2:
+        name = [name[0], name[1][:19] + "…"]
+    for k, line in enumerate(name):
+        figure.text(x, y - 0.15 * k / inches, line, size=8, weight="bold", va="top")
+    y -= (0.15 * len(name) + 0.06) / inches
     for k, line in enumerate(case.labels()):
-        figure.text(
-            x, y - (0.2 + 0.165 * k) / inches, line, size=8.5, va="top", color="0.25",
-        )  # fmt: skip
+        figure.text(x, y - 0.165 * k / inches, line, size=8.5, va="top", color="0.25")
 
 
 def _body_columns(case: CaseViews) -> slice:
@@ -220,8 +225,8 @@ def _body_columns(case: CaseViews) -> slice:
 class _Panel:
     """One view on one pair of axes, in mm, redrawn in place."""
 
-    def __init__(self, axes, case: CaseViews, crop: slice, width: float = 1.0):
-        self.axes, self.case, self.crop, self.line_scale = axes, case, crop, width
+    def __init__(self, axes, case: CaseViews, crop: slice, line_scale: float):
+        self.axes, self.case, self.crop, self.line_scale = axes, case, crop, line_scale
         rows, columns = case.views.shape[1], crop.stop - crop.start
         row_mm, column_mm = case.pixel_mm
         self.x = (np.arange(-1, columns + 1) + 0.5) * column_mm
@@ -245,8 +250,8 @@ class _Panel:
             contour.remove()
         self.contours = []
         drawn = (
-            (self.case.truth, TRUTH_COLOUR, 1.7),
-            (self.case.prediction, PREDICTION_COLOUR, 1.0),
+            (self.case.truth, TRUTH_COLOUR, 1.5),
+            (self.case.prediction, PREDICTION_COLOUR, 0.9),
         )
         for masks, colour, width in drawn:
             if masks is None:
@@ -280,13 +285,13 @@ def _frames(case: CaseViews, order: list[tuple[int, bool]], height_px: int):
     axes = figure.add_axes(
         (left / size[0], foot / size[1], wide * inch / size[0], tall * inch / size[1])
     )
-    panel = _Panel(axes, case, crop, width=0.85)
-    figure.text(0.03, 1 - 0.13 / size[1], case.name, size=8, weight="bold", va="center")
+    panel = _Panel(axes, case, crop, line_scale=0.9)
+    name = case.name if len(case.name) <= 36 else f"{case.name[:35]}…"
+    figure.text(0.03, 1 - 0.13 / size[1], name, size=8, weight="bold", va="center")
     said = "   ".join(case.labels())
     figure.text(0.03, 1 - 0.30 / size[1], said, size=7.5, va="center", color="0.25")
-    angle = figure.text(0.97, 1 - 0.13 / size[1], "", size=8, va="center", ha="right", color="0.35")
-    _legend(figure, [case], loc="lower right")
-    _scale_bar(figure, 0.03, 0.13 / size[1], inch, size)
+    angle = figure.text(0.97, 1 - 0.30 / size[1], "", size=8, va="center", ha="right", color="0.25")
+    _foot(figure, [case], 0.03, 0.15 / size[1], inch, size)
     for view, mirrored in order:
         panel.show(view, mirrored)
         angle.set_text(f"{case.angle_deg(view) + 180 * mirrored:.0f}°")
@@ -314,7 +319,24 @@ def _render(figure: Figure) -> np.ndarray:
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
 
-def _legend(figure: Figure, cases: Sequence[CaseViews], loc: str) -> None:
+def _foot(
+    figure: Figure,
+    cases: Sequence[CaseViews],
+    x: float,
+    y: float,
+    inch: float,
+    size: tuple[float, float],
+) -> None:
+    """A bar of 10 cm on the left, what the colours mean on the right.
+
+    Args:
+        x, y: left end of the bar, as shares of the figure.
+        inch: inches a millimetre.
+        size: of the figure in inches.
+    """
+    length = 100 * inch / size[0]
+    figure.add_artist(Line2D([x, x + length], [y, y], color="black", lw=2, solid_capstyle="butt"))
+    figure.text(x + length + 0.06 / size[0], y, "10 cm", size=8, va="center")
     entries = []
     if any(case.truth is not None for case in cases):
         entries.append(Line2D([], [], color=TRUTH_COLOUR, lw=2, label="truth"))
@@ -322,18 +344,9 @@ def _legend(figure: Figure, cases: Sequence[CaseViews], loc: str) -> None:
         entries.append(Line2D([], [], color=PREDICTION_COLOUR, lw=1.5, label="prediction"))
     if entries:
         figure.legend(
-            handles=entries, loc=loc, ncols=2, frameon=False, fontsize=8, handlelength=1.4,
-            columnspacing=1.2, handletextpad=0.5, borderaxespad=0.1,
+            handles=entries, loc="center right", bbox_to_anchor=(1.0, y), ncols=2, frameon=False,
+            fontsize=8, handlelength=1.4, columnspacing=1.2, handletextpad=0.5, borderaxespad=0.1,
         )  # fmt: skip
-
-
-def _scale_bar(figure: Figure, x: float, y: float, inch: float, size: tuple) -> None:
-    """A bar of 10 cm at the lower left; `inch` is inches a millimetre."""
-    length = 100 * inch / size[0]
-    figure.add_artist(
-        Line2D([x, x + length], [y, y], color="black", lw=2, solid_capstyle="butt")
-    )
-    figure.text(x + length + 0.06 / size[0], y, "10 cm", size=8, va="center")
 
 
 def _with_suffix(path: Path | str, suffix: str) -> Path:

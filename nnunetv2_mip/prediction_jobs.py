@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.files import atomic_path
+from nnunetv2_mip.files import atomic_path, read_json
 from nnunetv2_mip.png import PNG_SUFFIX, decode_png, write_mask_png
+from nnunetv2_mip.scale import levels_from_suv
 from nnunetv2_mip.stacks import (
     FILE_ENDING,
     GEOMETRY_NAME,
@@ -24,7 +25,7 @@ from nnunetv2_mip.stacks import (
     read_stack,
     write_stack,
 )
-from nnunetv2_mip.studies import find_studies
+from nnunetv2_mip.studies import scan_tree
 from nnunetv2_mip.volumes import (
     VOLUME_SUFFIXES,
     has_suffix,
@@ -72,9 +73,27 @@ def find_jobs(source: Path | str, output: Path | str) -> list[Job]:
             folder.
 
     Raises:
-        MipError: nothing that can be predicted.
+        MipError: nothing that can be predicted, a study without SUV, or an answer that would
+            replace an input or another answer.
     """
     source, output = Path(source), Path(output)
+    jobs = _list_jobs(source, output)
+    sources = {job.source.resolve() for job in jobs}
+    targets: dict[Path, Job] = {}
+    for job in jobs:
+        target = job.target.resolve()
+        if target in sources:
+            raise MipError(f"{job.target}: is an input and would be replaced; choose another -o")
+        if target in targets:
+            raise MipError(
+                f"{job.source}: would get the same mask file as {targets[target].source}; "
+                "rename one"
+            )
+        targets[target] = job
+    return jobs
+
+
+def _list_jobs(source: Path, output: Path) -> list[Job]:
     if source.is_file():
         return [_file_job(source, output)]
     if not source.is_dir():
@@ -90,9 +109,12 @@ def find_jobs(source: Path | str, output: Path | str) -> list[Job]:
         return [_file_job(path, output) for path in volumes]
     if pngs:
         return [_file_job(path, output) for path in pngs]
+    found = scan_tree(source)
+    for path, reason in found.problems:
+        raise MipError(f"{path}: {reason}")
     return [
         Job("volume", study.case, study.suv, output / f"{study.case}{FILE_ENDING}")
-        for study in find_studies(source)
+        for study in found.studies
     ]
 
 
@@ -120,7 +142,11 @@ def _file_job(source: Path, output: Path) -> Job:
     else:
         raise MipError(f"{source}: unknown kind of file; PNG, NIfTI, MHA or NRRD is expected")
     own = (PNG_SUFFIX,) if kind == "png" else VOLUME_SUFFIXES
-    is_file = has_suffix(output, own)
+    is_file = has_suffix(output, own) and not output.is_dir()
+    if not is_file and not output.is_dir() and has_suffix(output, (PNG_SUFFIX, *VOLUME_SUFFIXES)):
+        raise MipError(f"{output}: the answer to {source.name} is of type {' or '.join(own)}")
+    if not is_file and output.is_file():
+        raise MipError(f"{output}: is a file of unknown type; -o is a folder, or a {own[0]} file")
     return Job(kind, case, source, output if is_file else output / f"{case}{ending}")
 
 
@@ -134,7 +160,10 @@ def _run_png(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | None:
 
 def _run_stack(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | None:
     levels, spacing = read_stack(job.source)
-    if levels.min() < 0 or levels.max() > 255:
+    if _holds_raw_suv(job.source):
+        levels = levels_from_suv(levels, predictor.config.window_suv)
+    # Written so that NaN fails too.
+    if not (levels.min() >= 0 and levels.max() <= 255):
         raise MipError(
             f"{job.source}: a stack holds levels 0 to 255 (as the converters write), this one "
             f"{levels.min():g} to {levels.max():g}; give the SUV volume instead"
@@ -143,13 +172,24 @@ def _run_stack(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | Non
     write_stack(masks, spacing, job.target)
     geometry = geometry_path(job.source)
     if geometry is not None:
-        with atomic_path(job.target.with_name(job.case + GEOMETRY_SUFFIX)) as partial:
+        # Beside the answer and by its name, so that the fuse command finds it.
+        own = case_of_channel_file(job.target) + GEOMETRY_SUFFIX
+        with atomic_path(job.target.with_name(own)) as partial:
             partial.write_bytes(geometry.read_bytes())
     if extras.probabilities:
         write_stack(
             probabilities, spacing, job.target.with_name(f"{job.case}_probabilities{FILE_ENDING}")
         )
     return None
+
+
+def _holds_raw_suv(path: Path) -> bool:
+    """Whether a stack was written by nnUNetv2_mip_project (SUV), not by a converter (levels)."""
+    geometry = geometry_path(path)
+    if geometry is None:
+        return False
+    content = read_json(geometry)
+    return content.get("kind") == "volume" and content.get("window_suv") is None
 
 
 def _run_volume(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | None:

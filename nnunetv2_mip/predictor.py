@@ -184,7 +184,10 @@ def _folds_with_checkpoint(
 def _device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise MipError(f"-device {name}: unknown device; use cpu, cuda or mps") from None
 
 
 @contextlib.contextmanager

@@ -7,7 +7,8 @@ import SimpleITK as sitk
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.geometry import ViewGeometry
-from nnunetv2_mip.volumes import STACK_SPACING_MM, read_image, write_image
+from nnunetv2_mip.nifti import read_nifti_voxels
+from nnunetv2_mip.volumes import STACK_SPACING_MM, has_suffix, read_image, write_image
 
 FILE_ENDING = ".nii.gz"
 GEOMETRY_NAME = "geometry.json"
@@ -33,7 +34,12 @@ def read_stack(path: Path | str) -> tuple[np.ndarray, tuple[float, float, float]
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         raise MipError(f"{path}: is not a stack of views (V, H, W)")
     spacing = image.GetSpacing()
-    return sitk.GetArrayFromImage(image), (spacing[2], spacing[1], spacing[0])
+    # ITK fills a truncated NIfTI with zeros; the checking reader refuses it.
+    nifti = has_suffix(Path(path), (".nii", ".nii.gz"))
+    voxels = read_nifti_voxels(Path(path)) if nifti else None
+    if voxels is None:
+        voxels = sitk.GetArrayFromImage(image)
+    return voxels.reshape(image.GetSize()[::-1]), (spacing[2], spacing[1], spacing[0])
 
 
 def case_of_channel_file(path: Path | str) -> str:

@@ -87,7 +87,9 @@ def case_name(patient: str, study: str) -> str:
 
 
 def _scan_tcia(tree: Path) -> StudyTree:
-    studies, problems = [], []
+    # Folder names matter here, and "." has none.
+    tree = tree.resolve()
+    studies, problems, lone = [], [], []
     known = {SUV_NAME, CT_NAME, SEG_NAME}
     folders = {
         path.parent
@@ -103,6 +105,8 @@ def _scan_tcia(tree: Path) -> StudyTree:
             problems.append((suv, f"no such file; {hint}"))
             continue
         inside = folder != tree and (folder.parent != tree or tree.name.startswith("PETCT_"))
+        if not inside and folder != tree and not folder.name.startswith("PETCT_"):
+            lone.append(folder.name)
         patient = folder.parent.name if inside else folder.name
         studies.append(
             StudyFiles(
@@ -113,7 +117,14 @@ def _scan_tcia(tree: Path) -> StudyTree:
                 seg=seg if seg.name in names else None,
             )
         )
-    return StudyTree("tcia", tuple(sorted(studies, key=lambda study: study.case)), tuple(problems))
+    warnings = ()
+    if lone:
+        warnings = (
+            f"{tree}: {len(lone)} studies (first: {lone[0]}) lie in no patient folder; "
+            "each counts as a patient of its own",
+        )
+    ordered = tuple(sorted(studies, key=lambda study: study.case))
+    return StudyTree("tcia", ordered, tuple(problems), warnings)
 
 
 def _scan_nnunet(tree: Path) -> StudyTree:

@@ -37,7 +37,8 @@ def run(args: argparse.Namespace) -> None:
     )
     report = run_demo(settings)
     dice = report["mean"]["dice"]
-    print(f"\nmean 3D Dice on unseen patients: {'none with lesions' if dice is None else f'{dice:.3f}'}")
+    shown = "undefined (no lesion among them)" if dice is None else f"{dice:.3f}"
+    print(f"\nmean 3D Dice on unseen patients: {shown}")
     for name in ("metrics.json", "metrics.csv", "contact_sheet.png", "rotating_mip.gif"):
         print(f"  {settings.output / name}")
 

@@ -28,6 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     import sys
 
+    from nnunetv2_mip.errors import MipError
     from nnunetv2_mip.geometry import ViewGeometry, view_angles
     from nnunetv2_mip.projection import project, project_mask
     from nnunetv2_mip.stacks import GEOMETRY_NAME, write_stack
@@ -41,6 +42,13 @@ def run(args: argparse.Namespace) -> None:
         print(f"warning: {warning}", file=sys.stderr)
     geometry = ViewGeometry.for_volume(suv, angles)
     folder = Path(args.o)
+    if folder.exists() and not folder.is_dir():
+        raise MipError(f"{folder}: is a file, the views need a folder")
+    for source in filter(None, (args.i, args.seg)):
+        for name in ("suv.nii.gz", "seg.nii.gz"):
+            # samefile: on some file systems SUV.nii.gz and suv.nii.gz are one.
+            if (folder / name).exists() and (folder / name).samefile(source):
+                raise MipError(f"{source}: would be replaced by its views; choose another -o")
     folder.mkdir(parents=True, exist_ok=True)
     if seg is not None:
         stack = project_mask(seg.array, geometry)
