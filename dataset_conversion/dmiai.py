@@ -57,7 +57,7 @@ def convert_dmiai(
             cases.append(_case(image, label))
     used = {case.payload[1] for case in cases}
     for label in _pngs(labels):
-        if label not in used and not problems:
+        if label not in used:
             problems.append((label, f"is the mask of no image in {images}"))
     healthy = _pngs(data / "controls" / "imgs") if controls != 0 else []
     if controls is not None and controls > len(healthy):

@@ -27,8 +27,8 @@ from nnunetv2_mip.volumes import read_mask, read_suv
 
 DATASET_ID = 100
 # Fixed before any model was trained on phantoms. Difficulty and defaults were chosen on other
-# seeds (101 and 1101); these two are only for reporting.
-TRAINING_SEED = 1
+# seeds (0 to 21, 101, 1101); this one and its test seed 1031 are only for reporting.
+TRAINING_SEED = 31
 TEST_SEED_OFFSET = 1000
 TRAINER, PLANS = "nnUNetTrainerMIP_demo", "nnUNetMIPPlans_cpu"
 SHEET_VIEWS = 4

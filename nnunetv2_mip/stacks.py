@@ -8,7 +8,13 @@ import SimpleITK as sitk
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.geometry import ViewGeometry
 from nnunetv2_mip.nifti import read_nifti_voxels
-from nnunetv2_mip.volumes import STACK_SPACING_MM, has_suffix, read_image, write_image
+from nnunetv2_mip.volumes import (
+    STACK_SPACING_MM,
+    VOLUME_SUFFIXES,
+    has_suffix,
+    read_image,
+    write_image,
+)
 
 FILE_ENDING = ".nii.gz"
 GEOMETRY_NAME = "geometry.json"
@@ -44,7 +50,8 @@ def read_stack(path: Path | str) -> tuple[np.ndarray, tuple[float, float, float]
 
 def case_of_channel_file(path: Path | str) -> str:
     """`NAME_0000.nii.gz` → `NAME`; a name without a channel number stays."""
-    stem = Path(path).name.removesuffix(FILE_ENDING)
+    stem = Path(path).name
+    stem = next((stem[: -len(s)] for s in VOLUME_SUFFIXES if stem.lower().endswith(s)), stem)
     head, _, tail = stem.rpartition("_")
     return head if head and len(tail) == 4 and tail.isdigit() else stem
 
@@ -65,7 +72,7 @@ def geometry_path(stack_path: Path | str) -> Path | None:
 def is_stack_file(path: Path | str) -> bool:
     """Whether an image file is a stack of views: by its first spacing, or a geometry beside it."""
     path = Path(path)
-    if not path.name.lower().endswith(FILE_ENDING):
+    if not has_suffix(path, VOLUME_SUFFIXES):
         return False
     if geometry_path(path) is not None:
         return True

@@ -107,10 +107,15 @@ def _scan_tcia(tree: Path) -> StudyTree:
         inside = folder != tree and (folder.parent != tree or tree.name.startswith("PETCT_"))
         if not inside and folder != tree and not folder.name.startswith("PETCT_"):
             lone.append(folder.name)
-        patient = folder.parent.name if inside else folder.name
+        # A PETCT_* folder above is the patient, however deep the study lies in it.
+        above = [p for p in folder.parents if p.name.startswith("PETCT_")]
+        above = [p for p in above if p == tree or tree in p.parents]
+        home = above[0] if above else folder.parent
+        patient = home.name if inside else folder.name
+        study = "_".join(folder.relative_to(home).parts)
         studies.append(
             StudyFiles(
-                case=case_name(patient if inside else "", folder.name),
+                case=case_name(patient if inside else "", study),
                 patient=patient,
                 suv=suv,
                 ct=ct if ct.name in names else None,

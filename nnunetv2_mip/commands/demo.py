@@ -17,7 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--train", type=int, default=16, metavar="N", help="studies to train on")
     parser.add_argument("--test", type=int, default=6, metavar="N", help="unseen studies")
     parser.add_argument("--views", type=int, default=12, metavar="N", help="projection angles")
-    parser.add_argument("--seed", type=int, default=1, help="of the simulated patients")
+    parser.add_argument("--seed", type=int, default=31, help="of the simulated patients")
     parser.add_argument("-tr", default="nnUNetTrainerMIP_demo", metavar="TRAINER", help="trainer")
     parser.add_argument("-device", default="cpu", help="cpu or cuda")
     return parser
