@@ -19,7 +19,7 @@ import numpy as np
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.geometry import ViewGeometry, view_angles
-from nnunetv2_mip.nnunet_paths import trainers_folder
+from nnunetv2_mip.nnunet_paths import trainer_folders
 from nnunetv2_mip.pictures import CaseViews, write_contact_sheet, write_turning_gif
 from nnunetv2_mip.projection import project, project_mask
 from nnunetv2_mip.studies import StudyFiles, find_studies
@@ -44,6 +44,7 @@ class DemoSettings:
         training_studies, test_studies: simulated studies to train on and to judge by.
         views: projection angles in training and prediction.
         seed: of the training cohort; the test cohort has `seed + 1000`.
+        spacing_mm: voxel size of the simulated studies.
         trainer: trainer class.
         device: of training and prediction.
     """
@@ -53,6 +54,7 @@ class DemoSettings:
     test_studies: int = 6
     views: int = 12
     seed: int = TRAINING_SEED
+    spacing_mm: float = 4.0
     trainer: str = TRAINER
     device: str = "cpu"
 
@@ -73,9 +75,11 @@ def run_demo(settings: DemoSettings) -> dict:
     count, device = str(settings.views), settings.device
     dataset, fold = str(DATASET_ID), "0"
     steps.run("simulate patients to train on", "nnUNetv2_mip_phantom", "-o", train,
-              "-n", settings.training_studies, "--seed", settings.seed)  # fmt: skip
+              "-n", settings.training_studies, "--seed", settings.seed,
+              "--spacing", settings.spacing_mm)  # fmt: skip
     steps.run("simulate patients never seen in training", "nnUNetv2_mip_phantom", "-o", test,
-              "-n", settings.test_studies, "--seed", settings.seed + TEST_SEED_OFFSET)  # fmt: skip
+              "-n", settings.test_studies, "--seed", settings.seed + TEST_SEED_OFFSET,
+              "--spacing", settings.spacing_mm)  # fmt: skip
     steps.run("project them to MIP views", "nnUNetv2_mip_convert_autopet", "-i", train,
               "-d", dataset, "-n", "Phantoms", "--views", count)  # fmt: skip
     steps.run("plan and preprocess", "nnUNetv2_mip_plan_and_preprocess", "-d", dataset,
@@ -150,12 +154,14 @@ class _Steps:
             "nnUNet_raw": str(base / "raw"),
             "nnUNet_preprocessed": str(base / "preprocessed"),
             "nnUNet_results": str(base / "results"),
-            "nnUNet_extTrainer": str(trainers_folder()),
+            "nnUNet_extTrainer": trainer_folders(),
             "PYTHONUNBUFFERED": "1",
         }
         if device == "cpu":
-            # One augmentation process leaves the cores to the network.
+            # One augmentation process leaves the cores to the network, whose threads must not spin
+            # while they wait for one another: that would starve the augmentation.
             self.environment.setdefault("nnUNet_n_proc_DA", "1")
+            self.environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         for name in ("raw", "preprocessed", "results"):
             (base / name).mkdir(parents=True)
 

@@ -66,9 +66,13 @@ def trainers_folder() -> Path:
     return Path(str(files("nnunetv2_mip.trainers")))
 
 
-def add_own_trainers() -> None:
-    """Let nnU-Net find our trainers in this process, whatever the shell has set."""
+def trainer_folders() -> str:
+    """A value for `nnUNet_extTrainer`: what the shell has set, and our trainers."""
     folders = [part for part in os.environ.get("nnUNet_extTrainer", "").split(os.pathsep) if part]
     own = str(trainers_folder())
-    if own not in folders:
-        os.environ["nnUNet_extTrainer"] = os.pathsep.join([*folders, own])
+    return os.pathsep.join(folders if own in folders else [*folders, own])
+
+
+def add_own_trainers() -> None:
+    """Let nnU-Net find our trainers in this process, whatever the shell has set."""
+    os.environ["nnUNet_extTrainer"] = trainer_folders()

@@ -41,7 +41,7 @@ class nnUNetTrainerMIP_tiny(nnUNetTrainerMIP):
 
 @dataclass(frozen=True)
 class Tiny:
-    """The tiny data set: two folds, three patients, one of them healthy and one with two studies."""
+    """The tiny data set: two folds, three patients, one healthy, one with two studies."""
 
     base: Path
     number: int = 901

@@ -18,6 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--test", type=int, default=6, metavar="N", help="unseen studies")
     parser.add_argument("--views", type=int, default=12, metavar="N", help="projection angles")
     parser.add_argument("--seed", type=int, default=31, help="of the simulated patients")
+    parser.add_argument("--spacing", type=float, default=4.0, metavar="MM", help="voxel size")
     parser.add_argument("-tr", default="nnUNetTrainerMIP_demo", metavar="TRAINER", help="trainer")
     parser.add_argument("-device", default="cpu", help="cpu or cuda")
     return parser
@@ -32,6 +33,7 @@ def run(args: argparse.Namespace) -> None:
         test_studies=args.test,
         views=args.views,
         seed=args.seed,
+        spacing_mm=args.spacing,
         trainer=args.tr,
         device=args.device,
     )
