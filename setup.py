@@ -28,7 +28,7 @@ COMMANDS = [
     "env",
 ]
 
-TEST_REQUIREMENTS = ["pytest>=8", "hypothesis>=6.100", "monai>=1.4", "build>=1.2"]
+TEST_REQUIREMENTS = ["pytest>=8", "hypothesis>=6.100", "monai>=1.4", "setuptools>=68", "wheel"]
 DEV_REQUIREMENTS = [*TEST_REQUIREMENTS, "ruff>=0.9"]
 
 setup(

@@ -74,7 +74,7 @@ class InferenceConfig:
             self,
         )
         fusion = self.fusion
-        _require(_is_number(fusion.threshold) and 0 <= fusion.threshold <= 1, "fusion", self)
+        _require(_is_number(fusion.threshold) and 0 < fusion.threshold <= 1, "fusion", self)
 
     @classmethod
     def from_dict(cls, content: Any, source: str = INFERENCE_FILE) -> "InferenceConfig":

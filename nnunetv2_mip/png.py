@@ -16,6 +16,7 @@ from nnunetv2_mip.files import atomic_path
 
 MAX_PIXELS = 50_000_000
 PNG_SUFFIX = ".png"
+_WIDE_MODES = ("I;16", "I;16B", "I;16L", "I", "F")
 
 
 def decode_png(source: bytes | Path | str, name: str | None = None) -> np.ndarray:
@@ -41,7 +42,7 @@ def decode_mask_png(source: bytes | Path | str, name: str | None = None) -> np.n
     Raises:
         MipError: as `decode_png`, or values outside {0, 255}.
     """
-    grey = _decode_grey(source, name)
+    grey = _decode_grey(source, name, exact=True)
     values = np.unique(grey)
     if not np.isin(values, (0, 255)).all():
         shown = ", ".join(str(int(v)) for v in values if v not in (0, 255))[:60]
@@ -61,8 +62,8 @@ def _name(source: bytes | Path | str, name: str | None) -> str:
     return name or ("image" if isinstance(source, bytes) else str(source))
 
 
-def _decode_grey(source: bytes | Path | str, name: str | None) -> np.ndarray:
-    """(H, W) uint8 in file polarity."""
+def _decode_grey(source: bytes | Path | str, name: str | None, exact: bool = False) -> np.ndarray:
+    """(H, W) uint8 in file polarity; `exact` refuses 16-bit values that 8 bits cannot tell."""
     label = _name(source, name)
     if not isinstance(source, bytes) and not Path(source).is_file():
         raise MipError(f"{label}: no such file")
@@ -72,6 +73,8 @@ def _decode_grey(source: bytes | Path | str, name: str | None) -> np.ndarray:
                 raise MipError(
                     f"{label}: {image.width}x{image.height} pixels are more than {MAX_PIXELS}"
                 )
+            if exact and image.mode in _WIDE_MODES:
+                return _narrow(np.asarray(image), label)
             return _to_grey(image)
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise MipError(
@@ -81,8 +84,17 @@ def _decode_grey(source: bytes | Path | str, name: str | None) -> np.ndarray:
         raise MipError(f"{label}: cannot be read as an image: {error}") from None
 
 
+def _narrow(wide: np.ndarray, label: str) -> np.ndarray:
+    """A 16-bit mask of 0 and 65535 as 0 and 255."""
+    values = np.unique(wide)
+    if not np.isin(values, (0, 65535)).all():
+        shown = ", ".join(str(v) for v in values if v not in (0, 65535))[:60]
+        raise MipError(f"{label}: a 16-bit mask may hold only 0 and 65535, found also {shown}")
+    return np.where(wide == 65535, 255, 0).astype(np.uint8)
+
+
 def _to_grey(image: Image.Image) -> np.ndarray:
-    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
+    if image.mode in _WIDE_MODES:
         wide = np.asarray(image, np.float32)
         return np.rint(np.clip(wide, 0, 65535) / 257).astype(np.uint8)
     if image.mode in ("1", "L"):

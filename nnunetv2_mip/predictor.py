@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -95,7 +96,13 @@ class MIPPredictor:
                 device=target,
                 allow_tqdm=False,
             )
-            predictor.initialize_from_trained_model_folder(str(folder), tuple(folds), checkpoint)
+            try:
+                predictor.initialize_from_trained_model_folder(
+                    str(folder), tuple(folds), checkpoint
+                )
+            except (RuntimeError, UnpicklingError, EOFError, OSError) as error:
+                # A damaged checkpoint, or a trainer class that nnU-Net cannot find.
+                raise MipError(f"{folder}: the model cannot be loaded: {error}") from None
         return cls(predictor, config)
 
     def override(self, **choices) -> "MIPPredictor":

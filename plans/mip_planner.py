@@ -213,9 +213,7 @@ class MIPExperimentPlanner(ExperimentPlanner):
             / self.UNet_reference_val_corresp_GB
         )
         while True:
-            _, strides, kernels, padded, divisor = get_pool_and_conv_props(
-                spacing, patch, MIN_EDGE_PX, len(self.preset.features_per_stage) - 1
-            )
+            strides, kernels, padded, divisor = self._topology(spacing, patch)
             architecture = self._architecture(strides, kernels)
             fitting = int(memory / self._memory_of_an_image(padded, architecture))
             if fitting >= MIN_BATCH_SIZE or max(padded) <= 2 * MIN_EDGE_PX:
@@ -244,6 +242,17 @@ class MIPExperimentPlanner(ExperimentPlanner):
             "resampling_fn_probabilities_kwargs": softmax_kwargs,
             "architecture": architecture,
         }
+
+    def _topology(self, spacing: np.ndarray, patch: list[int]) -> tuple:
+        """nnU-Net's strides, kernels, padded patch and divisor, in no more stages than allowed."""
+        most_stages = len(self.preset.features_per_stage)
+        # The limit is one for each axis: with unequal spacings the axes are not halved together,
+        # and the stages can be more than either axis needs.
+        for halvings in range(most_stages - 1, -1, -1):
+            _, strides, *others = get_pool_and_conv_props(spacing, patch, MIN_EDGE_PX, halvings)
+            if len(strides) <= most_stages:
+                break
+        return strides, *others
 
     def _architecture(self, strides: tuple, kernels: tuple) -> dict:
         stages = len(strides)

@@ -273,7 +273,7 @@ MISSING = {
         rename(
             f"{IMAGES}/{RELEASE}_0001.nii.gz",
             f"{IMAGES}/{RELEASE}.nii.gz",
-            f"{IMAGES}/{RELEASE}.nii.gz",
+            f"{IMAGES}/{RELEASE}_0001.nii.gz",
         ),
     ),
     "no folder": ("nowhere", lambda home: "nowhere"),

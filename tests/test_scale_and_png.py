@@ -54,6 +54,14 @@ def test_masks_hold_0_and_255_only(tmp_path):
         decode_mask_png(tmp_path / "grey.png")
 
 
+def test_16_bit_masks_are_0_and_65535(tmp_path):
+    Image.fromarray(np.array([[0, 65535]], np.uint16)).save(tmp_path / "wide.png")
+    assert decode_mask_png(tmp_path / "wide.png").tolist() == [[0, 1]]
+    Image.fromarray(np.array([[0, 100]], np.uint16)).save(tmp_path / "dim.png")
+    with pytest.raises(MipError, match="65535, found also 100"):
+        decode_mask_png(tmp_path / "dim.png")
+
+
 @pytest.mark.parametrize("content", [b"", b"no image", png_bytes(Image.fromarray(GREY))[:40]])
 def test_what_is_no_png_is_refused(content, tmp_path):
     path = tmp_path / "bad.png"
