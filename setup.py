@@ -28,7 +28,15 @@ COMMANDS = [
     "env",
 ]
 
-TEST_REQUIREMENTS = ["pytest>=8", "hypothesis>=6.100", "monai>=1.4", "setuptools>=68", "wheel"]
+DICOM_REQUIREMENTS = ["pydicom>=3.0", "highdicom>=0.24"]
+TEST_REQUIREMENTS = [
+    "pytest>=8",
+    "hypothesis>=6.100",
+    "monai>=1.4",
+    "setuptools>=68",
+    "wheel",
+    *DICOM_REQUIREMENTS,
+]
 DEV_REQUIREMENTS = [*TEST_REQUIREMENTS, "ruff>=0.9"]
 
 setup(
@@ -70,7 +78,11 @@ setup(
         "scipy",
         "tqdm",
     ],
-    extras_require={"test": TEST_REQUIREMENTS, "dev": DEV_REQUIREMENTS},
+    extras_require={
+        "dicom": DICOM_REQUIREMENTS,
+        "test": TEST_REQUIREMENTS,
+        "dev": DEV_REQUIREMENTS,
+    },
     entry_points={
         "console_scripts": [
             f"nnUNetv2_mip_{name} = nnunetv2_mip.commands.{name}:main" for name in COMMANDS

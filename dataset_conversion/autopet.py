@@ -1,7 +1,6 @@
-"""autoPET PET/CT studies to a nnU-Net data set of MIP views, one stack a study."""
+"""autoPET PET/CT studies to a nnU-Net data set of MIP views, one stack a study and channel."""
 
-import math
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,36 +12,20 @@ from nnunetv2_mip.dataset_conversion.raw_dataset import (
     ConversionResult,
     build_raw_dataset,
 )
-from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.geometry import DEFAULT_ARC_DEG, DEFAULT_VIEWS, ViewGeometry, view_angles
-from nnunetv2_mip.projection import project, project_mask
-from nnunetv2_mip.scale import DEFAULT_WINDOW_SUV, BodyStatistics, levels_from_suv
-from nnunetv2_mip.stacks import write_stack
-from nnunetv2_mip.studies import StudyFiles, scan_tree
+from nnunetv2_mip.files import write_json
+from nnunetv2_mip.geometry import ViewGeometry
+from nnunetv2_mip.occlusion import label_views
+from nnunetv2_mip.pixels import to_pixels, view_spacing_mm
+from nnunetv2_mip.scale import BodyStatistics
+from nnunetv2_mip.stacks import save_geometry, write_stack
+from nnunetv2_mip.studies import CT_NAME, StudyFiles, scan_tree
+from nnunetv2_mip.view_settings import ViewSettings
+from nnunetv2_mip.views import make_views, read_ct
 from nnunetv2_mip.volumes import read_mask, read_suv, suv_warning
 
 DEFAULT_NAME = "AutoPETMIP"
-
-
-@dataclass(frozen=True)
-class ViewSettings:
-    """How studies are turned into views.
-
-    Attributes:
-        views: number of projection angles.
-        arc_deg, start_deg: the angles cover [start, start + arc) degrees.
-        window_suv: SUV that maps to level 255.
-    """
-
-    views: int = DEFAULT_VIEWS
-    arc_deg: float = DEFAULT_ARC_DEG
-    start_deg: float = 0.0
-    window_suv: float = DEFAULT_WINDOW_SUV
-
-    def __post_init__(self):
-        if not 0 < self.window_suv < math.inf:
-            raise MipError(f"--window {self.window_suv}: must be above 0 SUV")
-        view_angles(self.views)
+# In the mode `ignore` the occluded parts of lesions; nnU-Net wants its ignore label to be the last.
+IGNORE_LABEL = 2
 
 
 def convert_autopet(
@@ -55,6 +38,9 @@ def convert_autopet(
 ) -> ConversionResult:
     """Convert every study of an autoPET tree (either layout) that has a SUV and a lesion mask.
 
+    Beside the stacks of a case lie its geometry and its lesions (which is seen in which view).
+    Where the labels are not the whole projection, that lies in `labelsTr_projected/`, to score by.
+
     Raises:
         MipError: see `studies.scan_tree` and `raw_dataset.build_raw_dataset`.
     """
@@ -65,6 +51,8 @@ def convert_autopet(
     for study in found.studies:
         if study.seg is None:
             problems.append((study.suv, "its study has no lesion mask (SEG); training needs one"))
+        elif study.ct is None and "ct" in settings.channels:
+            problems.append((study.suv, f"its study has no {CT_NAME}; the channel ct needs it"))
         else:
             cases.append(Case(study.case, study.patient, (study, settings)))
     view_entries = {
@@ -72,40 +60,67 @@ def convert_autopet(
         "arc_deg": settings.arc_deg,
         "start_deg": settings.start_deg,
         "window_suv": settings.window_suv,
-        "pixel_mm": None,
-        "labels": "projected",
+        "pixel_mm": settings.pixel_mm,
+        "labels": settings.labels,
+        "channels": list(settings.channels),
+        "occlusion": asdict(settings.occlusion),
     }
+    if settings.angles_deg is not None:
+        view_entries["angles_deg"] = list(settings.angles_deg)
+    labels = {"background": 0, "lesion": 1}
+    if settings.labels == "ignore":
+        labels["ignore"] = IGNORE_LABEL
     plan = ConversionPlan(
         dataset_id=dataset_id,
         name=name,
         cases=cases,
         convert=convert_study,
         settings={"converter": "autopet", "layout": found.layout, **view_entries},
-        mip={"source": "autopet", "channels": ["suv"], **view_entries},
+        mip={"source": "autopet", **view_entries},
         source=Path(tree),
         problems=problems,
         warnings=found.warnings,
+        labels=labels,
+        totals=("lesions", "lesions_seen_in_no_view", "lesion_ml", "unseen_ml"),
     )
     return build_raw_dataset(plan, workers, skip_broken)
 
 
 def convert_study(payload: tuple[StudyFiles, ViewSettings], paths: CasePaths) -> dict:
-    """Write the views, the label views and the geometry of one study; returns its record."""
+    """Write the views, labels, geometry and lesions of one study; returns its record."""
     study, settings = payload
     suv = read_suv(study.suv)
     seg = read_mask(study.seg, like=suv)
-    angles = view_angles(settings.views, settings.arc_deg, settings.start_deg)
-    geometry = ViewGeometry.for_volume(suv, angles).with_window(settings.window_suv)
-    levels = levels_from_suv(project(suv.array, geometry).suv, settings.window_suv)
-    label = project_mask(seg.array, geometry)
-    write_stack(levels, geometry.stack_spacing_mm, paths.channel(0))
-    write_stack(label, geometry.stack_spacing_mm, paths.label)
-    geometry.save(paths.geometry)
+    ct = read_ct(study.ct, like=suv) if "ct" in settings.channels else None
+    window, pixel = settings.window_suv, settings.pixel_mm
+    geometry = ViewGeometry.for_volume(suv, settings.angles).with_window(window)
+    views = make_views(
+        suv.array, None if ct is None else ct.array, geometry, settings.channels, window, pixel
+    )
+    found = label_views(seg.array, suv.array, views.suv, geometry, window, settings.occlusion)
+    spacing = view_spacing_mm(geometry, pixel)
+    for index, levels in enumerate(views.levels):
+        write_stack(levels, spacing, paths.channel(index))
+
+    def write_label(mode: str, path: Path) -> None:
+        write_stack(to_pixels(found.label(mode), geometry, pixel, nearest=True), spacing, path)
+
+    write_label(settings.labels, paths.label)
+    if settings.labels != "projected":
+        write_label("projected", paths.projected_label)
+    save_geometry(geometry, paths.geometry, pixel)
+    write_json(paths.lesions, found.table(geometry))
     warning = suv_warning(suv)
     return {
         "has_lesion": bool(seg.array.any()),
         "lesion_ml": round(float(np.count_nonzero(seg.array)) * suv.grid.voxel_ml, 3),
-        "stack": list(geometry.stack_shape),
-        "body": BodyStatistics.of_levels(levels).to_list(),
+        "lesions": len(found.lesions),
+        "lesions_seen_in_no_view": len(found.unseen),
+        "unseen_ml": round(sum(found.lesions[n - 1].volume_ml for n in found.unseen), 3),
+        "stack": list(views.levels.shape[1:]),
+        "body": {
+            channel: BodyStatistics.of_levels(levels).to_list()
+            for channel, levels in zip(settings.channels, views.levels)
+        },
         "warnings": [warning] if warning else [],
     }

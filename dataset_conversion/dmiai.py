@@ -106,7 +106,7 @@ def convert_image(payload: tuple[Path, Path | None], paths: CasePaths) -> dict:
         "has_lesion": bool(mask.any()),
         "lesion_px": int(np.count_nonzero(mask)),
         "stack": [1, *levels.shape],
-        "body": BodyStatistics.of_levels(levels).to_list(),
+        "body": {"suv": BodyStatistics.of_levels(levels).to_list()},
     }
 
 

@@ -24,11 +24,13 @@ from nnunetv2_mip.files import read_json, write_json
 from nnunetv2_mip.nnunet_paths import dataset_name, existing_datasets, nnunet_folder
 from nnunetv2_mip.scale import LEVEL_MAX, BodyStatistics
 from nnunetv2_mip.splits import patient_grouped_splits
-from nnunetv2_mip.stacks import FILE_ENDING, GEOMETRY_SUFFIX
+from nnunetv2_mip.stacks import FILE_ENDING, GEOMETRY_SUFFIX, LESIONS_SUFFIX
 
 SUMMARY_NAME = "conversion.json"
 _MANIFEST, _RECORDS = "manifest.json", "records"
 FORMAT_VERSION = 1
+# Truth to score by where the labels to train on are not the whole projection.
+PROJECTED_LABELS = "labelsTr_projected"
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,21 @@ class CasePaths:
     def geometry(self) -> Path:
         return self.images / f"{self.case}{GEOMETRY_SUFFIX}"
 
+    @property
+    def projected_label(self) -> Path:
+        """The any-hit label, where the label to train on is another one."""
+        return self.labels.with_name(PROJECTED_LABELS) / self.label.name
+
+    @property
+    def lesions(self) -> Path:
+        """Which lesion is seen in which view."""
+        return self.images / f"{self.case}{LESIONS_SUFFIX}"
+
     def files(self) -> list[Path]:
         """The files of this case that exist (and of no other: `p_1` is not a file of `p`)."""
         channels = self.images.glob(f"{self.case}_[0-9][0-9][0-9][0-9]{FILE_ENDING}")
-        return [p for p in (*channels, self.label, self.geometry) if p.is_file()]
+        others = (self.label, self.projected_label, self.geometry, self.lesions)
+        return [path for path in (*channels, *others) if path.is_file()]
 
 
 @dataclass
@@ -72,13 +85,16 @@ class ConversionPlan:
     Attributes:
         dataset_id, name: of the target, `Dataset<id>_<name>`.
         cases: to convert.
-        convert: (payload, CasePaths) → record: a JSON dict with `has_lesion`, `body` (the list of
-            `BodyStatistics`), optional `warnings`, and whatever the summary should tell.
+        convert: (payload, CasePaths) → record: a JSON dict with `has_lesion`, `body` (for every
+            channel the list of `BodyStatistics`), optional `warnings`, and whatever the summary
+            should tell.
         settings: everything that decides the bytes of the data set (JSON).
-        mip: entries for `dataset.json["mip"]`.
+        mip: entries for `dataset.json["mip"]`; its `channels` name the channels of the data set.
         source: the folder the cases come from.
         problems: (path, reason) found before converting.
         warnings: lines for the user.
+        labels: of dataset.json; nnU-Net wants `ignore` to be the highest.
+        totals: entries of the records whose sums the summary tells.
     """
 
     dataset_id: int
@@ -90,6 +106,8 @@ class ConversionPlan:
     source: Path
     problems: Sequence[tuple[Path, str]] = ()
     warnings: Sequence[str] = ()
+    labels: Mapping[str, int] = field(default_factory=lambda: {"background": 0, "lesion": 1})
+    totals: Sequence[str] = ()
 
 
 @dataclass
@@ -244,8 +262,10 @@ def _give_up(partial: Path, plan: ConversionPlan, problems: list[tuple[str, str]
 def _sweep(partial: Path, records: Iterable[str]) -> None:
     """Remove what belongs to no converted case: halves left by a killed run, cases gone since."""
     images, labels = partial / "imagesTr", partial / "labelsTr"
+    projected = partial / PROJECTED_LABELS
     keep = {path for case in records for path in CasePaths(images, labels, case).files()}
-    for path in (*images.iterdir(), *labels.iterdir()):
+    others = projected.iterdir() if projected.is_dir() else ()
+    for path in (*images.iterdir(), *labels.iterdir(), *others):
         if path not in keep:
             path.unlink()
 
@@ -270,26 +290,33 @@ def _finish(
     patients = dict(sorted(patients.items()))
     has_lesion = {case: bool(record["has_lesion"]) for case, record in records.items()}
     channels = plan.mip["channels"]
-    body = sum((BodyStatistics(*record["body"]) for record in records.values()), BodyStatistics())
+    body = {
+        channel: sum(
+            (BodyStatistics(*record["body"][channel]) for record in records.values()),
+            BodyStatistics(),
+        )
+        for channel in channels
+    }
     mip = {
         "format_version": FORMAT_VERSION,
         **plan.mip,
         "patients": patients,
         "has_lesion": has_lesion,
         "intensity": {
-            channels[0]: {
-                "mean": round(body.mean, 4),
-                "std": round(body.std, 4),
+            channel: {
+                "mean": round(found.mean, 4),
+                "std": round(found.std, 4),
                 "low": 0.0,
                 "high": float(LEVEL_MAX),
             }
+            for channel, found in body.items()
         },
     }
     write_json(
         partial / "dataset.json",
         {
             "channel_names": {str(index): name for index, name in enumerate(channels)},
-            "labels": {"background": 0, "lesion": 1},
+            "labels": dict(plan.labels),
             "numTraining": len(records),
             "file_ending": FILE_ENDING,
             "name": target.name,
@@ -306,6 +333,7 @@ def _finish(
         "converted": len(records),
         "patients": len(set(patients.values())),
         "with_lesion": sum(has_lesion.values()),
+        **{key: round(sum(record[key] for record in records.values()), 3) for key in plan.totals},
         "skipped": [{"case": where, "reason": reason} for where, reason in problems],
         "warnings": warnings,
         "cases": records,

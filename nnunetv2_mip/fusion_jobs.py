@@ -11,10 +11,13 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.fusion import FusionRule, fuse
 from nnunetv2_mip.geometry import ViewGeometry
 from nnunetv2_mip.nnunet_paths import raw_dataset
+from nnunetv2_mip.pixels import to_detector
 from nnunetv2_mip.stacks import (
     FILE_ENDING,
     GEOMETRY_SUFFIX,
+    geometry_path,
     load_geometry,
+    load_pixel_mm,
     read_stack,
     require_stack_shape,
 )
@@ -41,7 +44,8 @@ def fuse_project_folder(
         raise MipError(f"{output}: is the stack to fuse; name another output")
     stack, _ = read_stack(path)
     geometry = load_geometry(path)
-    require_stack_shape(stack, geometry, path)
+    pixel_mm = load_pixel_mm(geometry_path(path))
+    require_stack_shape(stack, geometry, path, pixel_mm)
     _require_probabilities(stack, path)
     suv = None
     if suv_path is not None:
@@ -52,6 +56,7 @@ def fuse_project_folder(
                 f"({volume.grid.describe()} against {geometry.grid.describe()})"
             )
         suv = volume.array
+    stack = to_detector(stack, geometry, pixel_mm)
     mask = fuse(stack, geometry, FusionRule(rule, threshold), suv)
     write_volume(mask, geometry.grid, output)
 
@@ -100,13 +105,15 @@ def fuse_nnunet_output(
                 f"{places[0] / f'{case}{GEOMETRY_SUFFIX}'}: no such file; name the folder of the "
                 "geometry files by --geometry"
             )
-        jobs.append((case, path, ViewGeometry.load(found[0])))
+        jobs.append((case, path, found[0]))
     written = []
-    for case, path, geometry in tqdm(jobs, unit="case", disable=None):
+    for case, path, geometry_file in tqdm(jobs, unit="case", disable=None):
         probabilities = path.with_name(f"{case}.npz")
         stack = _read_npz(probabilities) if probabilities.is_file() else read_stack(path)[0]
-        require_stack_shape(stack, geometry, path)
+        geometry, pixel_mm = ViewGeometry.load(geometry_file), load_pixel_mm(geometry_file)
+        require_stack_shape(stack, geometry, path, pixel_mm)
         _require_probabilities(stack, path)
+        stack = to_detector(stack, geometry, pixel_mm)
         mask = fuse(stack, geometry, FusionRule(rule, threshold))
         write_volume(mask, geometry.grid, output / f"{case}{FILE_ENDING}")
         written.append(output / f"{case}{FILE_ENDING}")

@@ -13,14 +13,22 @@ from typing import Any
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json, write_json
 from nnunetv2_mip.fusion_rules import FusionRule
-from nnunetv2_mip.geometry import DEFAULT_ARC_DEG, DEFAULT_VIEWS
+from nnunetv2_mip.geometry import DEFAULT_ARC_DEG, DEFAULT_VIEWS, view_angles
 from nnunetv2_mip.scale import DEFAULT_WINDOW_SUV
 
 FORMAT_VERSION = 1
 INFERENCE_FILE = "inference.json"
 PREFILTERS = ("none",)
 # Settings that follow from how the training data were made; the others are choices of a reader.
-DATA_KEYS = ("window_suv", "pixel_mm", "channels", "views", "arc_deg", "start_deg")
+DATA_KEYS = (
+    "window_suv",
+    "pixel_mm",
+    "channels",
+    "views",
+    "arc_deg",
+    "start_deg",
+    "angles_deg",
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,7 @@ class InferenceConfig:
         views: views projected from a volume, evenly spaced over the arc.
         arc_deg: the arc, degrees.
         start_deg: angle of the first view, degrees (0 is coronal).
+        angles_deg: the angles themselves where they were listed; arc and start then do not count.
         tta: average over mirrored copies.
         threshold: probability from which a pixel of a view (or of a PNG) is lesion.
         min_component_px: 2D components with fewer pixels are dropped; 0 keeps all.
@@ -48,6 +57,7 @@ class InferenceConfig:
     views: int = DEFAULT_VIEWS
     arc_deg: float = DEFAULT_ARC_DEG
     start_deg: float = 0.0
+    angles_deg: tuple[float, ...] | None = None
     tta: bool = True
     threshold: float = 0.5
     min_component_px: int = 0
@@ -71,6 +81,17 @@ class InferenceConfig:
         _require(
             isinstance(names, tuple) and names and all(isinstance(n, str) for n in names),
             "channels",
+            self,
+        )
+        angles = self.angles_deg
+        _require(
+            angles is None
+            or (
+                isinstance(angles, tuple)
+                and len(angles) == self.views
+                and all(map(_is_number, angles))
+            ),
+            "angles_deg",
             self,
         )
         fusion = self.fusion
@@ -100,8 +121,11 @@ class InferenceConfig:
             )
         _refuse_unknown(content, cls, source)
         try:
-            if "channels" in content:
-                content["channels"] = tuple(content["channels"])
+            for key in ("channels", "angles_deg"):
+                if content.get(key) is not None:
+                    content[key] = tuple(content[key])
+            if content.get("angles_deg") and "views" not in content:
+                content["views"] = len(content["angles_deg"])
             if "fusion" in content:
                 _refuse_unknown(content["fusion"], FusionRule, f"{source}: fusion")
                 content["fusion"] = FusionRule(**content["fusion"])
@@ -134,7 +158,7 @@ class InferenceConfig:
                 "nnUNetv2_mip_convert_dmiai"
             )
         settings = {key: mip[key] for key in DATA_KEYS if mip.get(key) is not None}
-        if settings.get("views") == 1:
+        if settings.get("views") == 1 and "angles_deg" not in settings:
             del settings["views"]
         return cls.from_dict({"format_version": FORMAT_VERSION, **settings}, source)
 
@@ -163,7 +187,14 @@ class InferenceConfig:
     def to_dict(self) -> dict[str, Any]:
         content = {"format_version": FORMAT_VERSION, **asdict(self)}
         content["channels"] = list(self.channels)
+        if self.angles_deg is not None:
+            content["angles_deg"] = list(self.angles_deg)
         return content
+
+    @property
+    def angles(self) -> tuple[float, ...]:
+        """The projection angles in degrees."""
+        return self.angles_deg or view_angles(self.views, self.arc_deg, self.start_deg)
 
     def with_data_of(self, other: "InferenceConfig") -> "InferenceConfig":
         """These choices with the data settings of `other` (see `DATA_KEYS`)."""

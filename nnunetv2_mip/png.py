@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path
+from nnunetv2_mip.scale import LEVEL_MAX
 
 MAX_PIXELS = 50_000_000
 PNG_SUFFIX = ".png"
@@ -56,6 +57,15 @@ def write_mask_png(mask: np.ndarray, path: Path | str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as partial:
         Image.fromarray((np.asarray(mask) != 0).astype(np.uint8) * 255).save(partial, "PNG")
+
+
+def write_view_png(levels: np.ndarray, path: Path | str) -> None:
+    """Write levels (H, W) as `decode_png` reads them: 8-bit RGB, equal channels, dark = uptake."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    grey = LEVEL_MAX - np.asarray(levels, np.uint8)
+    with atomic_path(path) as partial:
+        Image.fromarray(np.repeat(grey[..., None], 3, axis=2)).save(partial, "PNG")
 
 
 def _name(source: bytes | Path | str, name: str | None) -> str:

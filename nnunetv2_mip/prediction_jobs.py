@@ -1,9 +1,11 @@
 """What the predict command does with files: find out what it got, predict, write the answer.
 
 PNGs give mask PNGs (0/255) of the same size; stacks give mask stacks; volumes and studies give a
-3D mask with exactly the header of their PET.
+3D mask with exactly the header of their PET; DICOM studies give the same on the grid of their PET
+series, and a DICOM SEG that refers to it.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +27,10 @@ from nnunetv2_mip.stacks import (
     read_stack,
     write_stack,
 )
-from nnunetv2_mip.studies import scan_tree
+from nnunetv2_mip.studies import StudyTree, case_name, scan_tree
 from nnunetv2_mip.volumes import (
     VOLUME_SUFFIXES,
+    Volume,
     has_suffix,
     read_suv,
     suv_warning,
@@ -43,16 +46,18 @@ class Job:
     """One input and where its answer goes.
 
     Attributes:
-        kind: `png`, `stack` or `volume`.
+        kind: `png`, `stack`, `volume` or `dicom`.
         case: name of the case.
-        source: file to read.
+        source: file to read; of `dicom` the folder.
         target: file to write.
+        series: of `dicom` the SeriesInstanceUID of the PET, else None.
     """
 
     kind: str
     case: str
     source: Path
     target: Path
+    series: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,21 +68,22 @@ class Extras:
     probabilities: bool = False
 
 
-def find_jobs(source: Path | str, output: Path | str) -> list[Job]:
+def find_jobs(source: Path | str, output: Path | str, series: str | None = None) -> list[Job]:
     """List what is to be predicted.
 
     Args:
         source: a PNG, a folder of PNGs, a stack, a SUV volume (NIfTI, MHA, NRRD), a folder of
-            stacks or volumes, or an autoPET tree.
+            stacks or volumes, an autoPET tree, or a folder with DICOM PET (one study or more).
         output: a file where the input is one file and `output` has its kind of suffix, else a
             folder.
+        series: SeriesInstanceUID of the PET series, where a DICOM study has several.
 
     Raises:
         MipError: nothing that can be predicted, a study without SUV, or an answer that would
             replace an input or another answer.
     """
     source, output = Path(source), Path(output)
-    jobs = _list_jobs(source, output)
+    jobs = _list_jobs(source, output, series)
     sources = {job.source.resolve() for job in jobs}
     targets: dict[Path, Job] = {}
     for job in jobs:
@@ -93,7 +99,7 @@ def find_jobs(source: Path | str, output: Path | str) -> list[Job]:
     return jobs
 
 
-def _list_jobs(source: Path, output: Path) -> list[Job]:
+def _list_jobs(source: Path, output: Path, series: str | None) -> list[Job]:
     if source.is_file():
         return [_file_job(source, output)]
     if not source.is_dir():
@@ -105,17 +111,68 @@ def _list_jobs(source: Path, output: Path) -> list[Job]:
     volumes = [path for path in files if has_suffix(path, VOLUME_SUFFIXES)]
     if pngs and volumes:
         raise MipError(f"{source}: holds PNGs and volumes; put them into folders of their own")
+    if (pngs or volumes) and _holds_dicom(source, recursive=False):
+        kind = "PNGs" if pngs else "volumes"
+        raise MipError(f"{source}: holds {kind} and DICOM; put them into folders of their own")
     if volumes and not (source / "SUV.nii.gz").is_file():
         return [_file_job(path, output) for path in volumes]
     if pngs:
         return [_file_job(path, output) for path in pngs]
-    found = scan_tree(source)
+    found = _scan_studies(source)
+    if found is None:
+        return _dicom_jobs(source, output, series)
     for path, reason in found.problems:
         raise MipError(f"{path}: {reason}")
     return [
         Job("volume", study.case, study.suv, output / f"{study.case}{FILE_ENDING}")
         for study in found.studies
     ]
+
+
+def _scan_studies(source: Path) -> StudyTree | None:
+    """The autoPET tree in a folder, or None where there is none but DICOM."""
+    try:
+        return scan_tree(source)
+    except MipError:
+        if _holds_dicom(source):
+            return None
+        raise
+
+
+def _holds_dicom(folder: Path, recursive: bool = True) -> bool:
+    from nnunetv2_mip.dicom_series import dicom_files
+
+    return any(True for _ in dicom_files(folder, recursive))
+
+
+def _dicom_jobs(source: Path, output: Path, series: str | None) -> list[Job]:
+    """One job a study; named like the folder, or of several like the folder each lies in."""
+    from nnunetv2_mip.dicom_pet import choose_pet
+    from nnunetv2_mip.dicom_seg import SEG_SUFFIX
+    from nnunetv2_mip.dicom_series import find_series
+
+    if output.resolve() == source.resolve():
+        raise MipError(f"{output}: holds the DICOM input; choose another -o")
+    if has_suffix(output, (SEG_SUFFIX,)):
+        raise MipError(f"{output}: of DICOM come a NIfTI and a SEG file, so -o must be a folder")
+    found = find_series(source)
+    pets = [item for item in found if item.modality == "PT" and series in (None, item.uid)]
+    studies = sorted({item.study_uid for item in pets})
+    if len(studies) <= 1:
+        pets = [choose_pet(found, source, series)]
+    else:
+        pets = [choose_pet([p for p in pets if p.study_uid == uid], source) for uid in studies]
+    jobs = []
+    for pet in pets:
+        folder = source
+        if len(pets) > 1:
+            # Its own folder, so that reading it does not scan all the others again.
+            folder = Path(os.path.commonpath([path.parent for path in pet.files]))
+        # Absolute: "." has no name.
+        parts = folder.relative_to(source).parts or (source.resolve().name,)
+        case = case_name("", "_".join(parts)) or "study"
+        jobs.append(Job("dicom", case, folder, output / f"{case}{FILE_ENDING}", pet.uid))
+    return sorted(jobs, key=lambda job: job.case)
 
 
 def run_jobs(
@@ -140,7 +197,10 @@ def _file_job(source: Path, output: Path) -> Job:
         if kind == "stack":
             case = case_of_channel_file(source)
     else:
-        raise MipError(f"{source}: unknown kind of file; PNG, NIfTI, MHA or NRRD is expected")
+        raise MipError(
+            f"{source}: unknown kind of file; PNG, NIfTI, MHA or NRRD is expected "
+            "(of a DICOM series give the folder)"
+        )
     own = (PNG_SUFFIX,) if kind == "png" else VOLUME_SUFFIXES
     is_file = has_suffix(output, own) and not output.is_dir()
     if not is_file and not output.is_dir() and has_suffix(output, (PNG_SUFFIX, *VOLUME_SUFFIXES)):
@@ -194,6 +254,29 @@ def _holds_raw_suv(path: Path) -> bool:
 
 def _run_volume(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | None:
     suv = read_suv(job.source)
+    _predict_volume(suv, job, predictor, extras)
+    return suv_warning(suv)
+
+
+def _run_dicom(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | None:
+    from nnunetv2_mip.dicom_pet import read_dicom_pet
+    from nnunetv2_mip.dicom_seg import SEG_SUFFIX, import_highdicom, write_dicom_seg
+
+    # Before the work, not after it.
+    import_highdicom()
+    pet = read_dicom_pet(job.source, job.series)
+    warnings = [*pet.warnings, *filter(None, [suv_warning(pet.suv)])]
+    mask = _predict_volume(pet.suv, job, predictor, extras)
+    try:
+        write_dicom_seg(mask, pet, job.target.with_name(f"{job.case}{SEG_SUFFIX}"))
+    except MipError as error:
+        # The mask is there, and the other studies wait.
+        warnings.append(str(error))
+    return "; ".join(warnings) or None
+
+
+def _predict_volume(suv: Volume, job: Job, predictor: "MIPPredictor", extras: Extras) -> np.ndarray:
+    """Predict a volume and write the answer; returns the mask, (z, y, x)."""
     found = predictor.predict_study(suv)
     folder = job.target.parent
     if extras.probabilities:
@@ -205,7 +288,7 @@ def _run_volume(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | No
         write_stack(found.view_probability, spacing, views / f"probabilities{FILE_ENDING}")
         found.geometry.save(views / GEOMETRY_NAME)
     write_volume(found.mask, suv.grid, job.target)
-    return suv_warning(suv)
+    return found.mask
 
 
 def _write_npz(probability: np.ndarray, path: Path) -> None:
@@ -213,4 +296,4 @@ def _write_npz(probability: np.ndarray, path: Path) -> None:
         np.savez_compressed(stream, probabilities=probability)
 
 
-_RUNNERS = {"png": _run_png, "stack": _run_stack, "volume": _run_volume}
+_RUNNERS = {"png": _run_png, "stack": _run_stack, "volume": _run_volume, "dicom": _run_dicom}

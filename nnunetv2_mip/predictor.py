@@ -17,12 +17,14 @@ import torch
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.fusion import backproject
-from nnunetv2_mip.geometry import ViewGeometry, view_angles
+from nnunetv2_mip.geometry import ViewGeometry
 from nnunetv2_mip.inference_config import InferenceConfig
 from nnunetv2_mip.masks import mask_of_view
 from nnunetv2_mip.nnunet_paths import add_own_trainers
-from nnunetv2_mip.projection import project
-from nnunetv2_mip.scale import PNG_PIXEL_MM, levels_from_suv
+from nnunetv2_mip.pixels import to_detector, view_spacing_mm
+from nnunetv2_mip.scale import PNG_PIXEL_MM
+from nnunetv2_mip.view_settings import check_channels
+from nnunetv2_mip.views import make_views
 from nnunetv2_mip.volumes import VIEW_AXIS_SPACING_MM, Volume
 
 DEFAULT_CHECKPOINT = "checkpoint_final.pth"
@@ -37,15 +39,22 @@ class StudyPrediction:
         mask: (z, y, x) uint8, canonical axes.
         probability: (z, y, x) float32.
         view_probability: (V, H, W) float32.
-        levels: (V, H, W) uint8, what the network saw.
+        views: (C, V, H, W) uint8, what the network saw, channel by channel.
         geometry: of the views.
+        spacing_mm: (view axis, row, column) of `views` and `view_probability`.
     """
 
     mask: np.ndarray
     probability: np.ndarray
     view_probability: np.ndarray
-    levels: np.ndarray
+    views: np.ndarray
     geometry: ViewGeometry
+    spacing_mm: tuple[float, float, float]
+
+    @property
+    def levels(self) -> np.ndarray:
+        """(V, H, W) uint8, the SUV channel of what the network saw."""
+        return self.views[0]
 
 
 class MIPPredictor:
@@ -81,11 +90,10 @@ class MIPPredictor:
         folder = Path(folder)
         folds = _folds_with_checkpoint(folder, folds, checkpoint)
         config = InferenceConfig.load(folder)
-        if config.channels != ("suv",):
-            raise MipError(
-                f"{folder}: the model wants channels {', '.join(config.channels)}; "
-                "this predictor makes suv only"
-            )
+        try:
+            check_channels(config.channels)
+        except MipError as error:
+            raise MipError(f"{folder}: the model wants {error}") from None
         add_own_trainers()
         with _quiet():
             from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
@@ -106,27 +114,45 @@ class MIPPredictor:
         return cls(predictor, config)
 
     def override(self, **choices) -> "MIPPredictor":
-        """The same weights with other choices of `InferenceConfig` (`views=12`, `tta=False`, …)."""
+        """The same weights with other choices of `InferenceConfig` (`views=12`, `tta=False`, …).
+
+        Another number of views replaces a list of angles.
+        """
+        if "views" in choices:
+            choices.setdefault("angles_deg", None)
         return MIPPredictor(self._nnunet, replace(self.config, **choices))
 
     def view_probabilities(self, levels: np.ndarray, pixel_mm: tuple[float, float]) -> np.ndarray:
         """Lesion probability of every pixel of a stack.
 
         Args:
-            levels: (V, H, W), 0–255, bright is uptake.
+            levels: (C, V, H, W) in the order of the model's channels, or (V, H, W) for a model of
+                one channel; 0–255, bright is uptake.
             pixel_mm: (row, column) spacing.
 
         Returns:
             (V, H, W) float32 in [0, 1].
+
+        Raises:
+            MipError: another number of channels than the model has.
         """
+        if levels.ndim == 3:
+            levels = levels[None]
+        channels = self.config.channels
+        if len(levels) != len(channels):
+            raise MipError(
+                f"the input has {len(levels)} channel{'s' * (len(levels) > 1)}, the model wants "
+                f"{len(channels)} ({', '.join(channels)}): give it the SUV volume, with its CT "
+                "where that is a channel"
+            )
         if not levels.any():
             # nnU-Net crops to what is not zero; there is nothing here.
-            return np.zeros(levels.shape, np.float32)
+            return np.zeros(levels.shape[1:], np.float32)
         self._nnunet.use_mirroring = self.config.tta
         spacing = [VIEW_AXIS_SPACING_MM, *map(float, pixel_mm)]
         with _quiet():
             _, probabilities = self._nnunet.predict_single_npy_array(
-                levels[None].astype(np.float32), {"spacing": spacing}, None, None, True
+                levels.astype(np.float32), {"spacing": spacing}, None, None, True
             )
         return np.ascontiguousarray(probabilities[LESION], dtype=np.float32)
 
@@ -150,17 +176,37 @@ class MIPPredictor:
         masks = np.stack([mask_of_view(view, self.config) for view in probabilities])
         return masks, probabilities
 
-    def predict_study(self, suv: Volume) -> StudyPrediction:
-        """A SUV volume: views, their probabilities, and the fused 3D mask on its grid."""
+    def predict_study(self, suv: Volume, ct: Volume | None = None) -> StudyPrediction:
+        """A SUV volume: views, their probabilities, and the fused 3D mask on its grid.
+
+        Args:
+            suv: from `volumes.read_suv`.
+            ct: from `views.read_ct`, on the same grid, for a model with the channel `ct`.
+
+        Raises:
+            MipError: the model wants the CT and there is none.
+        """
         config = self.config
-        angles = view_angles(config.views, config.arc_deg, config.start_deg)
-        geometry = ViewGeometry.for_volume(suv, angles).with_window(config.window_suv)
-        views = project(suv.array, geometry).suv
-        levels = levels_from_suv(views, config.window_suv)
-        view_probability = self.view_probabilities(levels, geometry.pixel_mm)
-        probability = backproject(view_probability, geometry, config.fusion.rule, suv.array, views)
+        geometry = ViewGeometry.for_volume(suv, config.angles).with_window(config.window_suv)
+        views = make_views(
+            suv.array,
+            None if ct is None else ct.array,
+            geometry,
+            config.channels,
+            config.window_suv,
+            config.pixel_mm,
+        )
+        spacing = view_spacing_mm(geometry, config.pixel_mm)
+        view_probability = self.view_probabilities(views.levels, spacing[1:])
+        probability = backproject(
+            to_detector(view_probability, geometry, config.pixel_mm),
+            geometry,
+            config.fusion.rule,
+            suv.array,
+            views.suv,
+        )
         mask = (probability >= config.fusion.threshold).astype(np.uint8)
-        return StudyPrediction(mask, probability, view_probability, levels, geometry)
+        return StudyPrediction(mask, probability, view_probability, views.levels, geometry, spacing)
 
 
 def _folds_with_checkpoint(

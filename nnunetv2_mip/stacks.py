@@ -6,8 +6,10 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.files import read_json, write_json
 from nnunetv2_mip.geometry import ViewGeometry
 from nnunetv2_mip.nifti import read_nifti_voxels
+from nnunetv2_mip.pixels import view_shape
 from nnunetv2_mip.volumes import (
     STACK_SPACING_MM,
     VOLUME_SUFFIXES,
@@ -19,6 +21,7 @@ from nnunetv2_mip.volumes import (
 FILE_ENDING = ".nii.gz"
 GEOMETRY_NAME = "geometry.json"
 GEOMETRY_SUFFIX = "_geometry.json"
+LESIONS_SUFFIX = "_lesions.json"
 
 
 def write_stack(
@@ -100,10 +103,25 @@ def load_geometry(stack_path: Path | str) -> ViewGeometry:
     return ViewGeometry.load(path)
 
 
-def require_stack_shape(stack: np.ndarray, geometry: ViewGeometry, path: Path | str) -> None:
+def save_geometry(geometry: ViewGeometry, path: Path | str, pixel_mm: float | None = None) -> None:
+    """Write a geometry file; `pixel_mm` says that the stacks beside it were resampled to that."""
+    write_json(path, {**geometry.to_dict(), "pixel_mm": pixel_mm})
+
+
+def load_pixel_mm(path: Path | str) -> float | None:
+    """The pixel size that the stacks beside a geometry file were resampled to, or None."""
+    value = read_json(path).get("pixel_mm")
+    if value is not None and not (isinstance(value, int | float) and value > 0):
+        raise MipError(f"{path}: pixel_mm {value!r} is no size")
+    return value
+
+
+def require_stack_shape(
+    stack: np.ndarray, geometry: ViewGeometry, path: Path | str, pixel_mm: float | None = None
+) -> None:
     """Raise MipError when a stack and its geometry do not belong together."""
-    if stack.shape != geometry.stack_shape:
+    expected = view_shape(geometry, pixel_mm)
+    if stack.shape != expected:
         raise MipError(
-            f"{path}: holds {stack.shape} (views, rows, columns), its geometry says "
-            f"{geometry.stack_shape}"
+            f"{path}: holds {stack.shape} (views, rows, columns), its geometry says {expected}"
         )

@@ -97,6 +97,7 @@ def test_a_tree_becomes_a_data_set(tmp_path, raw, capsys):
     expected = {"conversion.json", "dataset.json", "splits_final.json"}
     expected |= {f"imagesTr/{case}_0000.nii.gz" for case in cases}
     expected |= {f"imagesTr/{case}_geometry.json" for case in cases}
+    expected |= {f"imagesTr/{case}_lesions.json" for case in cases}
     expected |= {f"labelsTr/{case}.nii.gz" for case in cases}
     assert set(content(folder)) == expected
 
@@ -276,7 +277,7 @@ def test_a_broken_study_stops_at_the_end_and_is_repaired_or_left_out(tmp_path, r
     assert left == {
         f"PETCT_a_{which}_study_{end}"
         for which in ("first", "second")
-        for end in ("0000.nii.gz", "geometry.json")
+        for end in ("0000.nii.gz", "geometry.json", "lesions.json")
     }
 
     assert run(*arguments, "--skip-broken") == 0
@@ -307,7 +308,7 @@ def convert_by_name(calls: list, payload, paths) -> dict:
         path.write_text(paths.case)
     if payload == "bad":
         raise MipError(f"{paths.case}/file: is bad")
-    return {"has_lesion": True, "body": [1, 10, 100]}
+    return {"has_lesion": True, "body": {"suv": [1, 10, 100]}}
 
 
 def plan_of(cases: list[Case], source: Path, calls: list) -> ConversionPlan:

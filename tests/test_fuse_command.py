@@ -67,7 +67,8 @@ def test_there_and_back_in_any_orientation(code, ending, tmp_path, capsys):
     views, mask = tmp_path / "views", tmp_path / "out" / f"mask{ending}"
     assert run(project, "-i", suv, "-o", views, "--seg", seg, "--views", 24) == 0
     assert "24 views of 10 x" in capsys.readouterr().out
-    assert {p.name for p in views.iterdir()} == {"suv.nii.gz", "seg.nii.gz", "geometry.json"}
+    written = {"suv.nii.gz", "seg.nii.gz", "geometry.json", "lesions.json"}
+    assert {p.name for p in views.iterdir()} == written
     geometry = ViewGeometry.load(views / "geometry.json")
     stack, label = read(views / "suv.nii.gz"), read(views / "seg.nii.gz")
     assert stack.shape == label.shape == geometry.stack_shape

@@ -197,7 +197,11 @@ for batch_dice in (True, False):
     value.backward()
     # DDP averages the gradients of the processes.
     answers[str(batch_dice)] = [value.item(), (logits.grad / 2).tolist()]
-json.dump(answers, open(f"{folder}/rank{rank}.json", "w"))
+with open(f"{folder}/rank{rank}.json", "w") as file:
+    json.dump(answers, file)
+# A process that leaves while the other still talks to it takes that one down.
+dist.barrier()
+dist.destroy_process_group()
 """
 
 

@@ -4,6 +4,7 @@ nnU-Net imports the files of this folder as top-level modules and drops them aga
 absolute, and nothing that is pickled or looked up by its dotted path is defined here.
 """
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunetv2_mip.cpu import has_bfloat16_arithmetic
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.inference_config import INFERENCE_FILE, InferenceConfig
@@ -48,6 +50,22 @@ class nnUNetTrainerMIP(nnUNetTrainer):
         self.num_iterations_per_epoch = self.iterations_per_epoch
         self.num_val_iterations_per_epoch = self.val_iterations_per_epoch
         self.initial_lr = self.learning_rate
+
+    def train_step(self, batch: dict) -> dict:
+        with self._autocast_on_cpu():
+            return super().train_step(batch)
+
+    def validation_step(self, batch: dict) -> dict:
+        with self._autocast_on_cpu():
+            return super().validation_step(batch)
+
+    def _autocast_on_cpu(self) -> AbstractContextManager:
+        """bfloat16 where the CPU computes in it (1.6 times as fast); nnU-Net does so on GPUs only.
+
+        The loss computes in float32 whatever it is given.
+        """
+        enabled = self.device.type == "cpu" and has_bfloat16_arithmetic()
+        return torch.autocast("cpu", torch.bfloat16, enabled=enabled)
 
     def _build_loss(self):
         if self.label_manager.has_regions:

@@ -14,4 +14,10 @@ def print_conversion(result, dataset_id: int) -> None:
         f"{result.folder}: {summary['converted']} cases of {summary['patients']} patients, "
         f"{summary['with_lesion']} with lesions, {len(summary['skipped'])} left out"
     )
+    if summary.get("lesions"):
+        print(
+            f"{summary['lesions']} lesions ({summary['lesion_ml']:.1f} ml), "
+            f"{summary['lesions_seen_in_no_view']} of them ({summary['unseen_ml']:.1f} ml) are "
+            "seen in no view"
+        )
     print(f"next: nnUNetv2_mip_plan_and_preprocess -d {dataset_id}")

@@ -4,8 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from nnunetv2_mip.commands._frame import new_parser, run_command
-from nnunetv2_mip.geometry import DEFAULT_VIEWS
-from nnunetv2_mip.scale import DEFAULT_WINDOW_SUV
+from nnunetv2_mip.commands._views import add_view_options, view_settings
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -18,10 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-i", required=True, metavar="TREE", help="folder with the studies")
     parser.add_argument("-d", required=True, type=int, metavar="ID", help="new data set id, 1-999")
     parser.add_argument("-n", metavar="NAME", help="name of the data set (else AutoPETMIP)")
-    parser.add_argument("--views", type=int, default=DEFAULT_VIEWS, help="projection angles")
-    parser.add_argument(
-        "--window", type=float, default=DEFAULT_WINDOW_SUV, metavar="SUV", help="brightest SUV"
-    )
+    add_view_options(parser)
     parser.add_argument("-np", type=int, default=1, metavar="N", help="worker processes")
     parser.add_argument(
         "--skip-broken", action="store_true", help="leave out studies that cannot be converted"
@@ -31,10 +27,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.commands._summary import print_conversion
-    from nnunetv2_mip.dataset_conversion.autopet import DEFAULT_NAME, ViewSettings, convert_autopet
+    from nnunetv2_mip.dataset_conversion.autopet import DEFAULT_NAME, convert_autopet
 
     name = args.n or DEFAULT_NAME
-    settings = ViewSettings(views=args.views, window_suv=args.window)
+    settings = view_settings(args)
     print_conversion(
         convert_autopet(args.i, args.d, name, settings, args.np, args.skip_broken),
         args.d,

@@ -19,7 +19,8 @@ def build_parser() -> argparse.ArgumentParser:
         "-i",
         required=True,
         metavar="INPUT",
-        help="PNG, folder of PNGs, stack of views, SUV volume (NIfTI, MHA, NRRD) or autoPET tree",
+        help="PNG, folder of PNGs, stack of views, SUV volume (NIfTI, MHA, NRRD), autoPET tree, or "
+        "folder with DICOM PET (the mask is then written as DICOM SEG too)",
     )
     parser.add_argument(
         "-o", required=True, metavar="OUT", help="file (for one input file) or folder"
@@ -32,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     model.add_argument("-c", default="2d", metavar="CONFIG", help="configuration")
     model.add_argument("-f", nargs="+", metavar="FOLD", help="folds to average (all there are)")
     model.add_argument("-chk", default="checkpoint_final.pth", metavar="FILE", help="checkpoint")
+    parser.add_argument("--series", metavar="UID", help="DICOM: the PET series, if there are more")
     parser.add_argument("--views", type=int, metavar="N", help="projection angles for volumes")
     parser.add_argument("--disable_tta", action="store_true", help="no mirroring: 4 times faster")
     parser.add_argument("--never-empty", action="store_true", help="PNGs: never an empty mask")
@@ -45,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.prediction_jobs import Extras, find_jobs, run_jobs
 
     folder = model_folder(args)
-    jobs = find_jobs(args.i, args.o)
+    jobs = find_jobs(args.i, args.o, args.series)
     from tqdm import tqdm
 
     from nnunetv2_mip.predictor import MIPPredictor

@@ -1,65 +1,91 @@
-"""`nnUNetv2_mip_project`: the views of one SUV volume."""
+"""`nnUNetv2_mip_project`: the views of one study, as stacks and as pictures."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_mip.commands._frame import new_parser, run_command
-from nnunetv2_mip.geometry import DEFAULT_ARC_DEG, DEFAULT_VIEWS
+from nnunetv2_mip.commands._views import add_view_options, view_settings
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = new_parser(
         "nnUNetv2_mip_project",
-        "Project a SUV volume (and its lesion mask) on many angles. Writes suv.nii.gz (raw SUV) "
-        "and seg.nii.gz as (view, row, column) stacks, and geometry.json.",
+        "Project a PET on many angles. Writes (view, row, column) stacks: suv.nii.gz (raw SUV), "
+        "ct.nii.gz (HU), depth.nii.gz (mm) and seg.nii.gz as asked for, and geometry.json.",
     )
-    parser.add_argument("-i", required=True, metavar="SUV", help="SUV volume")
+    parser.add_argument(
+        "-i", required=True, metavar="SUV", help="SUV volume, or folder with a DICOM PET series"
+    )
     parser.add_argument("-o", required=True, metavar="DIR", help="folder to write to")
     parser.add_argument("--seg", metavar="SEG", help="lesion mask on the same grid")
-    parser.add_argument("--views", type=int, default=DEFAULT_VIEWS, metavar="N", help="angles")
+    parser.add_argument("--ct", metavar="CT", help="CT in HU on the same grid")
     parser.add_argument(
-        "--arc", type=float, default=DEFAULT_ARC_DEG, metavar="DEG", help="angles cover this arc"
+        "--png",
+        action="store_true",
+        help="also png/view_000.png …: 8 bit, dark = uptake, brightest at --window, square pixels "
+        "of 2 mm (or --pixel), like the DM-i-AI images",
     )
-    parser.add_argument("--start", type=float, default=0.0, metavar="DEG", help="first angle")
+    add_view_options(parser)
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
-    import sys
-
     from nnunetv2_mip.errors import MipError
-    from nnunetv2_mip.geometry import ViewGeometry, view_angles
-    from nnunetv2_mip.projection import project, project_mask
-    from nnunetv2_mip.stacks import GEOMETRY_NAME, write_stack
-    from nnunetv2_mip.volumes import read_mask, read_suv, suv_warning
+    from nnunetv2_mip.files import write_json
+    from nnunetv2_mip.geometry import ViewGeometry
+    from nnunetv2_mip.occlusion import label_views
+    from nnunetv2_mip.pet_input import read_pet
+    from nnunetv2_mip.pixels import to_pixels, view_spacing_mm
+    from nnunetv2_mip.png import write_view_png
+    from nnunetv2_mip.scale import PNG_PIXEL_MM, levels_from_suv
+    from nnunetv2_mip.stacks import GEOMETRY_NAME, save_geometry, write_stack
+    from nnunetv2_mip.views import make_views, read_ct
+    from nnunetv2_mip.volumes import read_mask, suv_warning
 
-    angles = view_angles(args.views, args.arc, args.start)
-    suv = read_suv(args.i)
+    settings = view_settings(args)
+    if settings.labels != "projected" and not args.seg:
+        raise MipError(f"--labels {settings.labels}: needs the lesion mask, --seg FILE")
+    suv = read_pet(args.i, warn=lambda line: print(f"warning: {line}", file=sys.stderr))
     seg = read_mask(args.seg, like=suv) if args.seg else None
+    ct = read_ct(args.ct, like=suv) if args.ct else None
     warning = suv_warning(suv)
     if warning:
         print(f"warning: {warning}", file=sys.stderr)
-    geometry = ViewGeometry.for_volume(suv, angles)
     folder = Path(args.o)
     if folder.exists() and not folder.is_dir():
         raise MipError(f"{folder}: is a file, the views need a folder")
-    for source in filter(None, (args.i, args.seg)):
-        for name in ("suv.nii.gz", "seg.nii.gz"):
+    for source in filter(None, (args.i, args.seg, args.ct)):
+        for name in ("suv.nii.gz", "seg.nii.gz", "ct.nii.gz", "depth.nii.gz"):
             # samefile: on some file systems SUV.nii.gz and suv.nii.gz are one.
             if (folder / name).exists() and (folder / name).samefile(source):
                 raise MipError(f"{source}: would be replaced by its views; choose another -o")
+    geometry = ViewGeometry.for_volume(suv, settings.angles)
+    pixel, window = settings.pixel_mm, settings.window_suv
+    views = make_views(
+        suv.array, None if ct is None else ct.array, geometry, settings.channels, window
+    )
     folder.mkdir(parents=True, exist_ok=True)
+    spacing = view_spacing_mm(geometry, pixel)
     if seg is not None:
-        stack = project_mask(seg.array, geometry)
-        write_stack(stack, geometry.stack_spacing_mm, folder / "seg.nii.gz")
-    views = project(suv.array, geometry).suv
-    write_stack(views, geometry.stack_spacing_mm, folder / "suv.nii.gz")
-    geometry.save(folder / GEOMETRY_NAME)
-    count, rows, columns = geometry.stack_shape
-    row_mm, column_mm = geometry.pixel_mm
+        found = label_views(seg.array, suv.array, views.suv, geometry, window, settings.occlusion)
+        label = to_pixels(found.label(settings.labels), geometry, pixel, nearest=True)
+        write_stack(label, spacing, folder / "seg.nii.gz")
+        write_json(folder / "lesions.json", found.table(geometry))
+    stacks = {"suv": views.suv, "ct": views.ct_hu, "depth": views.depth_mm}
+    for channel in settings.channels:
+        stack = to_pixels(stacks[channel], geometry, pixel, nearest=channel != "suv")
+        write_stack(stack, spacing, folder / f"{channel}.nii.gz")
+    save_geometry(geometry, folder / GEOMETRY_NAME, pixel)
+    if args.png:
+        pictures = levels_from_suv(to_pixels(views.suv, geometry, pixel or PNG_PIXEL_MM), window)
+        for view, levels in enumerate(pictures):
+            write_view_png(levels, folder / "png" / f"view_{view:03d}.png")
+    count, rows, columns = stack.shape
     print(
-        f"{folder}: {count} views of {rows} x {columns} pixels, {row_mm:.3g} x {column_mm:.3g} mm"
+        f"{folder}: {count} views of {rows} x {columns} pixels, "
+        f"{spacing[1]:.3g} x {spacing[2]:.3g} mm"
     )
 
 
