@@ -18,12 +18,14 @@ from nnunetv2_mip.commands import predict, project  # noqa: E402
 from nnunetv2_mip.dicom_pet import DicomPet, read_dicom_pet  # noqa: E402
 from nnunetv2_mip.dicom_seg import write_dicom_seg  # noqa: E402
 from nnunetv2_mip.errors import MipError  # noqa: E402
+from nnunetv2_mip.fusion_rules import FusionRule  # noqa: E402
 from nnunetv2_mip.geometry import ViewGeometry  # noqa: E402
 from nnunetv2_mip.prediction_jobs import find_jobs  # noqa: E402
 from nnunetv2_mip.volumes import read_suv, write_volume  # noqa: E402
 
 SHAPE = (14, 12, 16)
-ROW_MM, COLUMN_MM, SLICE_MM = 4.0, 4.1, 5.0
+# Exact in the single precision of a NIfTI header, so that both ways give the same bits.
+ROW_MM, COLUMN_MM, SLICE_MM = 4.0, 4.125, 5.0
 ORIGIN = np.array([-31.5, 12.25, 100.125])
 SLOPE = 0.001
 # Head first and feet first, supine and prone, as Image Orientation (Patient) says it.
@@ -194,11 +196,19 @@ def names_in(folder: Path) -> set[str]:
 
 @pytest.fixture
 def eager(tiny_model, tmp_path) -> tuple:
-    """The tiny model, with thresholds so low that it marks much."""
+    """The tiny model, with a threshold so low that it marks half of the series here."""
+    from nnunetv2_mip.predictor import MIPPredictor
+
+    predictor = MIPPredictor.from_model_folder(tiny_model, device="cpu")
+    predictor = predictor.override(tta=False, views=2, fusion=FusionRule("max"))
+    found = predictor.predict_study(read_dicom_pet(write_pet(tmp_path / "usual")).suv)
     folder = tmp_path / "eager"
     shutil.copytree(tiny_model, folder, ignore=shutil.ignore_patterns("validation", "*.png"))
     config = json.loads((folder / "inference.json").read_text())
-    config["fusion"] = {"rule": "max", "threshold": 0.05}
+    config["fusion"] = {
+        "rule": "max",
+        "threshold": float(np.median(found.probability)),
+    }
     (folder / "inference.json").write_text(json.dumps(config))
     return "-m", folder, "-device", "cpu", "--disable_tta", "--views", 2
 
@@ -303,7 +313,6 @@ def test_project_takes_a_dicom_folder(tmp_path):
         for name in ("dicom", "file")
     ]
     assert views[0].max() == pytest.approx(7)
-    # The header of NIfTI keeps 4.1 mm in single precision only.
     np.testing.assert_allclose(*views, atol=1e-6)
     geometry = ViewGeometry.load(tmp_path / "dicom" / "geometry.json")
     assert geometry.source == "pet"

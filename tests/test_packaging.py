@@ -12,6 +12,10 @@ import nnunetv2_mip
 
 ROOT = Path(nnunetv2_mip.__file__).parent.parent
 CORE = [
+    "dicom_pet",
+    "dicom_seg",
+    "dicom_series",
+    "dicom_suv",
     "errors",
     "evaluation",
     "files",
@@ -24,6 +28,7 @@ CORE = [
     "metrics",
     "nifti",
     "nnunet_paths",
+    "pet_input",
     "phantom",
     "pictures",
     "png",
