@@ -105,12 +105,11 @@ def fuse_nnunet_output(
                 f"{places[0] / f'{case}{GEOMETRY_SUFFIX}'}: no such file; name the folder of the "
                 "geometry files by --geometry"
             )
-        jobs.append((case, path, found[0]))
+        jobs.append((case, path, ViewGeometry.load(found[0]), load_pixel_mm(found[0])))
     written = []
-    for case, path, geometry_file in tqdm(jobs, unit="case", disable=None):
+    for case, path, geometry, pixel_mm in tqdm(jobs, unit="case", disable=None):
         probabilities = path.with_name(f"{case}.npz")
         stack = _read_npz(probabilities) if probabilities.is_file() else read_stack(path)[0]
-        geometry, pixel_mm = ViewGeometry.load(geometry_file), load_pixel_mm(geometry_file)
         require_stack_shape(stack, geometry, path, pixel_mm)
         _require_probabilities(stack, path)
         stack = to_detector(stack, geometry, pixel_mm)

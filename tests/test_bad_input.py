@@ -227,6 +227,7 @@ def test_a_bad_study_beside_a_good_one_leaves_only_whole_work(workers, home, cap
         f"{partial}/imagesTr",
         f"{partial}/imagesTr/{case}_0000.nii.gz",
         f"{partial}/imagesTr/{case}_geometry.json",
+        f"{partial}/imagesTr/{case}_lesions.json",
         f"{partial}/labelsTr",
         f"{partial}/labelsTr/{case}.nii.gz",
         f"{partial}/manifest.json",

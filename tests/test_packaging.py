@@ -25,6 +25,7 @@ CORE = [
     "geometry",
     "inference_config",
     "masks",
+    "matching",
     "metrics",
     "nifti",
     "nnunet_paths",

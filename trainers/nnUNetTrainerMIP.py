@@ -4,10 +4,12 @@ nnU-Net imports the files of this folder as top-level modules and drops them aga
 absolute, and nothing that is pickled or looked up by its dotted path is defined here.
 """
 
+import math
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
+from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -18,6 +20,9 @@ from nnunetv2_mip.files import read_json
 from nnunetv2_mip.inference_config import INFERENCE_FILE, InferenceConfig
 from nnunetv2_mip.losses import DiceFocalLoss
 from nnunetv2_mip.splits import SPLITS_FILE, check_splits, without_patients
+
+# The range nnU-Net allows for when it sizes the patch that augmentation starts from.
+SCALE_RANGE = (0.85, 1.25)
 
 
 class nnUNetTrainerMIP(nnUNetTrainer):
@@ -35,6 +40,12 @@ class nnUNetTrainerMIP(nnUNetTrainer):
     iterations_per_epoch = 250
     val_iterations_per_epoch = 50
     learning_rate = 1e-2
+    # Share of each batch that is centred on a lesion (nnU-Net's own value).
+    foreground_share = 0.33
+    # In-plane axes to mirror, 0 rows and 1 columns, in training and as test-time augmentation.
+    mirrored_axes = (0, 1)
+    # Largest in-plane rotation in training, degrees; None keeps nnU-Net's (up to half a turn).
+    rotation_deg: float | None = None
 
     def __init__(
         self,
@@ -50,6 +61,7 @@ class nnUNetTrainerMIP(nnUNetTrainer):
         self.num_iterations_per_epoch = self.iterations_per_epoch
         self.num_val_iterations_per_epoch = self.val_iterations_per_epoch
         self.initial_lr = self.learning_rate
+        self.oversample_foreground_percent = self.foreground_share
 
     def train_step(self, batch: dict) -> dict:
         with self._autocast_on_cpu():
@@ -89,11 +101,18 @@ class nnUNetTrainerMIP(nnUNetTrainer):
         rotation, dummy_2d, initial_patch, _ = (
             super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         )
-        # The last two axes: views are not mirrored along the view axis of a 3D configuration.
         dimensions = len(self.configuration_manager.patch_size)
-        in_plane = (dimensions - 2, dimensions - 1)
-        self.inference_allowed_mirroring_axes = in_plane
-        return rotation, dummy_2d, initial_patch, in_plane
+        if self.rotation_deg is not None and dimensions == 2:
+            largest = math.radians(self.rotation_deg)
+            rotation = (-largest, largest)
+            initial_patch = get_patch_size(
+                self.configuration_manager.patch_size, rotation, rotation, rotation, SCALE_RANGE
+            )
+        # The last two axes: views are not mirrored along the view axis of a 3D configuration.
+        axes = tuple(dimensions - 2 + axis for axis in self.mirrored_axes)
+        # nnU-Net's predictor knows "no mirroring" as None only.
+        self.inference_allowed_mirroring_axes = axes or None
+        return rotation, dummy_2d, initial_patch, axes or None
 
     def do_split(self) -> tuple[list[str], list[str]]:
         """The training and validation cases of this fold.
