@@ -50,8 +50,8 @@ class DemoSettings:
     """
 
     output: Path
-    training_studies: int = 16
-    test_studies: int = 6
+    training_studies: int = 36
+    test_studies: int = 8
     views: int = 12
     seed: int = TRAINING_SEED
     spacing_mm: float = 4.0
@@ -75,13 +75,13 @@ def run_demo(settings: DemoSettings) -> dict:
     count, device = str(settings.views), settings.device
     dataset, fold = str(DATASET_ID), "0"
     steps.run("simulate patients to train on", "nnUNetv2_mip_phantom", "-o", train,
-              "-n", settings.training_studies, "--seed", settings.seed,
+              "-n", settings.training_studies, "-np", 2, "--seed", settings.seed,
               "--spacing", settings.spacing_mm)  # fmt: skip
     steps.run("simulate patients never seen in training", "nnUNetv2_mip_phantom", "-o", test,
-              "-n", settings.test_studies, "--seed", settings.seed + TEST_SEED_OFFSET,
+              "-n", settings.test_studies, "-np", 2, "--seed", settings.seed + TEST_SEED_OFFSET,
               "--spacing", settings.spacing_mm)  # fmt: skip
     steps.run("project them to MIP views", "nnUNetv2_mip_convert_autopet", "-i", train,
-              "-d", dataset, "-n", "Phantoms", "--views", count)  # fmt: skip
+              "-d", dataset, "-n", "Phantoms", "--views", count, "-np", 2)  # fmt: skip
     steps.run("plan and preprocess", "nnUNetv2_mip_plan_and_preprocess", "-d", dataset,
               "--preset", "cpu", "-np", "2")  # fmt: skip
     steps.run("train with stock nnU-Net and our trainer", "nnUNetv2_train", dataset, "2d", fold,

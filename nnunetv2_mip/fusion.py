@@ -13,8 +13,9 @@ between columns. The rules differ in how the answers are combined:
 
 import numpy as np
 from numba import njit, prange
+from scipy.ndimage import maximum_filter
 
-from nnunetv2_mip.fusion_rules import RULES, FusionRule
+from nnunetv2_mip.fusion_rules import RULES, UPTAKE_RADIUS_MM, FusionRule
 from nnunetv2_mip.geometry import ViewGeometry
 from nnunetv2_mip.projection import detector_layout, project
 
@@ -84,16 +85,45 @@ def fuse(
     suv: np.ndarray | None = None,
     suv_views: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The 3D mask of view probabilities: `backproject`, then the threshold.
+    """The 3D mask of view probabilities: `backproject`, then `mask_of_probability`.
 
-    Without an SUV volume `visibility` cannot be had and `hull` is used instead.
+    Without an SUV volume `visibility` cannot be had and `hull` is used instead, and the uptake is
+    not looked at.
 
     Returns:
         (z, y, x) uint8 of 0 and 1.
     """
     rule = fusion.rule if suv is not None or fusion.rule != "visibility" else "hull"
     volume = backproject(probabilities, geometry, rule, suv, suv_views)
-    return (volume >= max(fusion.threshold, 1e-6)).astype(np.uint8)
+    return mask_of_probability(volume, fusion, suv, geometry.grid.spacing_zyx)
+
+
+def mask_of_probability(
+    probability: np.ndarray,
+    fusion: FusionRule,
+    suv: np.ndarray | None,
+    spacing_mm: tuple[float, float, float],
+) -> np.ndarray:
+    """The mask of a 3D probability: the threshold, then the isocontour of `uptake_share`.
+
+    Args:
+        probability: (z, y, x) as `backproject` gives it.
+        fusion: `threshold` and `uptake_share` are used.
+        suv: (z, y, x), or None to look at the threshold only.
+        spacing_mm: (z, y, x).
+
+    Returns:
+        (z, y, x) uint8 of 0 and 1.
+    """
+    mask = probability >= max(fusion.threshold, 1e-6)
+    if suv is not None and fusion.uptake_share > 0 and mask.any():
+        # Only the box around the regions is worked on.
+        box = tuple(slice(int(where.min()), int(where.max()) + 1) for where in np.nonzero(mask))
+        inside = np.where(mask[box], suv[box], np.float32(0))
+        size = [2 * round(UPTAKE_RADIUS_MM / step) + 1 for step in spacing_mm]
+        peaks = maximum_filter(inside, size=size, mode="constant")
+        mask[box] &= inside >= np.float32(fusion.uptake_share) * peaks
+    return mask.astype(np.uint8)
 
 
 @njit(parallel=True, cache=True, error_model="numpy")

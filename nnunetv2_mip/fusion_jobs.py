@@ -8,7 +8,8 @@ import numpy as np
 from tqdm import tqdm
 
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.fusion import FusionRule, fuse
+from nnunetv2_mip.fusion import fuse
+from nnunetv2_mip.fusion_rules import DEFAULT_RULE, FusionRule
 from nnunetv2_mip.geometry import ViewGeometry
 from nnunetv2_mip.nnunet_paths import raw_dataset
 from nnunetv2_mip.pixels import to_detector
@@ -31,10 +32,15 @@ def fuse_project_folder(
     output: Path | str,
     views_file: str,
     suv_path: Path | str | None,
-    rule: str,
+    rule: str | None,
     threshold: float,
+    uptake_share: float = 0.0,
 ) -> None:
     """Fuse one stack of masks or probabilities that lies beside its geometry.json.
+
+    Args:
+        rule: of `fusion_rules.RULES`; None chooses `visibility` for probabilities with a SUV
+            volume, else `hull`, which is exact for masks that all views agree on.
 
     Raises:
         MipError: a file is missing, or stack, geometry and SUV do not belong together.
@@ -57,7 +63,10 @@ def fuse_project_folder(
             )
         suv = volume.array
     stack = to_detector(stack, geometry, pixel_mm)
-    mask = fuse(stack, geometry, FusionRule(rule, threshold), suv)
+    if rule is None:
+        are_masks = bool(np.isin(stack, (0, 1)).all())
+        rule = "hull" if suv is None or are_masks else DEFAULT_RULE
+    mask = fuse(stack, geometry, FusionRule(rule, threshold, uptake_share), suv)
     write_volume(mask, geometry.grid, output)
 
 

@@ -5,14 +5,14 @@ how the answers become a mask.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json, write_json
-from nnunetv2_mip.fusion_rules import FusionRule
+from nnunetv2_mip.fusion_rules import PREDICTED_VIEWS, FusionRule
 from nnunetv2_mip.geometry import DEFAULT_ARC_DEG, DEFAULT_VIEWS, view_angles
 from nnunetv2_mip.scale import DEFAULT_WINDOW_SUV
 
@@ -62,7 +62,7 @@ class InferenceConfig:
     threshold: float = 0.5
     min_component_px: int = 0
     prefilter: str = "none"
-    fusion: FusionRule = field(default_factory=FusionRule)
+    fusion: FusionRule = PREDICTED_VIEWS
     never_empty: bool = False
 
     def __post_init__(self):

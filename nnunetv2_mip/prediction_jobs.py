@@ -7,7 +7,7 @@ series, and a DICOM SEG that refers to it.
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,9 +25,11 @@ from nnunetv2_mip.stacks import (
     geometry_path,
     is_stack_file,
     read_stack,
+    save_geometry,
     write_stack,
 )
 from nnunetv2_mip.studies import StudyTree, case_name, scan_tree
+from nnunetv2_mip.views import read_ct
 from nnunetv2_mip.volumes import (
     VOLUME_SUFFIXES,
     Volume,
@@ -51,6 +53,7 @@ class Job:
         source: file to read; of `dicom` the folder.
         target: file to write.
         series: of `dicom` the SeriesInstanceUID of the PET, else None.
+        ct: of `volume` the CT on the same grid, or None.
     """
 
     kind: str
@@ -58,6 +61,7 @@ class Job:
     source: Path
     target: Path
     series: str | None = None
+    ct: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,12 @@ class Extras:
     probabilities: bool = False
 
 
-def find_jobs(source: Path | str, output: Path | str, series: str | None = None) -> list[Job]:
+def find_jobs(
+    source: Path | str,
+    output: Path | str,
+    series: str | None = None,
+    ct: Path | str | None = None,
+) -> list[Job]:
     """List what is to be predicted.
 
     Args:
@@ -77,6 +86,7 @@ def find_jobs(source: Path | str, output: Path | str, series: str | None = None)
         output: a file where the input is one file and `output` has its kind of suffix, else a
             folder.
         series: SeriesInstanceUID of the PET series, where a DICOM study has several.
+        ct: CT on the grid of a single SUV volume; the studies of a tree have their own.
 
     Raises:
         MipError: nothing that can be predicted, a study without SUV, or an answer that would
@@ -84,7 +94,12 @@ def find_jobs(source: Path | str, output: Path | str, series: str | None = None)
     """
     source, output = Path(source), Path(output)
     jobs = _list_jobs(source, output, series)
+    if ct is not None:
+        if len(jobs) != 1 or jobs[0].kind != "volume":
+            raise MipError(f"--ct {ct}: belongs to a single SUV volume, which {source} is not")
+        jobs = [replace(jobs[0], ct=Path(ct))]
     sources = {job.source.resolve() for job in jobs}
+    sources |= {job.ct.resolve() for job in jobs if job.ct is not None}
     targets: dict[Path, Job] = {}
     for job in jobs:
         target = job.target.resolve()
@@ -124,7 +139,13 @@ def _list_jobs(source: Path, output: Path, series: str | None) -> list[Job]:
     for path, reason in found.problems:
         raise MipError(f"{path}: {reason}")
     return [
-        Job("volume", study.case, study.suv, output / f"{study.case}{FILE_ENDING}")
+        Job(
+            "volume",
+            study.case,
+            study.suv,
+            output / f"{study.case}{FILE_ENDING}",
+            ct=study.ct,
+        )
         for study in found.studies
     ]
 
@@ -254,19 +275,22 @@ def _holds_raw_suv(path: Path) -> bool:
 
 def _run_volume(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | None:
     suv = read_suv(job.source)
-    _predict_volume(suv, job, predictor, extras)
+    wants_ct = "ct" in predictor.config.channels and job.ct is not None
+    ct = read_ct(job.ct, like=suv) if wants_ct else None
+    _predict_volume(suv, ct, job, predictor, extras)
     return suv_warning(suv)
 
 
 def _run_dicom(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | None:
-    from nnunetv2_mip.dicom_pet import read_dicom_pet
+    from nnunetv2_mip.dicom_pet import read_dicom_ct, read_dicom_pet
     from nnunetv2_mip.dicom_seg import SEG_SUFFIX, import_highdicom, write_dicom_seg
 
     # Before the work, not after it.
     import_highdicom()
     pet = read_dicom_pet(job.source, job.series)
     warnings = [*pet.warnings, *filter(None, [suv_warning(pet.suv)])]
-    mask = _predict_volume(pet.suv, job, predictor, extras)
+    ct = read_dicom_ct(job.source, pet) if "ct" in predictor.config.channels else None
+    mask = _predict_volume(pet.suv, ct, job, predictor, extras)
     try:
         write_dicom_seg(mask, pet, job.target.with_name(f"{job.case}{SEG_SUFFIX}"))
     except MipError as error:
@@ -275,18 +299,20 @@ def _run_dicom(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | Non
     return "; ".join(warnings) or None
 
 
-def _predict_volume(suv: Volume, job: Job, predictor: "MIPPredictor", extras: Extras) -> np.ndarray:
+def _predict_volume(
+    suv: Volume, ct: Volume | None, job: Job, predictor: "MIPPredictor", extras: Extras
+) -> np.ndarray:
     """Predict a volume and write the answer; returns the mask, (z, y, x)."""
-    found = predictor.predict_study(suv)
+    found = predictor.predict_study(suv, ct)
     folder = job.target.parent
     if extras.probabilities:
         write_volume(found.probability, suv.grid, folder / f"{job.case}_probabilities{FILE_ENDING}")
     if extras.views:
         views = folder / f"{job.case}_views"
-        spacing = found.geometry.stack_spacing_mm
+        spacing = found.spacing_mm
         write_stack(found.levels, spacing, views / f"levels{FILE_ENDING}")
         write_stack(found.view_probability, spacing, views / f"probabilities{FILE_ENDING}")
-        found.geometry.save(views / GEOMETRY_NAME)
+        save_geometry(found.geometry, views / GEOMETRY_NAME, predictor.config.pixel_mm)
     write_volume(found.mask, suv.grid, job.target)
     return found.mask
 

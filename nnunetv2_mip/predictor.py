@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.fusion import backproject
+from nnunetv2_mip.fusion import backproject, mask_of_probability
 from nnunetv2_mip.geometry import ViewGeometry
 from nnunetv2_mip.inference_config import InferenceConfig
 from nnunetv2_mip.masks import mask_of_view
@@ -205,7 +205,7 @@ class MIPPredictor:
             suv.array,
             views.suv,
         )
-        mask = (probability >= config.fusion.threshold).astype(np.uint8)
+        mask = mask_of_probability(probability, config.fusion, suv.array, suv.spacing_mm)
         return StudyPrediction(mask, probability, view_probability, views.levels, geometry, spacing)
 
 

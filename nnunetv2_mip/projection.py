@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit, prange
 
+from nnunetv2_mip.footprint import column_range
 from nnunetv2_mip.geometry import ViewGeometry
 
 # Voxels of a column that are bounded, and skipped, together.
@@ -231,15 +232,9 @@ def _footprint_kernel(zs, y_mm, x_mm, angles, sy, sx, bin_mm, stack):
     for view in prange(n_views):
         cos = math.cos(angles[view])
         sin = math.sin(angles[view])
-        # Half of the shadow of a voxel; a touch of its corner alone is no hit.
-        half = (sx * abs(cos) + sy * abs(sin)) / 2 / bin_mm - 1e-6
+        half = (sx * abs(cos) + sy * abs(sin)) / 2 / bin_mm
         for voxel in range(len(zs)):
             u = (x_mm[voxel] * cos + y_mm[voxel] * sin) / bin_mm + middle
-            first = math.ceil(u - half)
-            last = math.floor(u + half)
-            if first > last:
-                # The shadow lies exactly between two rays: both graze the voxel.
-                first = math.floor(u)
-                last = math.ceil(u)
+            first, last = column_range(u, half)
             for column in range(max(0, first), min(width - 1, last) + 1):
                 stack[view, column, zs[voxel]] = 1

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.fusion import backproject, fuse
+from nnunetv2_mip.fusion import backproject, fuse, mask_of_probability
 from nnunetv2_mip.fusion_rules import RULES, FusionRule
 from nnunetv2_mip.geometry import ViewGeometry, view_angles
 from nnunetv2_mip.projection import project, project_mask
@@ -123,6 +123,33 @@ def test_visibility_rescues_a_lesion_that_a_hot_organ_hides():
     assert dice(plain, lesion) < 0.5
     assert dice(aware, lesion) > 0.6
     assert not (aware & organ & ~lesion).sum() > 0.2 * organ.sum()
+
+
+def test_the_uptake_outlines_a_region_that_is_too_wide():
+    volume, lesion = scene()
+    z, y, x = np.indices(GRID)
+    wide = (z - 5.5) ** 2 + (y - 14.5) ** 2 + (x - 7.5) ** 2 < 6**2
+    probability = wide.astype(np.float32) * 0.4
+    plain = mask_of_probability(probability, FusionRule(threshold=0.3), volume.array, (2, 1, 1))
+    outlined = mask_of_probability(
+        probability, FusionRule(threshold=0.3, uptake_share=0.4), volume.array, (2, 1, 1)
+    )
+    assert np.array_equal(plain > 0, wide)
+    assert np.array_equal(outlined > 0, wide & lesion)
+    blind = mask_of_probability(
+        probability, FusionRule(threshold=0.3, uptake_share=0.4), None, (2, 1, 1)
+    )
+    assert np.array_equal(blind, plain)
+    # A faint part far from the peak is measured against what is near it.
+    suv = np.ones((1, 1, 60), np.float32)
+    suv[..., :3], suv[..., 50:] = 20.0, 2.0
+    row = np.ones_like(suv)
+    found = mask_of_probability(row, FusionRule(uptake_share=0.4), suv, (1, 1, 1))[0, 0]
+    assert found[:3].all()
+    assert not found[3:15].any()
+    assert found[50:].all()
+    with pytest.raises(MipError, match="share"):
+        FusionRule(uptake_share=1.0)
 
 
 def test_given_and_computed_suv_views_agree():

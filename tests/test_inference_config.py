@@ -27,7 +27,7 @@ def test_defaults_follow_the_data_set():
     )
     assert (config.tta, config.threshold, config.min_component_px) == (True, 0.5, 0)
     assert (config.prefilter, config.never_empty) == ("none", False)
-    assert config.fusion == FusionRule(rule="visibility", threshold=0.5)
+    assert config.fusion == FusionRule(rule="visibility", threshold=0.3, uptake_share=0.4)
 
 
 def test_single_images_say_nothing_about_the_views_of_a_volume():
@@ -50,7 +50,11 @@ def test_file_round_trip(tmp_path):
     assert InferenceConfig.load(tmp_path) == config
     content = json.loads((tmp_path / "inference.json").read_text())
     assert content["format_version"] == 1
-    assert content["fusion"] == {"rule": "visibility", "threshold": 0.4}
+    assert content["fusion"] == {
+        "rule": "visibility",
+        "threshold": 0.4,
+        "uptake_share": 0.0,
+    }
     assert content["channels"] == ["suv"]
 
 
@@ -97,6 +101,7 @@ def test_data_set_of_another_kind(tmp_path):
         ({"fusion": {"rule": "visibility", "limit": 1}}, "fusion: unknown key limit"),
         ({"fusion": {"rule": "guess"}}, "guess"),
         ({"fusion": {"threshold": 2}}, "fusion"),
+        ({"fusion": {"uptake_share": 1}}, "uptake share"),
         ({"fusion": 1}, "fusion: not a JSON object"),
     ],
 )

@@ -14,8 +14,8 @@ def build_parser() -> argparse.ArgumentParser:
         "patients in 3D, evaluate, and draw a rotating MIP and a contact sheet.",
     )
     parser.add_argument("-o", required=True, metavar="DIR", help="folder to make")
-    parser.add_argument("--train", type=int, default=16, metavar="N", help="studies to train on")
-    parser.add_argument("--test", type=int, default=6, metavar="N", help="unseen studies")
+    parser.add_argument("--train", type=int, default=36, metavar="N", help="studies to train on")
+    parser.add_argument("--test", type=int, default=8, metavar="N", help="unseen studies")
     parser.add_argument("--views", type=int, default=12, metavar="N", help="projection angles")
     parser.add_argument("--seed", type=int, default=31, help="of the simulated patients")
     parser.add_argument("--spacing", type=float, default=4.0, metavar="MM", help="voxel size")

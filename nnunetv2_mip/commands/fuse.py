@@ -31,9 +31,18 @@ def build_parser() -> argparse.ArgumentParser:
         "and imagesTr)",
     )
     parser.add_argument(
-        "--rule", choices=RULES, help=f"fusion rule ({DEFAULT_RULE} with --suv, hull without)"
+        "--rule",
+        choices=RULES,
+        help=f"fusion rule (hull; for probabilities with --suv {DEFAULT_RULE})",
     )
     parser.add_argument("--threshold", type=float, default=0.5, help="3D probability of a lesion")
+    parser.add_argument(
+        "--uptake-share",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="with --suv: outline lesions at this share of the nearby peak uptake; 0 keeps regions",
+    )
     return parser
 
 
@@ -45,13 +54,23 @@ def run(args: argparse.Namespace) -> None:
         raise MipError("--rule visibility needs the SUV volume: add --suv SUV.nii.gz")
     if not 0 < args.threshold <= 1:
         raise MipError(f"--threshold {args.threshold}: must lie above 0 and at most at 1")
-    rule = args.rule or (DEFAULT_RULE if args.suv else "hull")
+    if args.uptake_share and not args.suv:
+        raise MipError("--uptake-share needs the SUV volume: add --suv SUV.nii.gz")
     if args.d is None:
-        fuse_project_folder(args.i, args.o, args.views_file, args.suv, rule, args.threshold)
+        fuse_project_folder(
+            args.i,
+            args.o,
+            args.views_file,
+            args.suv,
+            args.rule,
+            args.threshold,
+            args.uptake_share,
+        )
         print(f"{args.o}: written")
         return
     if args.suv:
         raise MipError("--suv names one volume; with -d many cases are fused: leave it out")
+    rule = args.rule or "hull"
     written = fuse_nnunet_output(args.i, args.d, args.o, args.geometry, rule, args.threshold)
     print(f"{Path(args.o)}: {len(written)} masks written")
 

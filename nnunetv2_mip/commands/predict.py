@@ -33,6 +33,9 @@ def build_parser() -> argparse.ArgumentParser:
     model.add_argument("-c", default="2d", metavar="CONFIG", help="configuration")
     model.add_argument("-f", nargs="+", metavar="FOLD", help="folds to average (all there are)")
     model.add_argument("-chk", default="checkpoint_final.pth", metavar="FILE", help="checkpoint")
+    parser.add_argument(
+        "--ct", metavar="CT", help="CT on the grid of a single SUV volume, if the model uses it"
+    )
     parser.add_argument("--series", metavar="UID", help="DICOM: the PET series, if there are more")
     parser.add_argument("--views", type=int, metavar="N", help="projection angles for volumes")
     parser.add_argument("--disable_tta", action="store_true", help="no mirroring: 4 times faster")
@@ -47,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.prediction_jobs import Extras, find_jobs, run_jobs
 
     folder = model_folder(args)
-    jobs = find_jobs(args.i, args.o, args.series)
+    jobs = find_jobs(args.i, args.o, args.series, args.ct)
     from tqdm import tqdm
 
     from nnunetv2_mip.predictor import MIPPredictor
