@@ -11,6 +11,9 @@ between columns. The rules differ in how the answers are combined:
   that see it. Needs the SUV volume.
 """
 
+import math
+
+import cc3d
 import numpy as np
 from numba import njit, prange
 from scipy.ndimage import maximum_filter
@@ -104,11 +107,11 @@ def mask_of_probability(
     suv: np.ndarray | None,
     spacing_mm: tuple[float, float, float],
 ) -> np.ndarray:
-    """The mask of a 3D probability: the threshold, then the isocontour of `uptake_share`.
+    """The mask of a 3D probability: threshold, isocontour of `uptake_share`, smallest component.
 
     Args:
         probability: (z, y, x) as `backproject` gives it.
-        fusion: `threshold` and `uptake_share` are used.
+        fusion: `threshold`, `uptake_share` and `smallest_ml` are used.
         suv: (z, y, x), or None to look at the threshold only.
         spacing_mm: (z, y, x).
 
@@ -123,6 +126,9 @@ def mask_of_probability(
         size = [2 * round(UPTAKE_RADIUS_MM / step) + 1 for step in spacing_mm]
         peaks = maximum_filter(inside, size=size, mode="constant")
         mask[box] &= inside >= np.float32(fusion.uptake_share) * peaks
+    smallest = math.ceil(fusion.smallest_ml / (math.prod(spacing_mm) / 1000) - 1e-6)
+    if smallest > 1 and mask.any():
+        mask = cc3d.dust(mask, threshold=smallest, connectivity=18) > 0
     return mask.astype(np.uint8)
 
 

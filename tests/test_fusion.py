@@ -152,6 +152,16 @@ def test_the_uptake_outlines_a_region_that_is_too_wide():
         FusionRule(uptake_share=1.0)
 
 
+def test_small_components_are_dropped_by_volume():
+    probability = np.zeros((4, 6, 6), np.float32)
+    probability[0, 0, 0] = 1  # one voxel of 0.5 ml
+    probability[2:, 3:5, 3:5] = 1  # eight voxels, 4 ml
+    spacing = (5.0, 10.0, 10.0)
+    for smallest, voxels in ((0, 9), (0.5, 9), (0.51, 8), (4.0, 8), (4.1, 0)):
+        rule = FusionRule(smallest_ml=smallest)
+        assert mask_of_probability(probability, rule, None, spacing).sum() == voxels
+
+
 def test_given_and_computed_suv_views_agree():
     volume, lesion = scene()
     geometry = ViewGeometry.for_volume(volume, view_angles(4))

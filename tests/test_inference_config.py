@@ -27,7 +27,9 @@ def test_defaults_follow_the_data_set():
     )
     assert (config.tta, config.threshold, config.min_component_px) == (True, 0.5, 0)
     assert (config.prefilter, config.never_empty) == ("none", False)
-    assert config.fusion == FusionRule(rule="visibility", threshold=0.3, uptake_share=0.4)
+    assert config.fusion == FusionRule(
+        rule="visibility", threshold=0.3, uptake_share=0.4, smallest_ml=0.2
+    )
 
 
 def test_single_images_say_nothing_about_the_views_of_a_volume():
@@ -54,6 +56,7 @@ def test_file_round_trip(tmp_path):
         "rule": "visibility",
         "threshold": 0.4,
         "uptake_share": 0.0,
+        "smallest_ml": 0.0,
     }
     assert content["channels"] == ["suv"]
 

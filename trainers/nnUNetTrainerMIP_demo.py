@@ -9,8 +9,8 @@ from nnunetv2_mip.trainers.nnUNetTrainerMIP import nnUNetTrainerMIP
 class nnUNetTrainerMIP_demo(nnUNetTrainerMIP):
     """A short schedule that learns fast from few patients.
 
-    AdamW gets further than SGD in a thousand iterations, and patients stay upright, so that where an
-    organ lies can be learned early.
+    AdamW gets further than SGD in a thousand iterations, and patients stay upright, so that where
+    an organ lies can be learned early.
     """
 
     epochs = 10
