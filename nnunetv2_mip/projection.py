@@ -17,7 +17,10 @@ from nnunetv2_mip.footprint import column_range
 from nnunetv2_mip.geometry import ViewGeometry
 
 # Voxels of a column that are bounded, and skipped, together.
-BLOCK = 32
+BLOCK = 16
+# After so many samples of a block its bound is brought up to date: finding the lowest of its voxels
+# costs as much as a sample.
+LOOK_UP_EVERY = 8
 NO_WINNER = -1
 
 
@@ -143,14 +146,20 @@ def _columns_with_bounds(volume):
     return columns, bounds
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+# No NaN and no infinity comes in, and the sign of zero does not matter: the compiler may then take
+# maxima of many voxels at once. Sums are not reordered.
+_FINITE = {"nnan", "ninf", "nsz"}
+
+
+@njit(parallel=True, cache=True, error_model="numpy", fastmath=_FINITE)
 def _project_kernel(
     columns, bounds, cos, sin, bin_x, bin_y, centre_x, centre_y, steps, views, winners, depth
 ):
     """Fill views (V, W, z) with ray maxima and, if asked, winners with the winning step.
 
     Steps run outwards from the centre of rotation: the body comes first, so most later blocks are
-    bounded by what the ray has already met.
+    bounded by what the ray has already met. Indices of inner loops are unsigned, which spares the
+    test for negative indices that would keep the loops from being vectorised.
     """
     n_views, width, _ = views.shape
     ny, nx, blocks = bounds.shape
@@ -158,9 +167,14 @@ def _project_kernel(
         view = ray // width
         best = views[view, ray % width]
         best[:] = np.float32(0)
+        index = winners[view if depth else 0, ray % width if depth else 0]
         if depth:
-            winners[view, ray % width, :] = NO_WINNER
+            index[:] = NO_WINNER
+        # What every voxel of a block has reached, a little behind the truth, and the number of
+        # samples since it was looked up.
         reached = np.zeros(blocks, np.float32)
+        since = np.zeros(blocks, np.uint8)
+        may_win = np.zeros(blocks, np.uint8)
         u = ray % width - (width - 1) * 0.5
         for count in range(steps):
             if count % 2 == 0:
@@ -185,43 +199,43 @@ def _project_kernel(
             w01 = fx * (1 - fy)
             w10 = (1 - fx) * fy
             w11 = fx * fy
-            for block in range(blocks):
-                bound = (
-                    w00 * bounds[y0, x0, block]
-                    + w01 * bounds[y0, x0 + 1, block]
-                    + w10 * bounds[y0 + 1, x0, block]
-                    + w11 * bounds[y0 + 1, x0 + 1, block]
-                )
+            b00 = bounds[y0, x0]
+            b01 = bounds[y0, x0 + 1]
+            b10 = bounds[y0 + 1, x0]
+            b11 = bounds[y0 + 1, x0 + 1]
+            for number in range(blocks):
+                block = np.uint64(number)
+                bound = w00 * b00[block] + w01 * b01[block] + w10 * b10[block] + w11 * b11[block]
                 # The bound is rounded too: leave it a little room above.
-                if bound * np.float32(1.000001) <= reached[block]:
+                may_win[block] = bound * np.float32(1.000001) > reached[block]
+            c00 = columns[y0, x0]
+            c01 = columns[y0, x0 + 1]
+            c10 = columns[y0 + 1, x0]
+            c11 = columns[y0 + 1, x0 + 1]
+            for number in range(blocks):
+                block = np.uint64(number)
+                if not may_win[block]:
                     continue
-                start = block * BLOCK
-                lowest = np.float32(np.inf)
+                start = np.uint64(number * BLOCK)
                 if depth:
-                    index = winners[view, ray % width]
-                    for z in range(start, start + BLOCK):
-                        value = (
-                            w00 * columns[y0, x0, z]
-                            + w01 * columns[y0, x0 + 1, z]
-                            + w10 * columns[y0 + 1, x0, z]
-                            + w11 * columns[y0 + 1, x0 + 1, z]
-                        )
+                    for offset in range(BLOCK):
+                        z = start + np.uint64(offset)
+                        value = w00 * c00[z] + w01 * c01[z] + w10 * c10[z] + w11 * c11[z]
                         wins = value > best[z]
                         index[z] = np.int16(step) if wins else index[z]
                         best[z] = value if wins else best[z]
-                        lowest = min(lowest, best[z])
                 else:
-                    for z in range(start, start + BLOCK):
-                        value = (
-                            w00 * columns[y0, x0, z]
-                            + w01 * columns[y0, x0 + 1, z]
-                            + w10 * columns[y0 + 1, x0, z]
-                            + w11 * columns[y0 + 1, x0 + 1, z]
-                        )
-                        value = value if value > best[z] else best[z]
-                        best[z] = value
-                        lowest = value if value < lowest else lowest
-                reached[block] = lowest
+                    for offset in range(BLOCK):
+                        z = start + np.uint64(offset)
+                        value = w00 * c00[z] + w01 * c01[z] + w10 * c10[z] + w11 * c11[z]
+                        best[z] = value if value > best[z] else best[z]
+                since[block] += np.uint8(1)
+                if since[block] >= LOOK_UP_EVERY:
+                    since[block] = np.uint8(0)
+                    lowest = np.float32(3.4e38)
+                    for offset in range(BLOCK):
+                        lowest = min(lowest, best[start + np.uint64(offset)])
+                    reached[block] = lowest
 
 
 @njit(parallel=True, cache=True)
