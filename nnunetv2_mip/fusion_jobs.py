@@ -22,7 +22,7 @@ from nnunetv2_mip.stacks import (
     read_stack,
     require_stack_shape,
 )
-from nnunetv2_mip.volumes import read_suv, write_volume
+from nnunetv2_mip.volumes import VOLUME_SUFFIXES, has_suffix, read_suv, write_volume
 
 LESION = 1
 
@@ -46,6 +46,11 @@ def fuse_project_folder(
         MipError: a file is missing, or stack, geometry and SUV do not belong together.
     """
     path = Path(folder) / views_file
+    if not path.is_file():
+        raise MipError(
+            f"{path}: no such file; name the stack to fuse by --views-file (project writes "
+            "seg.nii.gz with --seg), or add -d ID for the output of nnUNetv2_predict"
+        )
     if Path(output).exists() and path.exists() and Path(output).samefile(path):
         raise MipError(f"{output}: is the stack to fuse; name another output")
     stack, _ = read_stack(path)
@@ -90,6 +95,8 @@ def fuse_nnunet_output(
         MipError: no case, or a case without geometry, or of another shape than its geometry.
     """
     folder, output = Path(folder), Path(output)
+    if has_suffix(output, VOLUME_SUFFIXES):
+        raise MipError(f"{output}: many cases are fused, so -o must be a folder")
     if not folder.is_dir():
         raise MipError(f"{folder}: no such folder")
     if output.is_file():

@@ -7,6 +7,7 @@ Everything about the recipe is read from the model folder's `inference.json`.
 import contextlib
 import io
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -217,7 +218,8 @@ def _folds_with_checkpoint(
         raise MipError(f"{folder}: no such model folder; train a model first or check -m")
     for name in ("dataset.json", "plans.json"):
         if not (folder / name).is_file():
-            raise MipError(f"{folder}: lacks {name}, so it is not a nnU-Net model folder")
+            hint = "; give its parent" if folder.name.startswith("fold_") else ""
+            raise MipError(f"{folder}: lacks {name}, so it is not a nnU-Net model folder{hint}")
     there = {
         path.parent.name.removeprefix("fold_"): path for path in folder.glob(f"fold_*/{checkpoint}")
     }
@@ -249,5 +251,6 @@ def _quiet() -> Iterator[None]:
     if os.environ.get("NNUNETV2_MIP_VERBOSE"):
         yield
         return
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
         yield

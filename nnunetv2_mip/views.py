@@ -67,7 +67,7 @@ def make_views(
     if "ct" in channels and ct is None:
         raise MipError(
             f"{geometry.source}: the channel ct needs the CT on the same grid: give the file "
-            "(--ct), or put CTres.nii.gz into the study's folder"
+            "by --ct (trees of studies have it as CTres.nii.gz)"
         )
     found = project(suv, geometry, depth=len(channels) > 1)
     hu = sample_winners(ct, found.depth_mm, geometry) if "ct" in channels else None

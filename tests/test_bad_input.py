@@ -465,8 +465,8 @@ def test_project_does_not_replace_its_inputs(home, capsys):
     (study / "SUV.nii.gz").rename(study / "suv.nii.gz")
     before = (study / "suv.nii.gz").read_bytes()
     source = study / "suv.nii.gz"
-    line = assert_refused(capsys, source, project, "-i", source, "-o", study)
-    assert "would be replaced" in line
+    line = assert_refused(capsys, study, project, "-i", source, "-o", study)
+    assert "is not empty" in line
     assert source.read_bytes() == before
     assert everything(study) == {"suv.nii.gz", "SEG.nii.gz"}
     line = assert_refused(capsys, source, project, "-i", source, "-o", source)

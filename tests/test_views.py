@@ -299,8 +299,17 @@ def test_project_writes_channels_labels_and_pictures(tmp_path, capsys):
 
     assert run(project, "-i", folder / "SUV.nii.gz", "-o", out, "--labels", "visible") == 2
     assert "needs the lesion mask" in capsys.readouterr().err
-    assert run(project, "-i", folder / "SUV.nii.gz", "-o", out, "--channels", "suv,ct") == 2
+    assert (
+        run(project, "-i", folder / "SUV.nii.gz", "-o", tmp_path / "new", "--channels", "suv,ct")
+        == 2
+    )
     assert "--ct" in capsys.readouterr().err
+    # Views of two runs never meet in one folder.
+    assert run(project, "-i", folder / "SUV.nii.gz", "-o", out, "--views", 2) == 2
+    assert "is not empty" in capsys.readouterr().err
+    ct = ("--ct", folder / "CTres.nii.gz")
+    assert run(project, "-i", folder / "SUV.nii.gz", "-o", tmp_path / "new", *ct) == 2
+    assert "add --channels suv,ct" in capsys.readouterr().err
 
 
 def test_stacks_in_other_pixels_are_fused_back(tmp_path):

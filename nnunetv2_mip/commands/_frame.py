@@ -11,13 +11,22 @@ EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 
 
+class _DefaultsWhereTheyTell(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows a default only where there is one to show (not `None`, not a switch that is off)."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False or action.required:
+            return action.help
+        return super()._get_help_string(action)
+
+
 def new_parser(prog: str, description: str, epilog: str | None = None) -> argparse.ArgumentParser:
     """An argument parser in the house style, with `--debug` and `--version`."""
     parser = argparse.ArgumentParser(
         prog=prog,
         description=description,
         epilog=epilog,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_DefaultsWhereTheyTell,
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("--version", action="version", version=f"nnunetv2-mip {__version__}")
@@ -40,7 +49,7 @@ def run_command(
     except MipError as error:
         if args.debug:
             raise
-        print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{parser.prog}: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         code = EXIT_BAD_INPUT
     except KeyboardInterrupt:
         if args.debug:

@@ -47,6 +47,8 @@ def run(args: argparse.Namespace) -> None:
     settings = view_settings(args)
     if settings.labels != "projected" and not args.seg:
         raise MipError(f"--labels {settings.labels}: needs the lesion mask, --seg FILE")
+    if args.ct and "ct" not in settings.channels:
+        raise MipError(f"--ct {args.ct}: add --channels suv,ct to have its views")
     suv = read_pet(args.i, warn=lambda line: print(f"warning: {line}", file=sys.stderr))
     seg = read_mask(args.seg, like=suv) if args.seg else None
     ct = read_ct(args.ct, like=suv) if args.ct else None
@@ -56,11 +58,9 @@ def run(args: argparse.Namespace) -> None:
     folder = Path(args.o)
     if folder.exists() and not folder.is_dir():
         raise MipError(f"{folder}: is a file, the views need a folder")
-    for source in filter(None, (args.i, args.seg, args.ct)):
-        for name in ("suv.nii.gz", "seg.nii.gz", "ct.nii.gz", "depth.nii.gz"):
-            # samefile: on some file systems SUV.nii.gz and suv.nii.gz are one.
-            if (folder / name).exists() and (folder / name).samefile(source):
-                raise MipError(f"{source}: would be replaced by its views; choose another -o")
+    if folder.is_dir() and any(folder.iterdir()):
+        # Views of two runs in one folder would be fused with the wrong geometry.
+        raise MipError(f"{folder}: is not empty; name a new folder by -o")
     geometry = ViewGeometry.for_volume(suv, settings.angles)
     pixel, window = settings.pixel_mm, settings.window_suv
     views = make_views(
