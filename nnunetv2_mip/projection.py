@@ -1,27 +1,27 @@
 """Maximum intensity projection along rays at any angle, and its counterpart for masks.
 
 `project` is the only projector of the package. It walks every ray once and takes the maximum of
-bilinear samples for all heights z at the same time: the volume is stored with z contiguous, so
-the four interpolation weights of a sample are shared by a whole column of voxels. Nothing is
-rotated or resampled as a volume. Blocks of a column that cannot exceed what the ray already has
-are skipped, which changes no value.
+bilinear samples for `LANES` slices z at the same time: the volume is stored with z contiguous, so
+the four interpolation weights of a sample are shared by a whole piece of a column. Nothing is
+rotated or resampled as a volume. Pieces of a column that cannot exceed what the ray already has
+are skipped, which changes no value. One slab of `LANES` slices is projected on all views before
+the next, so that it stays in the processor's cache.
 """
 
 import math
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 from numba import njit, prange
 
 from nnunetv2_mip.footprint import column_range
 from nnunetv2_mip.geometry import ViewGeometry
+from nnunetv2_mip.lanes import LANES, lowest, sample_maximum, sample_maximum_and_winner
 
-# Voxels of a column that are bounded, and skipped, together.
-BLOCK = 16
-# After so many samples of a block its bound is brought up to date: finding the lowest of its voxels
-# costs as much as a sample.
-LOOK_UP_EVERY = 8
-NO_WINNER = -1
+# After so many samples it is looked up what every slice of the ray has reached.
+LOOK_UP_EVERY = 4
+_CACHE_LINE = 64
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,25 @@ def project(suv: np.ndarray, geometry: ViewGeometry, depth: bool = False) -> Pro
     volume is 0.
     """
     _require_shape(suv, geometry)
-    columns, bounds = _columns_with_bounds(np.asarray(suv, np.float32))
-    views = np.empty((geometry.views, geometry.columns, columns.shape[2]), np.float32)
-    winners = np.empty(views.shape if depth else (1, 1, 1), np.int16)
-    _project_kernel(columns, bounds, *_ray_frame(geometry), geometry.steps, views, winners, depth)
-    rows = geometry.rows
-    depth_mm = None
-    if depth:
-        index = _to_rows(winners, rows)
-        depth_mm = (index - np.float32((geometry.steps - 1) / 2)) * np.float32(geometry.bin_mm)
-        depth_mm[index == NO_WINNER] = np.nan
-    return Projection(_to_rows(views, rows), depth_mm)
+    suv = np.ascontiguousarray(suv, np.float32)
+    views = np.zeros(geometry.stack_shape, np.float32)
+    depth_mm = np.full(geometry.stack_shape, np.nan, np.float32) if depth else None
+    ys, xs = np.nonzero(_highest_along_z(suv))
+    if len(ys):
+        # What is 0 wins nowhere: only the box around the rest is looked at.
+        box = slice(ys.min(), ys.max() + 1), slice(xs.min(), xs.max() + 1)
+        slabs, bounds = _slabs_with_bounds(suv[:, box[0], box[1]])
+        _project_kernel(
+            slabs.reshape(len(slabs), -1),
+            bounds,
+            *_ray_frame(geometry, box[0].start, box[1].start),
+            geometry.steps,
+            np.float32(geometry.bin_mm),
+            numba.get_num_threads(),
+            views,
+            depth_mm,
+        )
+    return Projection(views, depth_mm)
 
 
 def project_mask(mask: np.ndarray, geometry: ViewGeometry) -> np.ndarray:
@@ -92,7 +100,7 @@ def project_mask(mask: np.ndarray, geometry: ViewGeometry) -> np.ndarray:
             geometry.bin_mm,
             stack,
         )
-    return _to_rows(stack, geometry.rows)
+    return _to_rows(stack)
 
 
 def detector_layout(views: np.ndarray) -> np.ndarray:
@@ -100,9 +108,9 @@ def detector_layout(views: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(views[:, ::-1].transpose(0, 2, 1))
 
 
-def _to_rows(stack: np.ndarray, rows: int) -> np.ndarray:
-    """(V, W, z ≥ rows) to contiguous (V, H, W) with row 0 at the head."""
-    return np.ascontiguousarray(stack[:, :, :rows].transpose(0, 2, 1)[:, ::-1])
+def _to_rows(stack: np.ndarray) -> np.ndarray:
+    """(V, W, z) to contiguous (V, H, W) with row 0 at the head."""
+    return np.ascontiguousarray(stack.transpose(0, 2, 1)[:, ::-1])
 
 
 def _require_shape(array: np.ndarray, geometry: ViewGeometry) -> None:
@@ -110,8 +118,8 @@ def _require_shape(array: np.ndarray, geometry: ViewGeometry) -> None:
         raise ValueError(f"volume {array.shape} is not on the grid {geometry.grid.shape_zyx}")
 
 
-def _ray_frame(geometry: ViewGeometry) -> tuple:
-    """cos θ, sin θ, bin in voxels (x, y), and the centre in the padded column array (x, y)."""
+def _ray_frame(geometry: ViewGeometry, first_y: int, first_x: int) -> tuple:
+    """cos θ, sin θ, bin in voxels (x, y), and the centre in the slabs (x, y)."""
     angles = np.deg2rad(geometry.angles_deg)
     _, sy, sx = geometry.grid.spacing_zyx
     _, ny, nx = geometry.grid.shape_zyx
@@ -121,121 +129,181 @@ def _ray_frame(geometry: ViewGeometry) -> tuple:
         np.sin(angles),
         geometry.bin_mm / sx,
         geometry.bin_mm / sy,
-        (nx - 1) / 2 + 1,
-        (ny - 1) / 2 + 1,
+        (nx - 1) / 2 - first_x + 1,
+        (ny - 1) / 2 - first_y + 1,
     )
 
 
-@njit(parallel=True, cache=True)
-def _columns_with_bounds(volume):
-    """(z, y, x) to zero-padded columns (y + 2, x + 2, z) and the maximum of each block of z."""
+def _slabs_with_bounds(volume: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(z, y, x) to slabs (S, y + 2, x + 2, LANES) with a border of zeros, z contiguous.
+
+    Returns:
+        The slabs, and for every slab and place the maximum of it and its neighbours at y + 1,
+        x + 1 and both: what no sample between the four can exceed.
+    """
     nz, ny, nx = volume.shape
-    blocks = (nz + BLOCK - 1) // BLOCK
-    columns = np.zeros((ny + 2, nx + 2, blocks * BLOCK), np.float32)
-    bounds = np.zeros((ny + 2, nx + 2, blocks), np.float32)
+    shape = (math.ceil(nz / LANES), ny + 2, nx + 2, LANES)
+    # Columns that lie across cache lines cost twice.
+    raw = np.zeros(math.prod(shape) + _CACHE_LINE // 4, np.float32)
+    first = -(raw.ctypes.data // 4) % (_CACHE_LINE // 4)
+    slabs = raw[first : first + math.prod(shape)].reshape(shape)
+    own = np.zeros(shape[:3], np.float32)
+    bounds = np.zeros(shape[:3], np.float32)
+    _fill_slabs(volume, slabs, own)
+    _bound_slabs(own, bounds)
+    return slabs, bounds
+
+
+@njit(parallel=True, cache=True)
+def _highest_along_z(volume):
+    """(z, y, x) to the maximum along z (y, x)."""
+    nz, ny, nx = volume.shape
+    highest = np.zeros((ny, nx), np.float32)
     for y in prange(ny):
         for z in range(nz):
             for x in range(nx):
-                columns[y + 1, x + 1, z] = volume[z, y, x]
-        for x in range(nx):
-            for block in range(blocks):
-                highest = np.float32(0)
-                for z in range(block * BLOCK, (block + 1) * BLOCK):
-                    highest = max(highest, columns[y + 1, x + 1, z])
-                bounds[y + 1, x + 1, block] = highest
-    return columns, bounds
+                highest[y, x] = max(highest[y, x], volume[z, y, x])
+    return highest
 
 
-# No NaN and no infinity comes in, and the sign of zero does not matter: the compiler may then take
-# maxima of many voxels at once. Sums are not reordered.
-_FINITE = {"nnan", "ninf", "nsz"}
+@njit(parallel=True, cache=True)
+def _fill_slabs(volume, slabs, own):
+    nz, ny, nx = volume.shape
+    for job in prange(len(slabs) * ny):
+        slab, y = job // ny, job % ny
+        for z in range(slab * LANES, min(nz, (slab + 1) * LANES)):
+            for x in range(nx):
+                value = volume[z, y, x]
+                slabs[slab, y + 1, x + 1, z - slab * LANES] = value
+                own[slab, y + 1, x + 1] = max(own[slab, y + 1, x + 1], value)
 
 
-@njit(parallel=True, cache=True, error_model="numpy", fastmath=_FINITE)
+@njit(parallel=True, cache=True)
+def _bound_slabs(own, bounds):
+    n_slabs, ny, nx = own.shape
+    for job in prange(n_slabs * (ny - 1)):
+        slab, y = job // (ny - 1), job % (ny - 1)
+        for x in range(nx - 1):
+            here = max(own[slab, y, x], own[slab, y, x + 1])
+            bounds[slab, y, x] = max(here, own[slab, y + 1, x], own[slab, y + 1, x + 1])
+
+
+@njit(parallel=True, cache=True, error_model="numpy")
 def _project_kernel(
-    columns, bounds, cos, sin, bin_x, bin_y, centre_x, centre_y, steps, views, winners, depth
+    slabs,
+    bounds,
+    cos,
+    sin,
+    bin_x,
+    bin_y,
+    centre_x,
+    centre_y,
+    steps,
+    bin_mm,
+    threads,
+    views,
+    depth_mm,
 ):
-    """Fill views (V, W, z) with ray maxima and, if asked, winners with the winning step.
+    """Fill views (V, H, W) with ray maxima and, if it is not None, depth_mm with their places.
 
-    Steps run outwards from the centre of rotation: the body comes first, so most later blocks are
-    bounded by what the ray has already met. Indices of inner loops are unsigned, which spares the
-    test for negative indices that would keep the loops from being vectorised.
+    numba compiles one kernel for either.
     """
-    n_views, width, _ = views.shape
-    ny, nx, blocks = bounds.shape
-    for ray in prange(n_views * width):
-        view = ray // width
-        best = views[view, ray % width]
-        best[:] = np.float32(0)
-        index = winners[view if depth else 0, ray % width if depth else 0]
-        if depth:
-            index[:] = NO_WINNER
-        # What every voxel of a block has reached, a little behind the truth, and the number of
-        # samples since it was looked up.
-        reached = np.zeros(blocks, np.float32)
-        since = np.zeros(blocks, np.uint8)
-        may_win = np.zeros(blocks, np.uint8)
-        u = ray % width - (width - 1) * 0.5
-        for count in range(steps):
-            if count % 2 == 0:
-                step = steps // 2 + count // 2
-            else:
-                step = steps // 2 - 1 - count // 2
-            t = step - (steps - 1) * 0.5
-            x = (u * cos[view] - t * sin[view]) * bin_x + centre_x
-            y = (u * sin[view] + t * cos[view]) * bin_y + centre_y
-            # Positions a rounding error beside a voxel are on it: 0° and 90° are then exact.
-            if abs(x - round(x)) < 1e-9:
-                x = float(round(x))
-            if abs(y - round(y)) < 1e-9:
-                y = float(round(y))
-            x0 = math.floor(x)
-            y0 = math.floor(y)
-            if x0 < 0 or y0 < 0 or x0 >= nx - 1 or y0 >= ny - 1:
-                continue
-            fx = np.float32(x - x0)
-            fy = np.float32(y - y0)
-            w00 = (1 - fx) * (1 - fy)
-            w01 = fx * (1 - fy)
-            w10 = (1 - fx) * fy
-            w11 = fx * fy
-            b00 = bounds[y0, x0]
-            b01 = bounds[y0, x0 + 1]
-            b10 = bounds[y0 + 1, x0]
-            b11 = bounds[y0 + 1, x0 + 1]
-            for number in range(blocks):
-                block = np.uint64(number)
-                bound = w00 * b00[block] + w01 * b01[block] + w10 * b10[block] + w11 * b11[block]
-                # The bound is rounded too: leave it a little room above.
-                may_win[block] = bound * np.float32(1.000001) > reached[block]
-            c00 = columns[y0, x0]
-            c01 = columns[y0, x0 + 1]
-            c10 = columns[y0 + 1, x0]
-            c11 = columns[y0 + 1, x0 + 1]
-            for number in range(blocks):
-                block = np.uint64(number)
-                if not may_win[block]:
+    n_views, rows, width = views.shape
+    n_slabs, ny, nx = bounds.shape
+    middle = (steps - 1) * 0.5
+    one = np.float32(1)
+    for job in prange(n_slabs * n_views):
+        # Every thread gets slabs from all over the body, and one slab for all views.
+        slab = _dealt(job // n_views, n_slabs, threads)
+        view = job % n_views
+        voxels, bound_at = slabs[slab], bounds[slab].reshape(-1)
+        slices = min(LANES, rows - slab * LANES)
+        best = np.empty(LANES, np.float32)
+        winner = np.empty(LANES, np.float32)
+        place = np.empty(steps, np.uint64)
+        fxs = np.empty(steps, np.float32)
+        fys = np.empty(steps, np.float32)
+        bound = np.empty(steps, np.float32)
+        for column in range(width):
+            u = column - (width - 1) * 0.5
+            at_x, along_x = u * cos[view] * bin_x + centre_x, -sin[view] * bin_x
+            at_y, along_y = u * sin[view] * bin_y + centre_y, cos[view] * bin_y
+            enter, leave = _inside(at_x, along_x, nx - 1, -middle, middle)
+            enter, leave = _inside(at_y, along_y, ny - 1, enter, leave)
+            first = max(0, math.ceil(enter + middle))
+            last = min(steps - 1, math.floor(leave + middle))
+            # Counted from 0: of such loops it is known that no index is negative.
+            count = max(0, last - first + 1)
+            for index in range(count):
+                t = first + index - middle
+                x = (u * cos[view] - t * sin[view]) * bin_x + centre_x
+                y = (u * sin[view] + t * cos[view]) * bin_y + centre_y
+                # Positions a rounding error beside a voxel are on it: 0° and 90° are then exact.
+                x = np.rint(x) if abs(x - np.rint(x)) < 1e-9 else x
+                y = np.rint(y) if abs(y - np.rint(y)) < 1e-9 else y
+                x0 = min(max(np.floor(x), 0.0), nx - 2.0)
+                y0 = min(max(np.floor(y), 0.0), ny - 2.0)
+                fxs[index] = np.float32(x - x0)
+                fys[index] = np.float32(y - y0)
+                place[index] = np.uint64(y0 * nx + x0)
+            for index in range(count):
+                bound[index] = bound_at[place[index]]
+            best[:] = np.float32(0)
+            winner[:] = np.float32(0)
+            reached = np.float32(0)
+            since = 0
+            # From end to end: neighbouring steps share voxels, and memory is read ahead.
+            for index in range(count):
+                # The samples are rounded: leave the bound a little room above.
+                if bound[index] * np.float32(1.000001) <= reached:
                     continue
-                start = np.uint64(number * BLOCK)
-                if depth:
-                    for offset in range(BLOCK):
-                        z = start + np.uint64(offset)
-                        value = w00 * c00[z] + w01 * c01[z] + w10 * c10[z] + w11 * c11[z]
-                        wins = value > best[z]
-                        index[z] = np.int16(step) if wins else index[z]
-                        best[z] = value if wins else best[z]
+                fx, fy = fxs[index], fys[index]
+                weights = (
+                    (one - fx) * (one - fy),
+                    fx * (one - fy),
+                    (one - fx) * fy,
+                    fx * fy,
+                )
+                here, line = place[index] * np.uint64(LANES), np.uint64(nx * LANES)
+                beside = here + np.uint64(LANES)
+                corners = (here, beside, here + line, beside + line)
+                if depth_mm is not None:
+                    t = np.float32(first + index - middle)
+                    sample_maximum_and_winner(voxels, corners, weights, best, t, winner)
                 else:
-                    for offset in range(BLOCK):
-                        z = start + np.uint64(offset)
-                        value = w00 * c00[z] + w01 * c01[z] + w10 * c10[z] + w11 * c11[z]
-                        best[z] = value if value > best[z] else best[z]
-                since[block] += np.uint8(1)
-                if since[block] >= LOOK_UP_EVERY:
-                    since[block] = np.uint8(0)
-                    lowest = np.float32(3.4e38)
-                    for offset in range(BLOCK):
-                        lowest = min(lowest, best[start + np.uint64(offset)])
-                    reached[block] = lowest
+                    sample_maximum(voxels, corners, weights, best)
+                since += 1
+                if since == LOOK_UP_EVERY:
+                    since = 0
+                    reached = lowest(best)
+            head = rows - 1 - slab * LANES
+            for z in range(slices):
+                views[view, head - z, column] = best[z]
+            if depth_mm is not None:
+                for z in range(slices):
+                    if best[z] > 0:
+                        depth_mm[view, head - z, column] = winner[z] * bin_mm
+
+
+@njit(cache=True)
+def _dealt(number, total, hands):
+    """The `number`-th of 0 … total - 1 when they are dealt to `hands` one by one."""
+    for hand in range(hands):
+        has = (total - hand + hands - 1) // hands
+        if number < has:
+            return hand + number * hands
+        number -= has
+    return number
+
+
+@njit(cache=True)
+def _inside(at, along, size, enter, leave):
+    """Narrow [enter, leave] to those t with 0 ≤ at + along · t ≤ size (empty: enter > leave)."""
+    if abs(along) < 1e-12:
+        return (enter, leave) if 0 <= at <= size else (1.0, 0.0)
+    a, b = -at / along, (size - at) / along
+    # A rounding error outside is inside; the sample there has no weight beyond the border.
+    return max(enter, min(a, b) - 1e-9), min(leave, max(a, b) + 1e-9)
 
 
 @njit(parallel=True, cache=True)
