@@ -29,6 +29,7 @@ COMMANDS = [
 ]
 
 DICOM_REQUIREMENTS = ["pydicom>=3.0", "highdicom>=0.24"]
+DASK_REQUIREMENTS = ["distributed>=2024.8"]
 TEST_REQUIREMENTS = [
     "pytest>=8",
     "hypothesis>=6.100",
@@ -36,6 +37,7 @@ TEST_REQUIREMENTS = [
     "setuptools>=68",
     "wheel",
     *DICOM_REQUIREMENTS,
+    *DASK_REQUIREMENTS,
 ]
 DEV_REQUIREMENTS = [*TEST_REQUIREMENTS, "ruff>=0.9"]
 
@@ -80,6 +82,7 @@ setup(
     ],
     extras_require={
         "dicom": DICOM_REQUIREMENTS,
+        "dask": DASK_REQUIREMENTS,
         "test": TEST_REQUIREMENTS,
         "dev": DEV_REQUIREMENTS,
     },

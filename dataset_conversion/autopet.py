@@ -35,6 +35,7 @@ def convert_autopet(
     settings: ViewSettings | None = None,
     workers: int = 1,
     skip_broken: bool = False,
+    dask: str | None = None,
 ) -> ConversionResult:
     """Convert every study of an autoPET tree (either layout) that has a SUV and a lesion mask.
 
@@ -83,7 +84,7 @@ def convert_autopet(
         labels=labels,
         totals=("lesions", "lesions_seen_in_no_view", "lesion_ml", "unseen_ml"),
     )
-    return build_raw_dataset(plan, workers, skip_broken)
+    return build_raw_dataset(plan, workers, skip_broken, dask)
 
 
 def convert_study(payload: tuple[StudyFiles, ViewSettings], paths: CasePaths) -> dict:

@@ -31,6 +31,7 @@ def convert_dmiai(
     controls: int | None = None,
     workers: int = 1,
     skip_broken: bool = False,
+    dask: str | None = None,
 ) -> ConversionResult:
     """Convert `patients/{imgs,labels}` and `controls/imgs`; controls are cases without lesion.
 
@@ -86,7 +87,7 @@ def convert_dmiai(
         source=data,
         problems=problems,
     )
-    return build_raw_dataset(plan, workers, skip_broken)
+    return build_raw_dataset(plan, workers, skip_broken, dask)
 
 
 def convert_image(payload: tuple[Path, Path | None], paths: CasePaths) -> dict:

@@ -11,9 +11,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +23,13 @@ from nnunetv2_mip.nnunet_paths import dataset_name, existing_datasets, nnunet_fo
 from nnunetv2_mip.scale import LEVEL_MAX, BodyStatistics
 from nnunetv2_mip.splits import patient_grouped_splits
 from nnunetv2_mip.stacks import FILE_ENDING, GEOMETRY_SUFFIX, LESIONS_SUFFIX
+from nnunetv2_mip.workers import for_each
 
 SUMMARY_NAME = "conversion.json"
 _MANIFEST, _RECORDS = "manifest.json", "records"
 FORMAT_VERSION = 1
+# Always cases a second: tqdm turns the rate over when it is below one.
+_BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed} gone, {remaining} left, {rate_noinv_fmt}]"
 # Truth to score by where the labels to train on are not the whole projection.
 PROJECTED_LABELS = "labelsTr_projected"
 
@@ -119,12 +120,14 @@ class ConversionResult:
 
 
 def build_raw_dataset(
-    plan: ConversionPlan, workers: int = 1, skip_broken: bool = False
+    plan: ConversionPlan, workers: int = 1, skip_broken: bool = False, dask: str | None = None
 ) -> ConversionResult:
     """Convert all cases of a plan into `nnUNet_raw/Dataset<id>_<name>`.
 
-    A case that cannot be converted does not stop the others. At the end it is named; the data set
-    is then finished without it if `skip_broken`, else the finished cases wait for another run.
+    `workers` processes, or the workers of a Dask cluster (`dask`, which must see the same folders),
+    share the cases. A case that cannot be converted does not stop the others. At the end it is
+    named; the data set is then finished without it if `skip_broken`, else the finished cases wait
+    for another run.
 
     Raises:
         MipError: the id is taken, a partial conversion with other settings or of another source
@@ -145,7 +148,7 @@ def build_raw_dataset(
         raise MipError(f"{plan.source}: two inputs get the same case name {twice[0]}; rename one")
     partial = _open_partial(target, plan)
     problems = [(str(path), reason) for path, reason in plan.problems]
-    problems += _convert_missing(plan, partial, workers)
+    problems += _convert_missing(plan, partial, workers, dask)
     if problems and not skip_broken:
         _give_up(partial, plan, problems)
     return _finish(target, partial, plan, problems)
@@ -175,56 +178,27 @@ def _open_partial(target: Path, plan: ConversionPlan) -> Path:
     return partial
 
 
-def _convert_missing(plan: ConversionPlan, partial: Path, workers: int) -> list[tuple[str, str]]:
+def _convert_missing(
+    plan: ConversionPlan, partial: Path, workers: int, dask: str | None
+) -> list[tuple[str, str]]:
     """Convert what has no record yet; returns (case, reason) of the failures."""
     todo = [case for case in plan.cases if not _record_path(partial, case.name).is_file()]
+    # Workers may have another working directory.
+    work = functools.partial(_convert_case, plan.convert, partial.absolute())
     problems = []
     with tqdm(
         total=len(plan.cases),
         initial=len(plan.cases) - len(todo),
         unit="case",
         desc=plan.name,
+        bar_format=_BAR,
         disable=None,
     ) as bar:
-        for case, reason in _run(plan.convert, todo, partial, workers):
+        for case, reason in for_each(work, todo, workers, dask):
             if reason is not None:
                 problems.append((case.name, reason))
             bar.update()
     return sorted(problems)
-
-
-def _run(
-    convert: Callable, todo: Sequence[Case], partial: Path, workers: int
-) -> Iterable[tuple[Case, str | None]]:
-    work = functools.partial(_convert_case, convert, partial)
-    if workers <= 1 or len(todo) <= 1:
-        for case in todo:
-            yield case, work(case)
-        return
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_limit_threads, initargs=(threads,)
-    ) as pool:
-        yield from _as_they_come(pool, work, todo)
-
-
-def _as_they_come(
-    pool: Executor, work: Callable, todo: Sequence[Case]
-) -> Iterable[tuple[Case, str | None]]:
-    futures = {pool.submit(work, case): case for case in todo}
-    try:
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    finally:
-        for future in futures:
-            future.cancel()
-
-
-def _limit_threads(threads: int) -> None:
-    """Share the cores between workers: numba would use all of them in each."""
-    import numba
-
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
 
 
 def _convert_case(convert: Callable, partial: Path, case: Case) -> str | None:

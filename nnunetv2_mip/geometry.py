@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from numba import njit, prange
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json, write_json
@@ -20,8 +21,10 @@ from nnunetv2_mip.volumes import VIEW_AXIS_SPACING_MM, SourceGrid, Volume
 FORMAT_VERSION = 1
 DEFAULT_VIEWS = 48
 DEFAULT_ARC_DEG = 180.0
-# SUV above which an in-plane position counts as body when the width of the views is chosen.
+# When the width of the views is chosen, an in-plane position counts as body where more than this
+# share of its slices is above this SUV: single voxels of noise in the air are no body.
 BODY_SUV = 0.1
+BODY_SHARE = 0.02
 # Columns kept beside the body, so that interpolation and augmentation see its whole edge.
 MARGIN_COLUMNS = 2
 
@@ -46,6 +49,8 @@ class ViewGeometry:
         steps: samples K along a ray.
         grid: voxel grid of the source file.
         source: its file name without folders (for people; patient paths do not travel).
+        body_box: first and last voxel above 0 along z, y and x in canonical order; outside it no
+            ray is looked at (nothing there can win). None where it is not known.
         window_suv: SUV that maps to level 255 in the stack, or None where it holds raw SUV.
     """
 
@@ -56,6 +61,7 @@ class ViewGeometry:
     grid: SourceGrid
     source: str = ""
     window_suv: float | None = None
+    body_box: tuple[tuple[int, int], ...] | None = None
     format_version: int = field(default=FORMAT_VERSION)
 
     @classmethod
@@ -70,7 +76,8 @@ class ViewGeometry:
         _, ny, nx = volume.array.shape
         _, sy, sx = volume.spacing_mm
         bin_mm = min(sy, sx)
-        ys, xs = np.nonzero(volume.array.max(axis=0) > body_suv)
+        slices_with_body, box = _survey(np.ascontiguousarray(volume.array), np.float32(body_suv))
+        ys, xs = np.nonzero(slices_with_body > BODY_SHARE * len(volume.array))
         if len(ys) == 0:
             ys, xs = np.array([0, ny - 1]), np.array([0, nx - 1])
         y_mm, x_mm = (ys - (ny - 1) / 2) * sy, (xs - (nx - 1) / 2) * sx
@@ -84,6 +91,7 @@ class ViewGeometry:
             steps=_count_covering(corner_mm / bin_mm, ny),
             grid=volume.grid,
             source=volume.path.name,
+            body_box=tuple((int(low), int(high)) for low, high in box) if box[0, 1] >= 0 else None,
         )
 
     @property
@@ -124,6 +132,7 @@ class ViewGeometry:
             "row_mm": self.pixel_mm[0],
             "window_suv": self.window_suv,
             "source": self.source,
+            "body_box": None if self.body_box is None else [list(pair) for pair in self.body_box],
             "grid": self.grid.to_dict(),
         }
 
@@ -145,6 +154,7 @@ class ViewGeometry:
                 raise MipError(
                     f"{path}: describes a single image without a volume, it cannot be fused to 3D"
                 )
+            box = content.get("body_box")
             return cls(
                 angles_deg=tuple(float(angle) for angle in content["angles_deg"]),
                 bin_mm=float(content["bin_mm"]),
@@ -153,6 +163,7 @@ class ViewGeometry:
                 grid=SourceGrid.from_dict(content["grid"]),
                 source=str(content["source"]),
                 window_suv=content["window_suv"],
+                body_box=None if box is None else tuple((int(a), int(b)) for a, b in box),
                 format_version=version,
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -188,3 +199,41 @@ def _count_covering(radius: float, parity_of: int) -> int:
     if parity_of % 2:
         return 2 * math.ceil(radius - 1e-6) + 1
     return 2 * math.ceil(radius - 0.5 - 1e-6) + 2
+
+
+@njit(parallel=True, cache=True)
+def _survey(volume, body_suv):
+    """Slices above `body_suv` at every (y, x), and the box of what is above 0 (z, y, x; 3 × 2).
+
+    The box ends at −1 where nothing is above 0.
+    """
+    nz, ny, nx = volume.shape
+    count = np.zeros((ny, nx), np.int32)
+    row_any = np.zeros(ny, np.bool_)
+    column_any = np.zeros((ny, nx), np.bool_)
+    slice_any = np.zeros((ny, nz), np.bool_)
+    for y in prange(ny):
+        for z in range(nz):
+            above = 0
+            for x in range(nx):
+                count[y, x] += volume[z, y, x] > body_suv
+                column_any[y, x] |= volume[z, y, x] > 0
+                above += volume[z, y, x] > 0
+            slice_any[y, z] = above > 0
+            row_any[y] |= above > 0
+    box = np.zeros((3, 2), np.int64)
+    _ends(slice_any, box[0])
+    _ends(row_any.reshape(1, -1), box[1])
+    _ends(column_any, box[2])
+    return count, box
+
+
+@njit(cache=True)
+def _ends(marks, ends):
+    """First and last column with a mark in any row; 0 and −1 without any."""
+    ends[0], ends[1] = 0, -1
+    for k in range(marks.shape[1]):
+        if marks[:, k].any():
+            if ends[1] < 0:
+                ends[0] = k
+            ends[1] = k

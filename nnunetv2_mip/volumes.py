@@ -240,12 +240,16 @@ def read_mask(path: Path | str, like: Volume) -> Volume:
     """
     volume = read_volume(path)
     require_same_grid(volume, like)
-    values = np.unique(volume.array)
-    foreground = values[values != 0]
-    if len(foreground) > 1:
+    # In the order of the file, where numpy is fast.
+    voxels = volume.grid.from_canonical(volume.array)
+    foreground = voxels != 0
+    value = voxels.max() or voxels.min()
+    if value != 0 and not np.array_equal(foreground, voxels == value):
+        values = np.unique(voxels)
         shown = ", ".join(f"{value:g}" for value in values[:6])
         raise MipError(f"{path}: is not a binary mask (values {shown}{', …' * (len(values) > 6)})")
-    return Volume(np.ascontiguousarray(volume.array != 0).view(np.uint8), volume.grid, volume.path)
+    mask = np.ascontiguousarray(volume.grid.to_canonical(foreground)).view(np.uint8)
+    return Volume(mask, volume.grid, volume.path)
 
 
 def require_same_grid(volume: Volume, like: Volume) -> None:

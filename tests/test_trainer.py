@@ -111,6 +111,29 @@ def test_loss_and_mirroring_are_ours(tiny, monkeypatch, tmp_path):
     assert mirror_axes == trainer.inference_allowed_mirroring_axes == (0, 1)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "optimizer", "rate", "decay"),
+    [("", "AdamW", 1e-3, 1e-2), ("_SGD", "SGD", 1e-2, 3e-5), ("_demo", "AdamW", 2e-3, 1e-2)],
+)
+def test_optimisers(tiny, monkeypatch, tmp_path, suffix, optimizer, rate, decay):
+    monkeypatch.setenv("nnUNet_results", str(tmp_path))
+    trainer = build_trainer(tiny, name=f"nnUNetTrainerMIP{suffix}")
+    trainer.initialize()
+    assert type(trainer.optimizer).__name__ == optimizer
+    (group,) = trainer.optimizer.param_groups
+    assert (group["lr"], group["weight_decay"]) == (rate, decay)
+    assert group.get("momentum", 0.99) == 0.99
+    trainer.lr_scheduler.step(trainer.num_epochs // 2)
+    assert group["lr"] == pytest.approx(rate * 0.5**0.9)
+
+
+def test_patients_stay_nearly_upright(tiny, monkeypatch, tmp_path):
+    monkeypatch.setenv("nnUNet_results", str(tmp_path))
+    trainer = build_trainer(tiny, name="nnUNetTrainerMIP")
+    rotation, *_ = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+    assert np.rad2deg(rotation) == pytest.approx([-15, 15])
+
+
 @pytest.mark.parametrize(("epochs", "suffix"), LENGTHS.items())
 def test_length_variants(epochs, suffix, monkeypatch):
     monkeypatch.setenv("nnUNet_extTrainer", str(trainers_folder()))

@@ -12,6 +12,7 @@ import torch
 from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_mip.cpu import has_bfloat16_arithmetic
@@ -39,13 +40,16 @@ class nnUNetTrainerMIP(nnUNetTrainer):
     epochs = 1000
     iterations_per_epoch = 250
     val_iterations_per_epoch = 50
-    learning_rate = 1e-2
-    # Share of each batch that is centred on a lesion (nnU-Net's own value).
-    foreground_share = 0.33
+    learning_rate = 1e-3
+    weight_decay = 1e-2
+    # Share of each batch that is centred on a lesion. With nnU-Net's own 0.33, a small batch and
+    # many cases without lesions, whole batches hold none.
+    foreground_share = 0.5
     # In-plane axes to mirror, 0 rows and 1 columns, in training and as test-time augmentation.
     mirrored_axes = (0, 1)
-    # Largest in-plane rotation in training, degrees; None keeps nnU-Net's (up to half a turn).
-    rotation_deg: float | None = None
+    # Largest in-plane rotation in training, degrees: patients lie straight in a view. None keeps
+    # nnU-Net's (up to half a turn).
+    rotation_deg: float | None = 15.0
 
     def __init__(
         self,
@@ -61,6 +65,7 @@ class nnUNetTrainerMIP(nnUNetTrainer):
         self.num_iterations_per_epoch = self.iterations_per_epoch
         self.num_val_iterations_per_epoch = self.val_iterations_per_epoch
         self.initial_lr = self.learning_rate
+        self.weight_decay = type(self).weight_decay
         self.oversample_foreground_percent = self.foreground_share
 
     def train_step(self, batch: dict) -> dict:
@@ -78,6 +83,17 @@ class nnUNetTrainerMIP(nnUNetTrainer):
         """
         enabled = self.device.type == "cpu" and has_bfloat16_arithmetic()
         return torch.autocast("cpu", torch.bfloat16, enabled=enabled)
+
+    def configure_optimizers(self):
+        """AdamW (Loshchilov and Hutter, arXiv 1711.05101) on nnU-Net's polynomial schedule.
+
+        nnU-Net's SGD first calls everything background, for hundreds to thousands of iterations
+        where lesions are few and small.
+        """
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay
+        )
+        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
     def _build_loss(self):
         if self.label_manager.has_regions:

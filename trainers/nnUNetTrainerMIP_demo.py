@@ -1,29 +1,20 @@
 """The trainer of `nnUNetv2_mip_demo`: a few minutes on two CPU cores."""
 
-import torch
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
-
 from nnunetv2_mip.trainers.nnUNetTrainerMIP import nnUNetTrainerMIP
 
 
 class nnUNetTrainerMIP_demo(nnUNetTrainerMIP):
     """A short schedule that learns fast from few patients.
 
-    AdamW gets further than SGD in a thousand iterations, and patients stay upright, so that where
-    an organ lies can be learned early.
+    Patients stay upright, so that where an organ lies can be learned early.
     """
 
     epochs = 10
     iterations_per_epoch = 100
     val_iterations_per_epoch = 4
     learning_rate = 2e-3
-    foreground_share = 0.5
     mirrored_axes = (1,)
     rotation_deg = 10.0
-
-    def configure_optimizers(self):
-        optimizer = torch.optim.AdamW(self.network.parameters(), self.initial_lr, weight_decay=1e-2)
-        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
     def perform_actual_validation(self, save_probabilities: bool = False):
         """Left out: the demo judges the model on patients that training never saw."""

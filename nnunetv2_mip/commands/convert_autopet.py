@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from nnunetv2_mip.commands._frame import new_parser, run_command
 from nnunetv2_mip.commands._views import add_view_options, view_settings
+from nnunetv2_mip.commands._workers import add_worker_options
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -18,7 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-d", required=True, type=int, metavar="ID", help="new data set id, 1-999")
     parser.add_argument("-n", metavar="NAME", help="name of the data set (else AutoPETMIP)")
     add_view_options(parser)
-    parser.add_argument("-np", type=int, default=1, metavar="N", help="worker processes")
+    add_worker_options(parser)
     parser.add_argument(
         "--skip-broken", action="store_true", help="leave out studies that cannot be converted"
     )
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     name = args.n or DEFAULT_NAME
     settings = view_settings(args)
     print_conversion(
-        convert_autopet(args.i, args.d, name, settings, args.np, args.skip_broken),
+        convert_autopet(args.i, args.d, name, settings, args.np, args.skip_broken, args.dask),
         args.d,
     )
 

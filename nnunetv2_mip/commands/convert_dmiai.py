@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.commands._workers import add_worker_options
 
 
 def _controls(text: str) -> int | None:
@@ -26,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--controls", type=_controls, default="all", metavar="N|all", help="how many controls"
     )
-    parser.add_argument("-np", type=int, default=1, metavar="N", help="worker processes")
+    add_worker_options(parser)
     parser.add_argument(
         "--skip-broken", action="store_true", help="leave out images that cannot be converted"
     )
@@ -38,8 +39,10 @@ def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.dataset_conversion.dmiai import DEFAULT_NAME, convert_dmiai
 
     name = args.n or DEFAULT_NAME
-    result = convert_dmiai(args.i, args.d, name, args.controls, args.np, args.skip_broken)
-    print_conversion(result, args.d)
+    print_conversion(
+        convert_dmiai(args.i, args.d, name, args.controls, args.np, args.skip_broken, args.dask),
+        args.d,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
