@@ -1,5 +1,6 @@
 """autoPET PET/CT studies to a nnU-Net data set of MIP views, one stack a study and channel."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,13 +16,14 @@ from nnunetv2_mip.dataset_conversion.raw_dataset import (
 from nnunetv2_mip.files import write_json
 from nnunetv2_mip.geometry import ViewGeometry
 from nnunetv2_mip.occlusion import label_views
+from nnunetv2_mip.pet_input import read_pet_and_ct
 from nnunetv2_mip.pixels import to_pixels, view_spacing_mm
 from nnunetv2_mip.scale import BodyStatistics
 from nnunetv2_mip.stacks import save_geometry, write_stack
 from nnunetv2_mip.studies import CT_NAME, StudyFiles, scan_tree
 from nnunetv2_mip.view_settings import ViewSettings
-from nnunetv2_mip.views import make_views, read_ct
-from nnunetv2_mip.volumes import read_mask, read_suv, suv_warning
+from nnunetv2_mip.views import make_views
+from nnunetv2_mip.volumes import read_mask, require_same_grid, suv_warning
 
 DEFAULT_NAME = "AutoPETMIP"
 # In the mode `ignore` the occluded parts of lesions; nnU-Net wants its ignore label to be the last.
@@ -52,7 +54,7 @@ def convert_autopet(
     for study in found.studies:
         if study.seg is None:
             problems.append((study.suv, "its study has no lesion mask (SEG); training needs one"))
-        elif study.ct is None and "ct" in settings.channels:
+        elif study.ct is None and "ct" in settings.channels and not study.suv.is_dir():
             problems.append((study.suv, f"its study has no {CT_NAME}; the channel ct needs it"))
         else:
             cases.append(Case(study.case, study.patient, (study, settings)))
@@ -90,9 +92,13 @@ def convert_autopet(
 def convert_study(payload: tuple[StudyFiles, ViewSettings], paths: CasePaths) -> dict:
     """Write the views, labels, geometry and lesions of one study; returns its record."""
     study, settings = payload
-    suv = read_suv(study.suv)
-    seg = read_mask(study.seg, like=suv)
-    ct = read_ct(study.ct, like=suv) if "ct" in settings.channels else None
+    warnings = []
+    with ThreadPoolExecutor(1) as beside:
+        # Inflating leaves the other cores idle.
+        later = beside.submit(read_mask, study.seg)
+        suv, ct = read_pet_and_ct(study.suv, study.ct, "ct" in settings.channels, warnings.append)
+        seg = later.result()
+    require_same_grid(seg, suv)
     window, pixel = settings.window_suv, settings.pixel_mm
     geometry = ViewGeometry.for_volume(suv, settings.angles).with_window(window)
     views = make_views(
@@ -111,7 +117,7 @@ def convert_study(payload: tuple[StudyFiles, ViewSettings], paths: CasePaths) ->
         write_label("projected", paths.projected_label)
     save_geometry(geometry, paths.geometry, pixel)
     write_json(paths.lesions, found.table(geometry))
-    warning = suv_warning(suv)
+    warnings += filter(None, [suv_warning(suv)])
     return {
         "has_lesion": bool(seg.array.any()),
         "lesion_ml": round(float(np.count_nonzero(seg.array)) * suv.grid.voxel_ml, 3),
@@ -123,5 +129,5 @@ def convert_study(payload: tuple[StudyFiles, ViewSettings], paths: CasePaths) ->
             channel: BodyStatistics.of_levels(levels).to_list()
             for channel, levels in zip(settings.channels, views.levels)
         },
-        "warnings": [warning] if warning else [],
+        "warnings": warnings,
     }

@@ -12,6 +12,7 @@ from nnunetv2_mip.fusion import fuse
 from nnunetv2_mip.fusion_rules import DEFAULT_RULE, FusionRule
 from nnunetv2_mip.geometry import ViewGeometry
 from nnunetv2_mip.nnunet_paths import raw_dataset
+from nnunetv2_mip.pet_input import read_pet
 from nnunetv2_mip.pixels import to_detector
 from nnunetv2_mip.stacks import (
     FILE_ENDING,
@@ -22,7 +23,7 @@ from nnunetv2_mip.stacks import (
     read_stack,
     require_stack_shape,
 )
-from nnunetv2_mip.volumes import VOLUME_SUFFIXES, has_suffix, read_suv, write_volume
+from nnunetv2_mip.volumes import VOLUME_SUFFIXES, has_suffix, write_volume
 
 LESION = 1
 
@@ -60,7 +61,7 @@ def fuse_project_folder(
     _require_probabilities(stack, path)
     suv = None
     if suv_path is not None:
-        volume = read_suv(suv_path)
+        volume = read_pet(suv_path)
         if not volume.grid.same_as(geometry.grid):
             raise MipError(
                 f"{suv_path}: lies on another grid than the views came from "

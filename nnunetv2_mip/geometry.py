@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from numba import njit, prange
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json, write_json
@@ -76,7 +75,11 @@ class ViewGeometry:
         _, ny, nx = volume.array.shape
         _, sy, sx = volume.spacing_mm
         bin_mm = min(sy, sx)
-        slices_with_body, box = _survey(np.ascontiguousarray(volume.array), np.float32(body_suv))
+        # Commands show their help without numba.
+        from nnunetv2_mip.surveys import survey_body
+
+        array = np.ascontiguousarray(volume.array)
+        slices_with_body, box = survey_body(array, np.float32(body_suv))
         ys, xs = np.nonzero(slices_with_body > BODY_SHARE * len(volume.array))
         if len(ys) == 0:
             ys, xs = np.array([0, ny - 1]), np.array([0, nx - 1])
@@ -199,41 +202,3 @@ def _count_covering(radius: float, parity_of: int) -> int:
     if parity_of % 2:
         return 2 * math.ceil(radius - 1e-6) + 1
     return 2 * math.ceil(radius - 0.5 - 1e-6) + 2
-
-
-@njit(parallel=True, cache=True)
-def _survey(volume, body_suv):
-    """Slices above `body_suv` at every (y, x), and the box of what is above 0 (z, y, x; 3 × 2).
-
-    The box ends at −1 where nothing is above 0.
-    """
-    nz, ny, nx = volume.shape
-    count = np.zeros((ny, nx), np.int32)
-    row_any = np.zeros(ny, np.bool_)
-    column_any = np.zeros((ny, nx), np.bool_)
-    slice_any = np.zeros((ny, nz), np.bool_)
-    for y in prange(ny):
-        for z in range(nz):
-            above = 0
-            for x in range(nx):
-                count[y, x] += volume[z, y, x] > body_suv
-                column_any[y, x] |= volume[z, y, x] > 0
-                above += volume[z, y, x] > 0
-            slice_any[y, z] = above > 0
-            row_any[y] |= above > 0
-    box = np.zeros((3, 2), np.int64)
-    _ends(slice_any, box[0])
-    _ends(row_any.reshape(1, -1), box[1])
-    _ends(column_any, box[2])
-    return count, box
-
-
-@njit(cache=True)
-def _ends(marks, ends):
-    """First and last column with a mark in any row; 0 and −1 without any."""
-    ends[0], ends[1] = 0, -1
-    for k in range(marks.shape[1]):
-        if marks[:, k].any():
-            if ends[1] < 0:
-                ends[0] = k
-            ends[1] = k

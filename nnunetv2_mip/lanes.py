@@ -12,83 +12,104 @@ from numba.extending import intrinsic
 
 # Voxels along z that are sampled together: 128 bytes, two cache lines.
 LANES = 32
+# Samples taken together: none waits for the one before.
+SAMPLES = 4
 
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 
 
 @intrinsic
-def sample_maximum(typing, column, corners, weights, best):
-    """best = max(best, bilinear sample of the four columns that start at `corners`).
+def raise_maximum(typing, voxels, line, places, fxs, fys, best):
+    """best = max(best, `SAMPLES` bilinear samples); returns the lowest of best.
 
     Args:
-        column: 1-D float32.
-        corners: four uint64, index of the first voxel of each column.
-        weights: four float32.
+        voxels: 1-D float32, columns of LANES one after the other along x, then y.
+        line: uint64, elements from a column to that at y + 1.
+        places: (SAMPLES) uint64, for each sample the first element of its column at y0, x0.
+        fxs, fys: (SAMPLES) float32, its distance from there in columns, 0 to 1.
         best: (LANES) float32, changed in place.
     """
 
     def generate(context, builder, signature, args):
-        sample = _sample(context, builder, signature, args)
-        place = _pointer(context, builder, signature.args[3], args[3])
-        old = builder.load(place, align=4)
-        wins = builder.fcmp_ordered(">", sample, old)
-        builder.store(builder.select(wins, sample, old), place, align=4)
-        return context.get_dummy_value()
+        best_at = _pointer(context, builder, signature.args[5], args[5])
+        best = builder.load(best_at, align=4)
+        for number in range(SAMPLES):
+            sample = _sample(context, builder, signature, args, number)
+            best = _larger(builder, sample, best)
+        builder.store(best, best_at, align=4)
+        return _lowest(builder, best)
 
-    return types.void(column, corners, weights, best), generate
+    return types.float32(voxels, line, places, fxs, fys, best), generate
 
 
 @intrinsic
-def sample_maximum_and_winner(typing, column, corners, weights, best, t, winner):
-    """As `sample_maximum`; where the sample wins, `winner` (LANES) float32 becomes `t`.
+def raise_maximum_and_winner(typing, voxels, line, places, fxs, fys, best, ts, winner):
+    """As `raise_maximum`; where a sample wins, `winner` (LANES) becomes its t of `ts` (SAMPLES).
 
     Of equal samples the one with the smaller |t| wins; `winner` starts at 0.
     """
 
     def generate(context, builder, signature, args):
-        sample = _sample(context, builder, signature, args)
-        best_at = _pointer(context, builder, signature.args[3], args[3])
-        winner_at = _pointer(context, builder, signature.args[5], args[5])
+        best_at = _pointer(context, builder, signature.args[5], args[5])
+        winner_at = _pointer(context, builder, signature.args[7], args[7])
         best = builder.load(best_at, align=4)
         winner = builder.load(winner_at, align=4)
-        t = _splat(builder, args[4])
-        above = builder.fcmp_ordered(">", sample, best)
-        nearer = builder.fcmp_ordered("<", builder.fmul(t, t), builder.fmul(winner, winner))
-        level = builder.and_(builder.fcmp_ordered("==", sample, best), nearer)
-        wins = builder.or_(above, level)
-        builder.store(builder.select(above, sample, best), best_at, align=4)
-        builder.store(builder.select(wins, t, winner), winner_at, align=4)
-        return context.get_dummy_value()
+        for number in range(SAMPLES):
+            sample = _sample(context, builder, signature, args, number)
+            t = _splat(builder, _element(context, builder, signature, args, 6, number))
+            above = builder.fcmp_ordered(">", sample, best)
+            nearer = builder.fcmp_ordered("<", builder.fmul(t, t), builder.fmul(winner, winner))
+            level = builder.and_(builder.fcmp_ordered("==", sample, best), nearer)
+            best = builder.select(above, sample, best)
+            winner = builder.select(builder.or_(above, level), t, winner)
+        builder.store(best, best_at, align=4)
+        builder.store(winner, winner_at, align=4)
+        return _lowest(builder, best)
 
-    return types.void(column, corners, weights, best, t, winner), generate
-
-
-@intrinsic
-def lowest(typing, lanes):
-    """The lowest of (LANES) float32."""
-
-    def generate(context, builder, signature, args):
-        value = builder.load(_pointer(context, builder, signature.args[0], args[0]), align=4)
-        size = LANES
-        while size > 1:
-            size //= 2
-            low = _part(builder, value, 0, size)
-            high = _part(builder, value, size, size)
-            value = builder.select(builder.fcmp_ordered("<", low, high), low, high)
-        return builder.extract_element(value, _index(0))
-
-    return types.float32(lanes), generate
+    return types.float32(voxels, line, places, fxs, fys, best, ts, winner), generate
 
 
-def _sample(context, builder, signature, args):
+def _sample(context, builder, signature, args, number):
+    """The bilinear sample `number`."""
+    place = _element(context, builder, signature, args, 2, number)
+    fx = _element(context, builder, signature, args, 3, number)
+    fy = _element(context, builder, signature, args, 4, number)
+    one = ir.Constant(ir.FloatType(), 1.0)
+    gx, gy = builder.fsub(one, fx), builder.fsub(one, fy)
+    beside = ir.Constant(ir.IntType(64), LANES)
+    below = builder.add(place, args[1])
     total = None
-    for number in range(4):
-        corner = builder.extract_value(args[1], number)
-        weight = _splat(builder, builder.extract_value(args[2], number))
-        place = _pointer(context, builder, signature.args[0], args[0], corner)
-        term = builder.fmul(weight, builder.load(place, align=4))
+    for corner, weight in (
+        (place, builder.fmul(gx, gy)),
+        (builder.add(place, beside), builder.fmul(fx, gy)),
+        (below, builder.fmul(gx, fy)),
+        (builder.add(below, beside), builder.fmul(fx, fy)),
+    ):
+        at = _pointer(context, builder, signature.args[0], args[0], corner)
+        term = builder.fmul(_splat(builder, weight), builder.load(at, align=4))
         total = term if total is None else builder.fadd(total, term)
     return total
+
+
+def _element(context, builder, signature, args, argument, number):
+    """Element `number` of an array argument."""
+    data = context.make_array(signature.args[argument])(context, builder, args[argument]).data
+    return builder.load(builder.gep(data, [ir.Constant(ir.IntType(64), number)]))
+
+
+def _larger(builder, a, b):
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+def _lowest(builder, value):
+    """The lowest lane."""
+    size = LANES
+    while size > 1:
+        size //= 2
+        low = _part(builder, value, 0, size)
+        high = _part(builder, value, size, size)
+        value = builder.select(builder.fcmp_ordered("<", low, high), low, high)
+    return builder.extract_element(value, _index(0))
 
 
 def _pointer(context, builder, array_type, array, index=None):

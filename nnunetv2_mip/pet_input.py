@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from nnunetv2_mip.views import read_ct
 from nnunetv2_mip.volumes import Volume, read_suv
 
 
@@ -30,3 +31,25 @@ def read_pet(
         if warn is not None:
             warn(line)
     return pet.suv
+
+
+def read_pet_and_ct(
+    suv: Path, ct: Path | None, wants_ct: bool, warn: Callable[[str], None]
+) -> tuple[Volume, Volume | None]:
+    """Read a study: `suv` as `read_pet` takes it, and its CT if wanted.
+
+    The CT is the file `ct`; without one, a DICOM folder is searched for the series. None where
+    there is no CT.
+
+    Raises:
+        MipError: as `read_pet`, `views.read_ct` or `dicom_pet.read_dicom_ct`.
+    """
+    if ct is None and wants_ct and suv.is_dir():
+        from nnunetv2_mip.dicom_pet import read_dicom_ct, read_dicom_pet
+
+        pet = read_dicom_pet(suv)
+        for line in pet.warnings:
+            warn(line)
+        return pet.suv, read_dicom_ct(suv, pet)
+    volume = read_pet(suv, warn=warn)
+    return volume, read_ct(ct, like=volume) if wants_ct and ct is not None else None

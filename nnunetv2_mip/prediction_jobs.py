@@ -15,6 +15,7 @@ import numpy as np
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path, read_json
+from nnunetv2_mip.pet_input import read_pet_and_ct
 from nnunetv2_mip.png import PNG_SUFFIX, decode_png, write_mask_png
 from nnunetv2_mip.scale import levels_from_suv
 from nnunetv2_mip.stacks import (
@@ -29,12 +30,10 @@ from nnunetv2_mip.stacks import (
     write_stack,
 )
 from nnunetv2_mip.studies import StudyTree, case_name, scan_tree
-from nnunetv2_mip.views import read_ct
 from nnunetv2_mip.volumes import (
     VOLUME_SUFFIXES,
     Volume,
     has_suffix,
-    read_suv,
     suv_warning,
     write_volume,
 )
@@ -274,11 +273,12 @@ def _holds_raw_suv(path: Path) -> bool:
 
 
 def _run_volume(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | None:
-    suv = read_suv(job.source)
-    wants_ct = "ct" in predictor.config.channels and job.ct is not None
-    ct = read_ct(job.ct, like=suv) if wants_ct else None
+    warnings: list[str] = []
+    wants_ct = "ct" in predictor.config.channels
+    suv, ct = read_pet_and_ct(job.source, job.ct, wants_ct, warnings.append)
     _predict_volume(suv, ct, job, predictor, extras)
-    return suv_warning(suv)
+    warnings += filter(None, [suv_warning(suv)])
+    return "; ".join(warnings) or None
 
 
 def _run_dicom(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | None:

@@ -17,11 +17,10 @@ from numba import njit, prange
 
 from nnunetv2_mip.footprint import column_range
 from nnunetv2_mip.geometry import ViewGeometry
-from nnunetv2_mip.lanes import LANES, lowest, sample_maximum, sample_maximum_and_winner
+from nnunetv2_mip.lanes import LANES, SAMPLES, raise_maximum, raise_maximum_and_winner
 
-# After so many samples it is looked up what every slice of the ray has reached.
-LOOK_UP_EVERY = 4
 _CACHE_LINE = 64
+_FILL_COLUMNS = 64
 
 
 @dataclass(frozen=True)
@@ -171,11 +170,18 @@ def _fill_slabs(volume, slabs, own):
     nz, ny, nx = volume.shape
     for job in prange(len(slabs) * ny):
         slab, y = job // ny, job % ny
-        for z in range(slab * LANES, min(nz, (slab + 1) * LANES)):
-            for x in range(nx):
-                value = volume[z, y, x]
-                slabs[slab, y + 1, x + 1, z - slab * LANES] = value
-                own[slab, y + 1, x + 1] = max(own[slab, y + 1, x + 1], value)
+        low, high = slab * LANES, min(nz, (slab + 1) * LANES)
+        # A piece of the row at a time, so that what is written stays near.
+        for left in range(0, nx, _FILL_COLUMNS):
+            right = min(nx, left + _FILL_COLUMNS)
+            for z in range(low, high):
+                for x in range(left, right):
+                    slabs[slab, y + 1, x + 1, z - low] = volume[z, y, x]
+            for x in range(left, right):
+                highest = np.float32(0)
+                for z in range(LANES):
+                    highest = max(highest, slabs[slab, y + 1, x + 1, z])
+                own[slab, y + 1, x + 1] = highest
 
 
 @njit(parallel=True, cache=True)
@@ -211,7 +217,7 @@ def _project_kernel(
     n_views, rows, width = views.shape
     n_slabs, ny, nx = bounds.shape
     middle = (steps - 1) * 0.5
-    one = np.float32(1)
+    line = np.uint64(nx * LANES)
     for job in prange(n_slabs * n_views):
         # Every thread gets slabs from all over the body, and one slab for all views.
         slab = _dealt(job // n_views, n_slabs, threads)
@@ -224,6 +230,11 @@ def _project_kernel(
         fxs = np.empty(steps, np.float32)
         fys = np.empty(steps, np.float32)
         bound = np.empty(steps, np.float32)
+        # The samples to take next.
+        places = np.zeros(SAMPLES, np.uint64)
+        near_xs = np.zeros(SAMPLES, np.float32)
+        near_ys = np.zeros(SAMPLES, np.float32)
+        ts = np.zeros(SAMPLES, np.float32)
         for column in range(width):
             u = column - (width - 1) * 0.5
             at_x, along_x = u * cos[view] * bin_x + centre_x, -sin[view] * bin_x
@@ -251,31 +262,27 @@ def _project_kernel(
             best[:] = np.float32(0)
             winner[:] = np.float32(0)
             reached = np.float32(0)
-            since = 0
+            waiting = 0
             # From end to end: neighbouring steps share voxels, and memory is read ahead.
             for index in range(count):
                 # The samples are rounded: leave the bound a little room above.
-                if bound[index] * np.float32(1.000001) <= reached:
-                    continue
-                fx, fy = fxs[index], fys[index]
-                weights = (
-                    (one - fx) * (one - fy),
-                    fx * (one - fy),
-                    (one - fx) * fy,
-                    fx * fy,
-                )
-                here, line = place[index] * np.uint64(LANES), np.uint64(nx * LANES)
-                beside = here + np.uint64(LANES)
-                corners = (here, beside, here + line, beside + line)
-                if depth_mm is not None:
-                    t = np.float32(first + index - middle)
-                    sample_maximum_and_winner(voxels, corners, weights, best, t, winner)
-                else:
-                    sample_maximum(voxels, corners, weights, best)
-                since += 1
-                if since == LOOK_UP_EVERY:
-                    since = 0
-                    reached = lowest(best)
+                if bound[index] * np.float32(1.000001) > reached:
+                    places[waiting] = place[index] * np.uint64(LANES)
+                    near_xs[waiting], near_ys[waiting] = fxs[index], fys[index]
+                    ts[waiting] = np.float32(first + index - middle)
+                    waiting += 1
+                if waiting == SAMPLES or (waiting and index == count - 1):
+                    for free in range(waiting, SAMPLES):
+                        places[free] = places[0]
+                        near_xs[free], near_ys[free] = near_xs[0], near_ys[0]
+                        ts[free] = ts[0]
+                    waiting = 0
+                    if depth_mm is None:
+                        reached = raise_maximum(voxels, line, places, near_xs, near_ys, best)
+                    else:
+                        reached = raise_maximum_and_winner(
+                            voxels, line, places, near_xs, near_ys, best, ts, winner
+                        )
             head = rows - 1 - slab * LANES
             for z in range(slices):
                 views[view, head - z, column] = best[z]

@@ -61,7 +61,10 @@ class BodyStatistics:
 
     @classmethod
     def of_levels(cls, levels: np.ndarray) -> "BodyStatistics":
-        histogram = np.bincount(levels.reshape(-1), minlength=LEVEL_MAX + 1)
+        # Commands show their help without numba.
+        from nnunetv2_mip.surveys import count_levels
+
+        histogram = count_levels(levels.reshape(-1))
         values = np.arange(len(histogram))
         body = values > BODY_LEVEL
         return cls(

@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunetv2_mip.dicom_series import dicom_files
 from nnunetv2_mip.errors import MipError
 
 SUV_NAME, CT_NAME, SEG_NAME = "SUV.nii.gz", "CTres.nii.gz", "SEG.nii.gz"
@@ -52,7 +53,8 @@ def find_studies(tree: Path | str) -> list[StudyFiles]:
 def scan_tree(tree: Path | str) -> StudyTree:
     """Find out which layout a folder has and list its studies.
 
-    - TCIA: `PETCT_<id>/<study with spaces>/{SUV,CTres,SEG}.nii.gz`, at any depth;
+    - TCIA: `PETCT_<id>/<study with spaces>/{SUV,CTres,SEG}.nii.gz`, at any depth; instead of
+      SUV.nii.gz the study's folder may hold its DICOM series (`suv` is then that folder);
     - nnU-Net-style release (autoPET III): `imagesTr/<tracer>_<patient>_<date>_0000.nii.gz` (CT)
       and `_0001.nii.gz` (SUV), `labelsTr/<…>.nii.gz`.
 
@@ -99,7 +101,9 @@ def _scan_tcia(tree: Path) -> StudyTree:
     for folder in sorted(folders):
         suv, ct, seg = (folder / name for name in (SUV_NAME, CT_NAME, SEG_NAME))
         names = {path.name for path in folder.iterdir()}
-        if SUV_NAME not in names:
+        if SUV_NAME not in names and next(dicom_files(folder), None):
+            suv = folder
+        elif SUV_NAME not in names:
             near = [name for name in sorted(names) if name.lower() == SUV_NAME.lower()]
             hint = f"rename {near[0]}" if near else "add it or remove the folder"
             problems.append((suv, f"no such file; {hint}"))

@@ -11,10 +11,11 @@ pydicom = pytest.importorskip("pydicom")
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset  # noqa: E402
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid  # noqa: E402
 
+from nnunetv2_mip.commands import convert_autopet, fuse, project  # noqa: E402
 from nnunetv2_mip.dicom_pet import read_dicom_ct, read_dicom_pet  # noqa: E402
 from nnunetv2_mip.errors import MipError  # noqa: E402
 from nnunetv2_mip.pet_input import read_pet  # noqa: E402
-from nnunetv2_mip.volumes import read_suv, write_volume  # noqa: E402
+from nnunetv2_mip.volumes import read_mask, read_suv, write_volume  # noqa: E402
 
 PET_SOP, CT_SOP = "1.2.840.10008.5.1.4.1.1.128", "1.2.840.10008.5.1.4.1.1.2"
 STUDY, FRAME = generate_uid(), generate_uid()
@@ -507,6 +508,64 @@ def test_one_door_for_files_and_folders(tmp_path):
     write_volume(from_dicom.array, from_dicom.grid, tmp_path / "suv.nii.gz")
     from_file = read_pet(tmp_path / "suv.nii.gz")
     np.testing.assert_array_equal(from_dicom.array, from_file.array)
+
+
+def convert(tree: Path, raw: Path, monkeypatch, *options: str) -> Path:
+    monkeypatch.setenv("nnUNet_raw", str(raw))
+    with pytest.raises(SystemExit) as ended:
+        convert_autopet.main(["-i", str(tree), "-d", "7", "--views", "3", *options])
+    assert ended.value.code == 0
+    return raw / "Dataset007_AutoPETMIP"
+
+
+def test_a_tree_of_dicom_studies_converts_as_the_same_volumes_do(tmp_path, monkeypatch):
+    dicom, nifti = (tmp_path / kind / "PETCT_a" / "study" for kind in ("dicom", "nifti"))
+    write_series(dicom / "pet")
+    write_ct(dicom / "ct")
+    pet = read_dicom_pet(dicom)
+    ct = read_dicom_ct(dicom, pet)
+    mask = pet.suv.array > np.percentile(pet.suv.array, 90)
+    for study in (dicom, nifti):
+        write_volume(mask.astype(np.uint8), pet.suv.grid, study / "SEG.nii.gz")
+    write_volume(pet.suv.array, pet.suv.grid, nifti / "SUV.nii.gz")
+    write_volume(ct.array, ct.grid, nifti / "CTres.nii.gz")
+    found = [
+        convert(tmp_path / kind, tmp_path / f"raw_{kind}", monkeypatch, "--channels", "suv,ct")
+        for kind in ("dicom", "nifti")
+    ]
+    stacks = sorted(path.relative_to(found[0]) for path in found[0].rglob("*.nii.gz"))
+    assert len(stacks) == 3
+    for stack in stacks:
+        assert (found[0] / stack).read_bytes() == (found[1] / stack).read_bytes()
+
+
+def test_a_dicom_study_without_the_wanted_ct(tmp_path, monkeypatch, capsys):
+    study = tmp_path / "tree" / "PETCT_a" / "study"
+    write_series(study / "pet")
+    pet = read_dicom_pet(study)
+    write_volume(np.ones(SHAPE, np.uint8), pet.suv.grid, study / "SEG.nii.gz")
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    with pytest.raises(SystemExit) as ended:
+        convert_autopet.main(["-i", str(tmp_path / "tree"), "-d", "7", "--channels", "suv,ct"])
+    assert ended.value.code == 2
+    assert "the channel ct needs the CT" in capsys.readouterr().err
+
+
+def test_fusing_with_a_dicom_series(tmp_path, monkeypatch):
+    write_series(tmp_path / "pet")
+    pet = read_dicom_pet(tmp_path / "pet")
+    mask = (pet.suv.array > np.median(pet.suv.array)).astype(np.uint8)
+    write_volume(mask, pet.suv.grid, tmp_path / "seg.nii.gz")
+    commands = (
+        (project, ["-i", "pet", "-o", "views", "--seg", "seg.nii.gz", "--views", "5"]),
+        (fuse, ["-i", "views", "-o", "mask.nii.gz", "--suv", "pet", "--rule", "visibility"]),
+    )
+    for command, options in commands:
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit) as ended:
+            command.main(options)
+        assert ended.value.code == 0
+    assert read_mask(tmp_path / "mask.nii.gz", like=pet.suv).array.any()
 
 
 def test_without_pydicom_it_says_what_to_install(tmp_path, monkeypatch):

@@ -184,3 +184,53 @@ def test_a_volume_of_another_shape_is_refused():
     geometry = ViewGeometry.for_volume(volume_of(np.ones((3, 5, 7))), [0.0])
     with pytest.raises(ValueError, match="not on the grid"):
         project(np.ones((3, 5, 6), np.float32), geometry)
+
+
+def test_noise_in_the_air_does_not_widen_the_views():
+    rng = np.random.default_rng(0)
+    body = np.zeros((200, 40, 40), np.float32)
+    body[:, 15:25, 12:28] = 1
+    noisy = np.where(rng.random(body.shape) < 0.002, np.float32(0.3), body)
+    assert (noisy.max(axis=0) > 0.1).mean() > 0.4
+    plain, widened = (ViewGeometry.for_volume(volume_of(a), [0.0]) for a in (body, noisy))
+    assert plain.columns == widened.columns < 30
+    # An arm that is in a few slices only is body.
+    body[50:60, 20, 2] = 1
+    assert ViewGeometry.for_volume(volume_of(body), [0.0]).columns > 36
+
+
+@given(size=sizes, seed=st.integers(0, 2**16))
+@settings(max_examples=30, deadline=None)
+def test_the_body_box_holds_all_that_could_win(size, seed, tmp_path_factory):
+    rng = np.random.default_rng(seed)
+    array = np.zeros(size, np.float32)
+    low = [rng.integers(0, n) for n in size]
+    box = tuple(slice(a, rng.integers(a, n) + 1) for a, n in zip(low, size))
+    array[box] = rng.exponential(1.0, array[box].shape) + 0.01
+    geometry = ViewGeometry.for_volume(volume_of(array), [10.0, 75.0])
+    assert geometry.body_box == tuple((part.start, part.stop - 1) for part in box)
+    expected, _ = reference(volume_of(array), geometry)
+    assert np.abs(project(array, geometry).suv - expected).max() < 1e-4
+    path = tmp_path_factory.mktemp("geometry") / "geometry.json"
+    geometry.save(path)
+    assert ViewGeometry.load(path) == geometry
+
+
+def test_a_volume_without_values_has_no_body_box():
+    geometry = ViewGeometry.for_volume(volume_of(np.zeros((3, 4, 5))), [0.0, 30.0])
+    assert geometry.body_box is None
+    found = project(np.zeros((3, 4, 5), np.float32), geometry, depth=True)
+    assert not found.suv.any()
+    assert np.isnan(found.depth_mm).all()
+
+
+def test_of_equal_samples_the_nearest_to_the_centre_wins():
+    array = np.zeros((2, 21, 21), np.float32)
+    array[0, 3], array[0, 12] = 2, 2
+    array[1, 5], array[1, 17] = 2, 2
+    geometry = ViewGeometry.for_volume(volume_of(array), [0.0])
+    depth = project(array, geometry, depth=True).depth_mm[0]
+    middle = geometry.columns // 2
+    # Row 0 is slice 1.
+    assert depth[1, middle] == 2
+    assert depth[0, middle] == -5

@@ -117,6 +117,7 @@ def test_loss_and_mirroring_are_ours(tiny, monkeypatch, tmp_path):
 )
 def test_optimisers(tiny, monkeypatch, tmp_path, suffix, optimizer, rate, decay):
     monkeypatch.setenv("nnUNet_results", str(tmp_path))
+    monkeypatch.setenv("nnUNet_extTrainer", str(trainers_folder()))
     trainer = build_trainer(tiny, name=f"nnUNetTrainerMIP{suffix}")
     trainer.initialize()
     assert type(trainer.optimizer).__name__ == optimizer
@@ -129,6 +130,7 @@ def test_optimisers(tiny, monkeypatch, tmp_path, suffix, optimizer, rate, decay)
 
 def test_patients_stay_nearly_upright(tiny, monkeypatch, tmp_path):
     monkeypatch.setenv("nnUNet_results", str(tmp_path))
+    monkeypatch.setenv("nnUNet_extTrainer", str(trainers_folder()))
     trainer = build_trainer(tiny, name="nnUNetTrainerMIP")
     rotation, *_ = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
     assert np.rad2deg(rotation) == pytest.approx([-15, 15])

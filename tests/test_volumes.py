@@ -1,5 +1,6 @@
 """Volumes: canonical axes, the way back to the source grid, and what is refused."""
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.nifti import read_nifti_voxels
 from nnunetv2_mip.volumes import (
     SourceGrid,
     body_median_suv,
@@ -185,3 +187,16 @@ def test_the_unit_is_judged_by_the_body_not_by_the_air(tmp_path):
     assert suv_warning(good) is None
     activity = read_suv(_write(tmp_path / "bqml.nii.gz", body * 4000))
     assert "Bq/ml" in suv_warning(activity)
+
+
+def test_a_gzip_of_several_members_is_read_whole(tmp_path):
+    """bgzip and concatenated files; the size at the end is that of the last member only."""
+    array = np.random.default_rng(0).random((6, 7, 8)).astype(np.float32)
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / "plain.nii"))
+    content = (tmp_path / "plain.nii").read_bytes()
+    for cuts in ((100,), (len(content) // 2,), (200, 600, 700), (len(content) - 3,)):
+        parts = [content[a:b] for a, b in zip((0, *cuts), (*cuts, len(content)))]
+        path = tmp_path / "members.nii.gz"
+        path.write_bytes(b"".join(gzip.compress(part) for part in parts))
+        found = read_nifti_voxels(path)
+        np.testing.assert_array_equal(found.reshape(array.shape), array)

@@ -12,8 +12,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = new_parser(
         "nnUNetv2_mip_convert_autopet",
         "Turn autoPET studies into a nnU-Net data set of MIP views, one stack a study. Reads the "
-        "TCIA tree (PETCT_*/<study>/SUV.nii.gz, SEG.nii.gz) and the nnU-Net-style release "
-        "(imagesTr, labelsTr). A stopped conversion is finished by running it again.",
+        "TCIA tree (PETCT_*/<study>/SUV.nii.gz, SEG.nii.gz; or SEG.nii.gz and the DICOM series of "
+        "the study) and the nnU-Net-style release (imagesTr, labelsTr). A stopped conversion is "
+        "finished by running it again.",
     )
     parser.add_argument("-i", required=True, metavar="TREE", help="folder with the studies")
     parser.add_argument("-d", required=True, type=int, metavar="ID", help="new data set id, 1-999")

@@ -23,7 +23,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--views-file", default="seg.nii.gz", metavar="FILE", help="stack in -i to fuse"
     )
-    parser.add_argument("--suv", metavar="SUV", help="SUV volume: lets the fusion see occlusion")
+    parser.add_argument(
+        "--suv",
+        metavar="SUV",
+        help="SUV volume, or folder with a DICOM PET series: lets the fusion see occlusion",
+    )
     parser.add_argument(
         "--geometry",
         metavar="DIR",

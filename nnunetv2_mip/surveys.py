@@ -1,0 +1,51 @@
+"""What one pass over many voxels or pixels tells: where the body is, how often a level occurs."""
+
+import numpy as np
+from numba import njit, prange
+
+
+@njit(parallel=True, cache=True)
+def survey_body(volume, body_suv):
+    """Slices above `body_suv` at every (y, x), and the box of what is above 0 (z, y, x; 3 × 2).
+
+    The box ends at −1 where nothing is above 0.
+    """
+    nz, ny, nx = volume.shape
+    count = np.zeros((ny, nx), np.int32)
+    row_any = np.zeros(ny, np.bool_)
+    column_any = np.zeros((ny, nx), np.bool_)
+    slice_any = np.zeros((ny, nz), np.bool_)
+    for y in prange(ny):
+        for z in range(nz):
+            above = 0
+            for x in range(nx):
+                count[y, x] += volume[z, y, x] > body_suv
+                column_any[y, x] |= volume[z, y, x] > 0
+                above += volume[z, y, x] > 0
+            slice_any[y, z] = above > 0
+            row_any[y] |= above > 0
+    box = np.zeros((3, 2), np.int64)
+    _ends(slice_any, box[0])
+    _ends(row_any.reshape(1, -1), box[1])
+    _ends(column_any, box[2])
+    return count, box
+
+
+@njit(cache=True)
+def _ends(marks, ends):
+    """First and last column with a mark in any row; 0 and −1 without any."""
+    ends[0], ends[1] = 0, -1
+    for k in range(marks.shape[1]):
+        if marks[:, k].any():
+            if ends[1] < 0:
+                ends[0] = k
+            ends[1] = k
+
+
+@njit(cache=True)
+def count_levels(levels):
+    """How often each of the 256 levels occurs (numpy would make integers of 8 bytes of all)."""
+    counts = np.zeros(256, np.int64)
+    for level in levels:
+        counts[level] += 1
+    return counts
