@@ -26,9 +26,9 @@ from nnunetv2_mip.studies import StudyFiles, find_studies
 from nnunetv2_mip.volumes import read_mask, read_suv
 
 DATASET_ID = 100
-# Fixed before any model was trained on phantoms. Difficulty and defaults were chosen on other
-# seeds (0 to 21, 101, 1101); this one and its test seed 1031 are only for reporting.
-TRAINING_SEED = 31
+# Never looked at before the defaults were fixed: they, and the difficulty, were chosen on other
+# seeds (0 to 21, 31, 101, 1031, 1101). This one and its test seed 1047 are only for reporting.
+TRAINING_SEED = 47
 TEST_SEED_OFFSET = 1000
 TRAINER, PLANS = "nnUNetTrainerMIP_demo", "nnUNetMIPPlans_cpu"
 SHEET_VIEWS = 4
