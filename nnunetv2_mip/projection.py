@@ -20,7 +20,6 @@ from nnunetv2_mip.geometry import ViewGeometry
 from nnunetv2_mip.lanes import LANES, SAMPLES, raise_maximum, raise_maximum_and_winner
 
 _CACHE_LINE = 64
-_FILL_COLUMNS = 64
 
 
 @dataclass(frozen=True)
@@ -171,17 +170,13 @@ def _fill_slabs(volume, slabs, own):
     for job in prange(len(slabs) * ny):
         slab, y = job // ny, job % ny
         low, high = slab * LANES, min(nz, (slab + 1) * LANES)
-        # A piece of the row at a time, so that what is written stays near.
-        for left in range(0, nx, _FILL_COLUMNS):
-            right = min(nx, left + _FILL_COLUMNS)
-            for z in range(low, high):
-                for x in range(left, right):
-                    slabs[slab, y + 1, x + 1, z - low] = volume[z, y, x]
-            for x in range(left, right):
-                highest = np.float32(0)
-                for z in range(LANES):
-                    highest = max(highest, slabs[slab, y + 1, x + 1, z])
-                own[slab, y + 1, x + 1] = highest
+        for x in range(nx):
+            highest = np.float32(0)
+            for number in range(high - low):
+                value = volume[low + number, y, x]
+                slabs[slab, y + 1, x + 1, number] = value
+                highest = max(highest, value)
+            own[slab, y + 1, x + 1] = highest
 
 
 @njit(parallel=True, cache=True)
