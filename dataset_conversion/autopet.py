@@ -104,19 +104,24 @@ def convert_study(payload: tuple[StudyFiles, ViewSettings], paths: CasePaths) ->
     views = make_views(
         suv.array, None if ct is None else ct.array, geometry, settings.channels, window, pixel
     )
-    found = label_views(seg.array, suv.array, views.suv, geometry, window, settings.occlusion)
     spacing = view_spacing_mm(geometry, pixel)
-    for index, levels in enumerate(views.levels):
-        write_stack(levels, spacing, paths.channel(index))
-
-    def write_label(mode: str, path: Path) -> None:
-        write_stack(to_pixels(found.label(mode), geometry, pixel, nearest=True), spacing, path)
-
-    write_label(settings.labels, paths.label)
-    if settings.labels != "projected":
-        write_label("projected", paths.projected_label)
-    save_geometry(geometry, paths.geometry, pixel)
-    write_json(paths.lesions, found.table(geometry))
+    with ThreadPoolExecutor(3) as beside:
+        # Deflating too.
+        written = [
+            beside.submit(write_stack, levels, spacing, paths.channel(index))
+            for index, levels in enumerate(views.levels)
+        ]
+        found = label_views(seg.array, suv.array, views.suv, geometry, window, settings.occlusion)
+        labels = {settings.labels: paths.label}
+        if settings.labels != "projected":
+            labels["projected"] = paths.projected_label
+        for mode, path in labels.items():
+            label = to_pixels(found.label(mode), geometry, pixel, nearest=True)
+            written.append(beside.submit(write_stack, label, spacing, path))
+        save_geometry(geometry, paths.geometry, pixel)
+        write_json(paths.lesions, found.table(geometry))
+        for part in written:
+            part.result()
     warnings += filter(None, [suv_warning(suv)])
     return {
         "has_lesion": bool(seg.array.any()),

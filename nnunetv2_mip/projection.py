@@ -119,12 +119,14 @@ def _require_shape(array: np.ndarray, geometry: ViewGeometry) -> None:
 def _ray_frame(geometry: ViewGeometry, first_y: int, first_x: int) -> tuple:
     """cos θ, sin θ, bin in voxels (x, y), and the centre in the slabs (x, y)."""
     angles = np.deg2rad(geometry.angles_deg)
+    # Along the axes without rounding errors: 0° and 90° are then exact.
+    cos, sin = (np.where(abs(f) < 1e-12, 0.0, f) for f in (np.cos(angles), np.sin(angles)))
     _, sy, sx = geometry.grid.spacing_zyx
     _, ny, nx = geometry.grid.shape_zyx
     # One zero column of padding on every side of the plane stands for "outside is 0".
     return (
-        np.cos(angles),
-        np.sin(angles),
+        cos,
+        sin,
         geometry.bin_mm / sx,
         geometry.bin_mm / sy,
         (nx - 1) / 2 - first_x + 1,
@@ -213,15 +215,10 @@ def _project_kernel(
     n_slabs, ny, nx = bounds.shape
     middle = (steps - 1) * 0.5
     line = np.uint64(nx * LANES)
-    for job in prange(n_slabs * n_views):
-        # Every thread gets slabs from all over the body, and one slab for all views.
-        slab = _dealt(job // n_views, n_slabs, threads)
-        view = job % n_views
-        voxels, bound_at = slabs[slab], bounds[slab].reshape(-1)
-        slices = min(LANES, rows - slab * LANES)
+    for hand in prange(threads):
         best = np.empty(LANES, np.float32)
         winner = np.empty(LANES, np.float32)
-        place = np.empty(steps, np.uint64)
+        place = np.empty(steps, np.uint32)
         fxs = np.empty(steps, np.float32)
         fys = np.empty(steps, np.float32)
         bound = np.empty(steps, np.float32)
@@ -230,72 +227,63 @@ def _project_kernel(
         near_xs = np.zeros(SAMPLES, np.float32)
         near_ys = np.zeros(SAMPLES, np.float32)
         ts = np.zeros(SAMPLES, np.float32)
-        for column in range(width):
-            u = column - (width - 1) * 0.5
-            at_x, along_x = u * cos[view] * bin_x + centre_x, -sin[view] * bin_x
-            at_y, along_y = u * sin[view] * bin_y + centre_y, cos[view] * bin_y
-            enter, leave = _inside(at_x, along_x, nx - 1, -middle, middle)
-            enter, leave = _inside(at_y, along_y, ny - 1, enter, leave)
-            first = max(0, math.ceil(enter + middle))
-            last = min(steps - 1, math.floor(leave + middle))
-            # Counted from 0: of such loops it is known that no index is negative.
-            count = max(0, last - first + 1)
-            for index in range(count):
-                t = first + index - middle
-                x = (u * cos[view] - t * sin[view]) * bin_x + centre_x
-                y = (u * sin[view] + t * cos[view]) * bin_y + centre_y
-                # Positions a rounding error beside a voxel are on it: 0° and 90° are then exact.
-                x = np.rint(x) if abs(x - np.rint(x)) < 1e-9 else x
-                y = np.rint(y) if abs(y - np.rint(y)) < 1e-9 else y
-                x0 = min(max(np.floor(x), 0.0), nx - 2.0)
-                y0 = min(max(np.floor(y), 0.0), ny - 2.0)
-                fxs[index] = np.float32(x - x0)
-                fys[index] = np.float32(y - y0)
-                place[index] = np.uint64(y0 * nx + x0)
-            for index in range(count):
-                bound[index] = bound_at[place[index]]
-            best[:] = np.float32(0)
-            winner[:] = np.float32(0)
-            reached = np.float32(0)
-            waiting = 0
-            # From end to end: neighbouring steps share voxels, and memory is read ahead.
-            for index in range(count):
-                # The samples are rounded: leave the bound a little room above.
-                if bound[index] * np.float32(1.000001) > reached:
-                    places[waiting] = place[index] * np.uint64(LANES)
-                    near_xs[waiting], near_ys[waiting] = fxs[index], fys[index]
-                    ts[waiting] = np.float32(first + index - middle)
-                    waiting += 1
-                if waiting == SAMPLES or (waiting and index == count - 1):
-                    for free in range(waiting, SAMPLES):
-                        places[free] = places[0]
-                        near_xs[free], near_ys[free] = near_xs[0], near_ys[0]
-                        ts[free] = ts[0]
-                    waiting = 0
-                    if depth_mm is None:
-                        reached = raise_maximum(voxels, line, places, near_xs, near_ys, best)
-                    else:
-                        reached = raise_maximum_and_winner(
-                            voxels, line, places, near_xs, near_ys, best, ts, winner
-                        )
-            head = rows - 1 - slab * LANES
-            for z in range(slices):
-                views[view, head - z, column] = best[z]
-            if depth_mm is not None:
+        # All threads work on views of the same slab, which the cache they share can hold.
+        for job in range(hand, n_slabs * n_views, threads):
+            slab, view = job // n_views, job % n_views
+            voxels, bound_at = slabs[slab], bounds[slab].reshape(-1)
+            slices = min(LANES, rows - slab * LANES)
+            for column in range(width):
+                u = column - (width - 1) * 0.5
+                at_x, along_x = u * cos[view] * bin_x + centre_x, -sin[view] * bin_x
+                at_y, along_y = u * sin[view] * bin_y + centre_y, cos[view] * bin_y
+                enter, leave = _inside(at_x, along_x, nx - 1, -middle, middle)
+                enter, leave = _inside(at_y, along_y, ny - 1, enter, leave)
+                first = max(0, math.ceil(enter + middle))
+                last = min(steps - 1, math.floor(leave + middle))
+                # Counted from 0: of such loops it is known that no index is negative.
+                count = max(0, last - first + 1)
+                for index in range(count):
+                    t = first + index - middle
+                    x = at_x + t * along_x
+                    y = at_y + t * along_y
+                    x0 = min(max(np.floor(x), 0.0), nx - 2.0)
+                    y0 = min(max(np.floor(y), 0.0), ny - 2.0)
+                    fxs[index] = np.float32(x - x0)
+                    fys[index] = np.float32(y - y0)
+                    place[index] = np.uint32(y0 * nx + x0)
+                for index in range(count):
+                    bound[index] = bound_at[place[index]]
+                best[:] = np.float32(0)
+                winner[:] = np.float32(0)
+                reached = np.float32(0)
+                waiting = 0
+                # From end to end: neighbouring steps share voxels, and memory is read ahead.
+                for index in range(count):
+                    # The samples are rounded: leave the bound a little room above.
+                    if bound[index] * np.float32(1.000001) > reached:
+                        places[waiting] = np.uint64(place[index]) * np.uint64(LANES)
+                        near_xs[waiting], near_ys[waiting] = fxs[index], fys[index]
+                        ts[waiting] = np.float32(first + index - middle)
+                        waiting += 1
+                    if waiting == SAMPLES or (waiting and index == count - 1):
+                        for free in range(waiting, SAMPLES):
+                            places[free] = places[0]
+                            near_xs[free], near_ys[free] = near_xs[0], near_ys[0]
+                            ts[free] = ts[0]
+                        waiting = 0
+                        if depth_mm is None:
+                            reached = raise_maximum(voxels, line, places, near_xs, near_ys, best)
+                        else:
+                            reached = raise_maximum_and_winner(
+                                voxels, line, places, near_xs, near_ys, best, ts, winner
+                            )
+                head = rows - 1 - slab * LANES
                 for z in range(slices):
-                    if best[z] > 0:
-                        depth_mm[view, head - z, column] = winner[z] * bin_mm
-
-
-@njit(cache=True)
-def _dealt(number, total, hands):
-    """The `number`-th of 0 … total - 1 when they are dealt to `hands` one by one."""
-    for hand in range(hands):
-        has = (total - hand + hands - 1) // hands
-        if number < has:
-            return hand + number * hands
-        number -= has
-    return number
+                    views[view, head - z, column] = best[z]
+                if depth_mm is not None:
+                    for z in range(slices):
+                        if best[z] > 0:
+                            depth_mm[view, head - z, column] = winner[z] * bin_mm
 
 
 @njit(cache=True)
