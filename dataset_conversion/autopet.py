@@ -1,6 +1,5 @@
 """autoPET PET/CT studies to a nnU-Net data set of MIP views, one stack a study and channel."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from nnunetv2_mip.studies import CT_NAME, StudyFiles, scan_tree
 from nnunetv2_mip.view_settings import ViewSettings
 from nnunetv2_mip.views import make_views
 from nnunetv2_mip.volumes import read_mask, require_same_grid, suv_warning
+from nnunetv2_mip.workers import threads_beside
 
 DEFAULT_NAME = "AutoPETMIP"
 # In the mode `ignore` the occluded parts of lesions; nnU-Net wants its ignore label to be the last.
@@ -93,7 +93,7 @@ def convert_study(payload: tuple[StudyFiles, ViewSettings], paths: CasePaths) ->
     """Write the views, labels, geometry and lesions of one study; returns its record."""
     study, settings = payload
     warnings = []
-    with ThreadPoolExecutor(1) as beside:
+    with threads_beside(1) as beside:
         # Inflating leaves the other cores idle.
         later = beside.submit(read_mask, study.seg)
         suv, ct = read_pet_and_ct(study.suv, study.ct, "ct" in settings.channels, warnings.append)
@@ -105,7 +105,7 @@ def convert_study(payload: tuple[StudyFiles, ViewSettings], paths: CasePaths) ->
         suv.array, None if ct is None else ct.array, geometry, settings.channels, window, pixel
     )
     spacing = view_spacing_mm(geometry, pixel)
-    with ThreadPoolExecutor(3) as beside:
+    with threads_beside(3) as beside:
         # Deflating too.
         written = [
             beside.submit(write_stack, levels, spacing, paths.channel(index))

@@ -7,7 +7,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import (
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    as_completed,
+)
 from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
@@ -47,6 +54,27 @@ def for_each(
         finally:
             for future in futures:
                 future.cancel()
+
+
+def threads_beside(count: int) -> Executor:
+    """Threads for work beside the computation; none where this process has one core to itself.
+
+    Workers that share a machine are given one numba thread each: more threads would take the cores
+    of the others. What is submitted then runs at once.
+    """
+    import numba
+
+    return ThreadPoolExecutor(count) if numba.get_num_threads() > 1 else _AtOnce()
+
+
+class _AtOnce(Executor):
+    def submit(self, fn, /, *args, **kwargs):
+        future = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
 
 def _result(future) -> Any:

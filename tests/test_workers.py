@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import SimpleITK as sitk
 from nnunetv2_mip.commands import convert_autopet as command
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.phantom import write_cohort
-from nnunetv2_mip.workers import for_each
+from nnunetv2_mip.workers import for_each, threads_beside
 
 KILLS = 20
 NAME = "Dataset501_AutoPETMIP"
@@ -87,7 +88,7 @@ def test_workers_end_with_a_killed_parent(tmp_path):
     code = (
         "import os, sys, time\n"
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from nnunetv2_mip.workers import for_each\n"
+        "from nnunetv2_mip.workers import for_each, threads_beside\n"
         "import test_workers\n"
         f"list(for_each(test_workers.wait_long, [{str(tmp_path)!r}] * 2, 2))\n"
     )
@@ -194,3 +195,21 @@ def test_a_conversion_killed_at_random_moments_ends_with_the_same_bytes(cohort, 
             assert content(raw / NAME) == expected
     # Not only before the first and after the last study.
     assert interrupted >= 3
+
+
+@pytest.mark.parametrize(("threads", "elsewhere"), [(1, False), (2, True)])
+def test_work_beside_takes_no_core_of_others(threads, elsewhere):
+    numba = pytest.importorskip("numba")
+    before = numba.get_num_threads()
+    if threads > numba.config.NUMBA_NUM_THREADS:
+        pytest.skip("one core")
+    numba.set_num_threads(threads)
+    try:
+        with threads_beside(2) as beside:
+            thread = beside.submit(threading.get_ident).result()
+            failed = beside.submit(square, "two")
+            with pytest.raises(TypeError):
+                failed.result()
+    finally:
+        numba.set_num_threads(before)
+    assert (thread != threading.get_ident()) == elsewhere
