@@ -3,8 +3,9 @@
 Every voxel asks each view at the detector position where it is seen, interpolated linearly
 between columns. The rules differ in how the answers are combined:
 
-- `hull`: the smallest answer, the soft visual hull. Exact for perfect masks; one blind view
-  erases a lesion.
+- `hull`: the smallest answer, the soft visual hull (Laurentini, IEEE TPAMI 16, 1994). Here a voxel
+  asks all columns that its shadow falls on, as any-hit labels are made: if it is lesion, every one
+  of them must say so. The largest mask that perfect views allow; one blind view erases a lesion.
 - `mean`, `max`: plain smearing and averaging, for comparison.
 - `visibility`: the mean weighted by how visible the voxel is in each view: its SUV over the
   maximum of its ray, squared. A lesion behind a hot organ is judged by the views
@@ -18,6 +19,7 @@ import numpy as np
 from numba import njit, prange
 from scipy.ndimage import maximum_filter
 
+from nnunetv2_mip.footprint import column_range
 from nnunetv2_mip.fusion_rules import RULES, UPTAKE_RADIUS_MM, FusionRule
 from nnunetv2_mip.geometry import ViewGeometry
 from nnunetv2_mip.projection import detector_layout, project
@@ -141,8 +143,10 @@ def _backproject_kernel(views, highest, ray_maxima, suv, angles, step_y, step_x,
     for y in prange(ny):
         total = np.empty(nz, np.float32)
         weight = np.empty(nz, np.float32)
+        answer = np.empty(nz, np.float32)
         for x in range(nx):
-            # Work only where some view has something to say about this column.
+            # Work only where some view (of `hull`: every view) has something to say about this
+            # column.
             asked = False
             for view in range(n_views):
                 u = (
@@ -150,18 +154,20 @@ def _backproject_kernel(views, highest, ray_maxima, suv, angles, step_y, step_x,
                     + (y - (ny - 1) * 0.5) * step_y * np.sin(angles[view])
                     + middle
                 )
-                left = int(np.floor(u))
-                found = np.float32(0)
-                if 0 <= left < width:
-                    found = highest[view, left]
-                if 0 <= left + 1 < width:
-                    found = max(found, highest[view, left + 1])
-                if found > 0:
-                    asked = True
-                    if code != 0:
+                if code == 0:
+                    first, last = _shadow(u, angles[view], step_y, step_x, width)
+                    asked = first <= last
+                    for column in range(first, last + 1):
+                        asked = asked and highest[view, column] > 0
+                    if not asked:
                         break
-                elif code == 0:
-                    asked = False
+                    continue
+                left = int(np.floor(u))
+                if 0 <= left < width:
+                    asked = asked or highest[view, left] > 0
+                if 0 <= left + 1 < width:
+                    asked = asked or highest[view, left + 1] > 0
+                if asked:
                     break
             if not asked:
                 continue
@@ -173,6 +179,15 @@ def _backproject_kernel(views, highest, ray_maxima, suv, angles, step_y, step_x,
                     + (y - (ny - 1) * 0.5) * step_y * np.sin(angles[view])
                     + middle
                 )
+                if code == 0:
+                    first, last = _shadow(u, angles[view], step_y, step_x, width)
+                    answer[:] = views[view, first]
+                    for column in range(first + 1, last + 1):
+                        for z in range(nz):
+                            answer[z] = min(answer[z], views[view, column, z])
+                    for z in range(nz):
+                        total[z] = min(total[z], answer[z])
+                    continue
                 left = int(np.floor(u + 1e-9))
                 right_share = np.float32(max(u - left, 0.0))
                 left_share = np.float32(1) - right_share
@@ -199,9 +214,7 @@ def _backproject_kernel(views, highest, ray_maxima, suv, angles, step_y, step_x,
                 else:
                     for z in range(nz):
                         p = left_share * a[z] + right_share * b[z]
-                        if code == 0:
-                            total[z] = min(total[z], p)
-                        elif code == 1:
+                        if code == 1:
                             total[z] += p
                         else:
                             total[z] = max(total[z], p)
@@ -212,3 +225,11 @@ def _backproject_kernel(views, highest, ray_maxima, suv, angles, step_y, step_x,
                 elif code == 3:
                     value = value / weight[z]
                 out[z, y, x] = value
+
+
+@njit(cache=True, inline="always")
+def _shadow(u, angle, step_y, step_x, width):
+    """First and last detector column that a voxel's shadow falls on (empty: first > last)."""
+    half = (step_x * abs(np.cos(angle)) + step_y * abs(np.sin(angle))) * 0.5
+    first, last = column_range(u, half)
+    return max(first, 0), min(last, width - 1)

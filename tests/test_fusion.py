@@ -39,7 +39,7 @@ def dice(a, b):
     spacing=st.tuples(st.floats(1, 4), st.floats(1, 3), st.floats(1, 3)),
 )
 @settings(max_examples=40, deadline=None)
-def test_the_hull_contains_the_mask_it_came_from(seed, views, shape, spacing):
+def test_the_hull_is_the_largest_mask_that_has_these_views(seed, views, shape, spacing):
     rng = np.random.default_rng(seed)
     grid = SourceGrid(shape[::-1], spacing[::-1], (0.0, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
     volume = Volume(np.ones(shape, np.float32), grid, Path("v"))
@@ -48,6 +48,13 @@ def test_the_hull_contains_the_mask_it_came_from(seed, views, shape, spacing):
     stack = project_mask(mask, geometry)
     hull = backproject(stack, geometry, "hull") > 0
     assert hull[mask].all()
+    np.testing.assert_array_equal(project_mask(hull, geometry), stack)
+    # None of the voxels outside could be added: each would be seen where nothing is.
+    outside = np.argwhere(~hull)
+    for place in outside[rng.permutation(len(outside))[:5]]:
+        more = hull.copy()
+        more[tuple(place)] = True
+        assert (project_mask(more, geometry) > stack).any()
 
 
 def test_many_views_of_a_true_mask_give_it_back():
