@@ -20,14 +20,12 @@ from nnunetv2_mip.pixels import to_pixels, view_spacing_mm
 from nnunetv2_mip.scale import BodyStatistics
 from nnunetv2_mip.stacks import save_geometry, write_stack
 from nnunetv2_mip.studies import CT_NAME, StudyFiles, scan_tree
-from nnunetv2_mip.view_settings import ViewSettings
+from nnunetv2_mip.view_settings import IGNORE_LABEL, ViewSettings
 from nnunetv2_mip.views import make_views
 from nnunetv2_mip.volumes import read_mask, require_same_grid, suv_warning
 from nnunetv2_mip.workers import threads_beside
 
 DEFAULT_NAME = "AutoPETMIP"
-# In the mode `ignore` the occluded parts of lesions; nnU-Net wants its ignore label to be the last.
-IGNORE_LABEL = 2
 
 
 def convert_autopet(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.files import files_below
 from nnunetv2_mip.volumes import SourceGrid
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def import_pydicom() -> Any:
 def dicom_files(folder: Path | str, recursive: bool = True) -> Iterator[Path]:
     """Files below a folder that look like DICOM, by name; hidden ones and DICOMDIR left out."""
     folder = Path(folder)
-    for path in sorted(folder.rglob("*") if recursive else folder.iterdir()):
+    for path in files_below(folder) if recursive else sorted(folder.iterdir()):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if not hidden and path.name.upper() != "DICOMDIR" and path.is_file() and _is_dicom(path):
             yield path
@@ -119,7 +120,8 @@ def find_series(folder: Path | str) -> list[Series]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise MipError(f"{folder}: no such folder")
+        reason = "is a file, a folder is needed" if folder.exists() else "no such folder"
+        raise MipError(f"{folder}: {reason}")
     first: dict[str, Dataset] = {}
     slices: dict[str, dict[str, Path]] = {}
     for path in dicom_files(folder):

@@ -21,6 +21,7 @@ from nnunetv2_mip.files import atomic_path, write_json
 from nnunetv2_mip.matching import Pair, match
 from nnunetv2_mip.png import PNG_SUFFIX, decode_mask_png, decode_png
 from nnunetv2_mip.stacks import is_stack_file
+from nnunetv2_mip.view_settings import IGNORE_LABEL
 from nnunetv2_mip.volumes import (
     Volume,
     has_suffix,
@@ -29,7 +30,6 @@ from nnunetv2_mip.volumes import (
 )
 
 FORMAT_VERSION = 1
-IGNORE_LABEL = 2
 BOOTSTRAP_SEED = 0
 
 

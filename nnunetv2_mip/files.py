@@ -30,6 +30,35 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+def check_output(target: Path | str) -> None:
+    """Raise MipError when `target` cannot be made because a file lies where a folder must be.
+
+    To be asked before the work, not after it.
+    """
+    target = Path(target)
+    for above in target.absolute().parents:
+        if above.exists():
+            if not above.is_dir():
+                raise MipError(f"{target}: cannot be written: {above} is a file; choose another -o")
+            if not os.access(above, os.W_OK):
+                raise MipError(f"{target}: cannot be written: {above} may not be written to")
+            return
+
+
+def files_below(folder: Path | str) -> Iterator[Path]:
+    """All files in a folder and the folders in it, sorted; links are followed, each folder once."""
+    seen = set()
+    found = []
+    for here, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [Path(here) / name for name in names]
+    yield from sorted(found)
+
+
 def write_json(target: Path | str, content: Any) -> None:
     """Write `content` as indented JSON, whole or not at all; equal content gives equal bytes."""
     with atomic_path(target) as partial:

@@ -23,6 +23,7 @@ from nnunetv2_mip.stacks import (
     read_stack,
     require_stack_shape,
 )
+from nnunetv2_mip.view_settings import IGNORE_LABEL
 from nnunetv2_mip.volumes import VOLUME_SUFFIXES, has_suffix, write_volume
 
 LESION = 1
@@ -146,6 +147,11 @@ def _read_npz(path: Path) -> np.ndarray:
 
 
 def _require_probabilities(stack: np.ndarray, path: Path) -> None:
+    if np.isin(stack, (0, 1, IGNORE_LABEL)).all() and (stack == IGNORE_LABEL).any():
+        raise MipError(
+            f"{path}: holds the ignore label {IGNORE_LABEL}, which is neither lesion nor not; fuse "
+            "projected labels (project --labels projected, labelsTr_projected of a data set)"
+        )
     # Written so that NaN fails too.
     if not (stack.min() >= 0 and stack.max() <= 1):
         raise MipError(

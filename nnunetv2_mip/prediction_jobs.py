@@ -107,7 +107,7 @@ def find_jobs(
         if target in targets:
             raise MipError(
                 f"{job.source}: would get the same mask file as {targets[target].source}; "
-                "rename one"
+                "rename one (channels of one case: the model takes one, give that alone)"
             )
         targets[target] = job
     return jobs

@@ -239,6 +239,8 @@ def _folds_with_checkpoint(
 def _device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         return torch.device("cpu")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise MipError("-device mps: this machine has none, or its torch cannot use it; use cpu")
     try:
         return torch.device(name)
     except RuntimeError:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nnunetv2_mip.dicom_series import dicom_files
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.files import files_below
 
 SUV_NAME, CT_NAME, SEG_NAME = "SUV.nii.gz", "CTres.nii.gz", "SEG.nii.gz"
 _TCIA_STUDY = re.compile(r"^(\d{2}-\d{2}-\d{4}|\d{4}-\d{2}-\d{2})\b.*-(\d+)$")
@@ -63,7 +64,8 @@ def scan_tree(tree: Path | str) -> StudyTree:
     """
     tree = Path(tree)
     if not tree.is_dir():
-        raise MipError(f"{tree}: no such folder")
+        reason = "is a file, a folder is needed" if tree.exists() else "no such folder"
+        raise MipError(f"{tree}: {reason}")
     found = _scan_nnunet(tree) if (tree / "imagesTr").is_dir() else _scan_tcia(tree)
     if not found.studies and not found.problems:
         raise MipError(
@@ -95,7 +97,7 @@ def _scan_tcia(tree: Path) -> StudyTree:
     known = {SUV_NAME, CT_NAME, SEG_NAME}
     folders = {
         path.parent
-        for path in tree.rglob("*")
+        for path in files_below(tree)
         if path.name in known or path.name.lower() in {"suv.nii.gz", "seg.nii.gz"}
     }
     for folder in sorted(folders):
@@ -105,7 +107,7 @@ def _scan_tcia(tree: Path) -> StudyTree:
             suv = folder
         elif SUV_NAME not in names:
             near = [name for name in sorted(names) if name.lower() == SUV_NAME.lower()]
-            hint = f"rename {near[0]}" if near else "add it or remove the folder"
+            hint = f"rename {near[0]}" if near else "add it (or the DICOM series of the study)"
             problems.append((suv, f"no such file; {hint}"))
             continue
         inside = folder != tree and (folder.parent != tree or tree.name.startswith("PETCT_"))

@@ -10,6 +10,8 @@ from nnunetv2_mip.scale import DEFAULT_WINDOW_SUV
 
 # The SUV leads: it decides what a ray shows. The others say more about the winner of the ray.
 CHANNELS = ("suv", "ct", "depth")
+# Of the mode `ignore`: what is neither lesion nor background (nnU-Net wants it to be the last).
+IGNORE_LABEL = 2
 LABEL_MODES = ("projected", "visible", "ignore")
 
 

@@ -96,7 +96,9 @@ def load_preset(name_or_path: str | Path) -> Preset:
     known = {item.name for item in fields(Preset)} - {"name"}
     unknown = sorted(set(content) - known)
     if unknown:
-        raise MipError(f"{path}: unknown key {', '.join(unknown)}")
+        raise MipError(
+            f"{path}: unknown key {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+        )
     if "features_per_stage" not in content:
         raise MipError(f"{path}: features_per_stage is missing")
     settings = {

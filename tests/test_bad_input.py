@@ -1,6 +1,8 @@
 """Bad input of every kind: exit code 2, one line on stderr that names the file, nothing left."""
 
+import errno
 import gzip
+import importlib
 import json
 import shutil
 from collections.abc import Callable
@@ -540,7 +542,7 @@ BAD_VIEWS = {
         "seg.nii.gz",
         "not a stack",
     ),
-    "above 1": (soft(2), "seg.nii.gz", "between 0 and 1"),
+    "above 1": (soft(3), "seg.nii.gz", "between 0 and 1"),
     "below 0": (soft(-0.1), "seg.nii.gz", "between 0 and 1"),
     "not a number": (soft(np.nan), "seg.nii.gz", "between 0 and 1"),
 }
@@ -664,3 +666,114 @@ def test_debug_shows_the_traceback(home):
 
     with pytest.raises(MipError, match="nowhere"):
         project.main(["--debug", "-i", str(home / "nowhere.nii.gz"), "-o", str(home / "v")])
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("predict", ["-i", "a.png", "-m", "model", "-o"]),
+        ("project", ["-i", "suv.nii.gz", "-o"]),
+        ("fuse", ["-i", "views", "-o"]),
+        ("fuse", ["-i", "output", "-d", "7", "-o"]),
+        ("evaluate", ["-p", "a", "-g", "b", "-o"]),
+        ("phantom", ["-n", "1", "-o"]),
+    ],
+)
+def test_an_output_below_a_file_is_refused_before_the_work(
+    command, arguments, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("mine")
+    module = importlib.import_module(f"nnunetv2_mip.commands.{command}")
+    with pytest.raises(SystemExit) as ended:
+        module.main([*arguments, "file/out.json"])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot be written" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert Path("file").read_text() == "mine"
+
+
+def test_env_below_a_file_is_refused(tmp_path, capsys):
+    from nnunetv2_mip.commands import env
+
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as ended:
+        env.main(["--base", str(tmp_path / "file")])
+    assert ended.value.code == 2
+    assert "is a file" in capsys.readouterr().err
+
+
+def test_a_disk_that_says_no_is_one_line(capsys):
+    from nnunetv2_mip.commands._frame import new_parser, run_command
+
+    def full(args):
+        raise OSError(errno.ENOSPC, "No space left on device", "masks/a.nii.gz")
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(new_parser("tool", "does"), full, [])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("tool: error: masks/a.nii.gz: ")
+    assert "No space left on device" in line
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "two"])
+def test_a_number_of_workers_that_is_none(count, capsys):
+    from nnunetv2_mip.commands import convert_autopet
+
+    with pytest.raises(SystemExit) as ended:
+        convert_autopet.main(["-i", ".", "-d", "5", "-np", count])
+    assert ended.value.code == 2
+    assert "-np" in capsys.readouterr().err
+
+
+def test_a_stack_of_views_is_no_volume_to_project(tmp_path, capsys):
+    from nnunetv2_mip.commands import project
+    from nnunetv2_mip.stacks import write_stack
+
+    write_stack(np.ones((3, 4, 5), np.float32), (1000.0, 2.0, 2.0), tmp_path / "suv.nii.gz")
+    with pytest.raises(SystemExit) as ended:
+        project.main(["-i", str(tmp_path / "suv.nii.gz"), "-o", str(tmp_path / "out")])
+    assert ended.value.code == 2
+    assert "is a stack of views already" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_ignored_pixels_cannot_be_fused(tmp_path, capsys):
+    from nnunetv2_mip.commands import fuse, project
+    from nnunetv2_mip.phantom import simulate_subject
+    from nnunetv2_mip.stacks import read_stack, write_stack
+    from nnunetv2_mip.volumes import write_volume
+
+    study = simulate_subject(0, 38, 12.0)
+    write_volume(study.suv, study.grid, tmp_path / "suv.nii.gz")
+    write_volume(study.seg, study.grid, tmp_path / "seg.nii.gz")
+    views = tmp_path / "views"
+    options = ["--views", "2", "--labels", "ignore", "--seg", str(tmp_path / "seg.nii.gz")]
+    with pytest.raises(SystemExit) as ended:
+        project.main(["-i", str(tmp_path / "suv.nii.gz"), "-o", str(views), *options])
+    assert ended.value.code == 0
+    stack, spacing = read_stack(views / "seg.nii.gz")
+    stack = stack.copy()
+    stack[0, 3, 3] = 2
+    write_stack(stack, spacing, views / "seg.nii.gz")
+    with pytest.raises(SystemExit) as ended:
+        fuse.main(["-i", str(views), "-o", str(tmp_path / "mask.nii.gz")])
+    assert ended.value.code == 2
+    line = capsys.readouterr().err
+    assert "ignore label 2" in line
+    assert "labelsTr_projected" in line
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    from nnunetv2_mip.files import files_below
+
+    (tmp_path / "far" / "inner").mkdir(parents=True)
+    (tmp_path / "far" / "inner" / "b").touch()
+    (tmp_path / "far" / "inner" / "round").symlink_to(tmp_path / "far")
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "a").touch()
+    (tmp_path / "tree" / "link").symlink_to(tmp_path / "far")
+    found = [path.relative_to(tmp_path / "tree") for path in files_below(tmp_path / "tree")]
+    assert found == [Path("a"), Path("link/inner/b")]

@@ -51,6 +51,13 @@ def run_command(
             raise
         print(f"{parser.prog}: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         code = EXIT_BAD_INPUT
+    except OSError as error:
+        # The disk says no: full, read-only, a file where a folder must be.
+        if args.debug or error.filename is None or error.strerror is None:
+            raise
+        reason = f"{error.filename}: cannot be read or written ({error.strerror})"
+        print(f"{parser.prog}: error: {reason}; choose another or make room", file=sys.stderr)
+        code = EXIT_BAD_INPUT
     except KeyboardInterrupt:
         if args.debug:
             raise

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nnunetv2_mip.commands._frame import new_parser, run_command
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.files import check_output
 from nnunetv2_mip.nnunet_paths import VARIABLES, trainers_folder
 
 TRAINERS = "nnUNet_extTrainer"
@@ -90,6 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
+    check_output(args.base / VARIABLES[0])
     line = SHELLS[args.shell]
     values = variables(args.base, os.environ)
     for name, value in values.items():

@@ -81,6 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.errors import MipError
     from nnunetv2_mip.evaluation import evaluate, write_report
+    from nnunetv2_mip.files import check_output
 
     if not 0 <= args.min_overlap <= 1:
         raise MipError(f"--min-overlap {args.min_overlap}: give a fraction from 0 to 1")
@@ -88,6 +89,7 @@ def run(args: argparse.Namespace) -> None:
         raise MipError(f"-np {args.processes}: give at least one process")
     if args.output.suffix.lower() != ".json":
         raise MipError(f"{args.output}: the report is JSON; give a name that ends in .json")
+    check_output(args.output)
     report = evaluate(
         args.predictions,
         args.truths,

@@ -52,8 +52,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.errors import MipError
+    from nnunetv2_mip.files import check_output
     from nnunetv2_mip.fusion_jobs import fuse_nnunet_output, fuse_project_folder
 
+    check_output(args.o)
     if args.rule == "visibility" and not args.suv:
         raise MipError("--rule visibility needs the SUV volume: add --suv SUV.nii.gz")
     if not 0 < args.threshold <= 1:

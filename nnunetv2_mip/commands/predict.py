@@ -47,8 +47,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
+    from nnunetv2_mip.files import check_output
     from nnunetv2_mip.prediction_jobs import Extras, find_jobs, run_jobs
 
+    check_output(args.o)
     folder = model_folder(args)
     jobs = find_jobs(args.i, args.o, args.series, args.ct)
     from tqdm import tqdm

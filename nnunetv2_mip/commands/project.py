@@ -33,22 +33,25 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.errors import MipError
-    from nnunetv2_mip.files import write_json
+    from nnunetv2_mip.files import check_output, write_json
     from nnunetv2_mip.geometry import ViewGeometry
     from nnunetv2_mip.occlusion import label_views
     from nnunetv2_mip.pet_input import read_pet
     from nnunetv2_mip.pixels import to_pixels, view_spacing_mm
     from nnunetv2_mip.png import write_view_png
     from nnunetv2_mip.scale import PNG_PIXEL_MM, levels_from_suv
-    from nnunetv2_mip.stacks import GEOMETRY_NAME, save_geometry, write_stack
+    from nnunetv2_mip.stacks import GEOMETRY_NAME, is_stack_file, save_geometry, write_stack
     from nnunetv2_mip.views import make_views, read_ct
     from nnunetv2_mip.volumes import read_mask, suv_warning
 
+    check_output(args.o)
     settings = view_settings(args)
     if settings.labels != "projected" and not args.seg:
         raise MipError(f"--labels {settings.labels}: needs the lesion mask, --seg FILE")
     if args.ct and "ct" not in settings.channels:
         raise MipError(f"--ct {args.ct}: add --channels suv,ct to have its views")
+    if is_stack_file(args.i):
+        raise MipError(f"{args.i}: is a stack of views already, a SUV volume is needed")
     suv = read_pet(args.i, warn=lambda line: print(f"warning: {line}", file=sys.stderr))
     seg = read_mask(args.seg, like=suv) if args.seg else None
     ct = read_ct(args.ct, like=suv) if args.ct else None
