@@ -26,6 +26,8 @@ from dataclasses import dataclass
 import cc3d
 import numpy as np
 
+from nnunetv2_mip.surface_distance import hd95
+
 CONNECTIVITY = {2: 8, 3: 18}
 
 
@@ -54,9 +56,10 @@ class LesionScores:
 
 @dataclass(frozen=True)
 class VolumeScores:
-    """Scores of a volume; volumes are in ml."""
+    """Scores of a volume; volumes are in ml, `hd95_mm` is that of `surface_distance.hd95`."""
 
     dice: float
+    hd95_mm: float
     false_positive_volume_ml: float
     false_negative_volume_ml: float
     true_volume_ml: float
@@ -178,6 +181,7 @@ def volume_scores(
     predicted_lesions = _Overlap(prediction, truth)
     return VolumeScores(
         dice=_dice(prediction, truth),
+        hd95_mm=hd95(prediction, truth, spacing_mm),
         false_positive_volume_ml=predicted_lesions.voxels_without_overlap() * voxel_ml,
         false_negative_volume_ml=(
             true_lesions.voxels_without_overlap() * voxel_ml if true_lesions.count else math.nan

@@ -21,6 +21,7 @@ COLUMNS = {
     },
     "volume": {
         "Dice": ("dice", ".3f"),
+        "HD95 mm": ("hd95_mm", ".1f"),
         "FPV ml": ("false_positive_volume_ml", ".2f"),
         "FNV ml": ("false_negative_volume_ml", ".2f"),
         "true ml": ("true_volume_ml", ".2f"),
