@@ -64,6 +64,12 @@ def build_parser() -> argparse.ArgumentParser:
         required=True,
         help="the report; a CSV of the cases is written beside it",
     )
+    parser.add_argument(
+        "--against",
+        metavar="PRED2",
+        type=Path,
+        help="other predictions of the same cases: adds the paired difference of Dice",
+    )
     parser.add_argument("-np", dest="processes", type=int, default=1, help="processes for volumes")
     parser.add_argument(
         "--allow-missing",
@@ -80,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
+    from nnunetv2_mip.comparison import compare, describe_comparison, patients_of
     from nnunetv2_mip.errors import MipError
     from nnunetv2_mip.evaluation import evaluate, write_report
     from nnunetv2_mip.files import check_output
@@ -91,16 +98,25 @@ def run(args: argparse.Namespace) -> None:
     if args.output.suffix.lower() != ".json":
         raise MipError(f"{args.output}: the report is JSON; give a name that ends in .json")
     check_output(args.output)
-    report = evaluate(
-        args.predictions,
-        args.truths,
-        allow_missing=args.allow_missing,
-        min_overlap=args.min_overlap,
-        processes=args.processes,
-        show_progress=True,
-    )
+
+    def score(predictions: Path) -> dict:
+        return evaluate(
+            predictions,
+            args.truths,
+            allow_missing=args.allow_missing,
+            min_overlap=args.min_overlap,
+            processes=args.processes,
+            show_progress=True,
+        )
+
+    report = score(args.predictions)
+    if args.against is not None:
+        report["against"] = str(args.against.name)
+        report["comparison"] = compare(report, score(args.against), patients_of(args.truths))
     table = write_report(report, args.output)
     print(describe(report))
+    if args.against is not None:
+        print(describe_comparison(report["comparison"], args.against))
     print(f"written: {args.output} and {table}")
 
 
