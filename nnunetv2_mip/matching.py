@@ -93,7 +93,10 @@ def match(predictions: Path, truths: Path, allow_missing: bool = False) -> Match
             "predict them, or count them as empty with --allow-missing"
         )
     pairs.sort(key=lambda pair: pair.case)
-    unused = available.keys() - used
+    # What the predictor keeps beside the mask of a case is no prediction of another.
+    beside = {f"{key}_probabilities" for key in used}
+    beside |= {f"{key}_views/{name}" for key in used for name in ("levels", "probabilities")}
+    unused = available.keys() - used - beside
     ignored = sorted(available[key].relative_to(predictions).as_posix() for key in unused)
     return Matches(pairs, ignored)
 

@@ -394,3 +394,19 @@ def test_command_meets_the_golden_values(tmp_path):
     expected = json.loads((folder / "expected.json").read_text())
     for name in ("dice", "false_positive_volume_ml", "false_negative_volume_ml"):
         assert case[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-4)
+
+
+def test_what_the_predictor_keeps_beside_a_mask_is_not_remarked_on(tmp_path):
+    mask = np.zeros((4, 5, 6), np.uint8)
+    mask[1:3, 1:3, 1:3] = 1
+    save_nifti(tmp_path / "truth" / "a.nii.gz", mask)
+    for name in (
+        "a",
+        "a_probabilities",
+        "a_views/levels",
+        "a_views/probabilities",
+        "b_views/levels",
+    ):
+        save_nifti(tmp_path / "found" / f"{name}.nii.gz", mask)
+    report = evaluate(tmp_path / "found", tmp_path / "truth")
+    assert report["ignored_predictions"] == ["b_views/levels.nii.gz"]
