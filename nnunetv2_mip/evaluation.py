@@ -56,7 +56,8 @@ def evaluate(
         "stack"), `cases` {case: {score: value}}, `mean` {score: over the cases where it is
         defined}, `dice_interval_95` [low, high] (bootstrap over cases), `pooled` (recall and
         precision over all lesions together; not for stacks), `controls` (false positives where
-        the truth is empty), `counts`, `min_overlap`, `missing_predictions`, `ignored_predictions`.
+        the truth is empty), `counts`, `min_overlap`, `missing_predictions`, `ignored_predictions`,
+        `controls_left_out` (controls without a prediction).
 
     Raises:
         MipError: no truth, a missing prediction, an unreadable file, differing sizes or grids,
@@ -80,6 +81,7 @@ def evaluate(
     report["min_overlap"] = min_overlap
     report["missing_predictions"] = [c for c in cases if cases[c]["missing_prediction"]]
     report["ignored_predictions"] = matches.ignored
+    report["controls_left_out"] = matches.left_out
     return report
 
 

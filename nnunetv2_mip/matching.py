@@ -45,10 +45,17 @@ class Pair:
 
 @dataclass(frozen=True)
 class Matches:
-    """The pairs, by case name, and the predictions that no truth asked for."""
+    """The pairs, by case name.
+
+    Attributes:
+        pairs: the cases to score.
+        ignored: predictions that no truth asked for.
+        left_out: controls (images without a mask) that have no prediction.
+    """
 
     pairs: list[Pair]
     ignored: list[str]
+    left_out: list[str]
 
 
 def match(predictions: Path, truths: Path, allow_missing: bool = False) -> Matches:
@@ -67,16 +74,17 @@ def match(predictions: Path, truths: Path, allow_missing: bool = False) -> Match
     if truths.is_file():
         if has_suffix(truths, (PNG_SUFFIX,)) != has_suffix(predictions, (PNG_SUFFIX,)):
             raise MipError(f"{predictions}: is another kind of file than its truth {truths}")
-        return Matches([Pair(_case_of_file(truths), truths, predictions)], [])
+        return Matches([Pair(_case_of_file(truths), truths, predictions)], [], [])
 
     wanted, is_png = _truths_in(truths)
     suffixes = (PNG_SUFFIX,) if is_png else VOLUME_SUFFIXES
     available = _files_by_key(predictions, suffixes)
-    pairs, used, missing = [], set(), []
+    pairs, used, missing, left_out = [], set(), [], []
     for truth in wanted:
         names = [truth.case, *_other_names(truth.path, truths)]
         key = next((name for name in names if name in available), None)
         if key is None and truth.is_control_image:
+            left_out.append(truth.case)
             continue
         if key is None:
             missing.append(predictions / f"{truth.case}{suffixes[0]}")
@@ -98,7 +106,7 @@ def match(predictions: Path, truths: Path, allow_missing: bool = False) -> Match
     beside |= {f"{key}_views/{name}" for key in used for name in ("levels", "probabilities")}
     unused = available.keys() - used - beside
     ignored = sorted(available[key].relative_to(predictions).as_posix() for key in unused)
-    return Matches(pairs, ignored)
+    return Matches(pairs, ignored, left_out)
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,8 @@ class TestPngs:
         assert list(report["cases"]) == ["control_002", "patient_007"]
         assert report["cases"]["control_002"]["false_positive_pixels"] == 2
         assert report["mean"]["dice"] == 1
+        assert report["controls_left_out"] == ["control_001"]
+        assert "controls left out, no prediction: control_001" in command.describe(report)
         labels_only = evaluate(tmp_path / "pred", data / "patients/labels")
         assert list(labels_only["cases"]) == ["patient_007"]
         assert labels_only["ignored_predictions"] == ["control_002.png"]

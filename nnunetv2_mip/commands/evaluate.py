@@ -159,6 +159,7 @@ def _remarks(report: dict, error: str) -> list[str]:
     for key, words in (
         ("missing_predictions", "missing, counted as empty"),
         ("ignored_predictions", "ignored, no ground truth"),
+        ("controls_left_out", "controls left out, no prediction"),
     ):
         names = report[key]
         if names:
