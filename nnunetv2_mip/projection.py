@@ -18,6 +18,7 @@ from numba import njit, prange
 from nnunetv2_mip.footprint import column_range
 from nnunetv2_mip.geometry import ViewGeometry
 from nnunetv2_mip.lanes import LANES, SAMPLES, raise_maximum, raise_maximum_and_winner
+from nnunetv2_mip.surveys import survey_body
 
 _CACHE_LINE = 64
 
@@ -52,15 +53,14 @@ def project(suv: np.ndarray, geometry: ViewGeometry, depth: bool = False) -> Pro
     suv = np.ascontiguousarray(suv, np.float32)
     views = np.zeros(geometry.stack_shape, np.float32)
     depth_mm = np.full(geometry.stack_shape, np.nan, np.float32) if depth else None
-    ys, xs = np.nonzero(_highest_along_z(suv))
-    if len(ys):
+    _, (_, (first_y, last_y), (first_x, last_x)) = survey_body(suv, np.float32(0))
+    if last_y >= 0:
         # What is 0 wins nowhere: only the box around the rest is looked at.
-        box = slice(ys.min(), ys.max() + 1), slice(xs.min(), xs.max() + 1)
-        slabs, bounds = _slabs_with_bounds(suv[:, box[0], box[1]])
+        slabs, bounds = _slabs_with_bounds(suv[:, first_y : last_y + 1, first_x : last_x + 1])
         _project_kernel(
             slabs.reshape(len(slabs), -1),
             bounds,
-            *_ray_frame(geometry, box[0].start, box[1].start),
+            *_ray_frame(geometry, first_y, first_x),
             geometry.steps,
             np.float32(geometry.bin_mm),
             numba.get_num_threads(),
@@ -154,18 +154,6 @@ def _slabs_with_bounds(volume: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     _fill_slabs(volume, slabs, own)
     _bound_slabs(own, bounds)
     return slabs, bounds
-
-
-@njit(parallel=True, cache=True)
-def _highest_along_z(volume):
-    """(z, y, x) to the maximum along z (y, x)."""
-    nz, ny, nx = volume.shape
-    highest = np.zeros((ny, nx), np.float32)
-    for y in prange(ny):
-        for z in range(nz):
-            for x in range(nx):
-                highest[y, x] = max(highest[y, x], volume[z, y, x])
-    return highest
 
 
 @njit(parallel=True, cache=True)
