@@ -23,15 +23,6 @@ SHAPE = (10, 12, 12)
 NAME = "Dataset501_AutoPETMIP"
 
 
-@pytest.fixture
-def raw(tmp_path, monkeypatch) -> Path:
-    """An empty nnUNet_raw."""
-    for variable in ("nnUNet_preprocessed", "nnUNet_results"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
-    return tmp_path / "raw"
-
-
 def write(array: np.ndarray, path: Path, spacing=(4.0, 4.0, 5.0)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = sitk.GetImageFromArray(array)

@@ -18,15 +18,6 @@ from nnunetv2_mip.splits import check_splits
 NAME = "Dataset502_DMIAI"
 
 
-@pytest.fixture
-def raw(tmp_path, monkeypatch) -> Path:
-    """An empty nnUNet_raw."""
-    for variable in ("nnUNet_preprocessed", "nnUNet_results"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
-    return tmp_path / "raw"
-
-
 def grey(seed: int = 0, height: int = 14, width: int = 10) -> np.ndarray:
     """File values (dark is uptake): white air, a grey body with a black spot."""
     pixels = np.full((height, width), 255, np.uint8)

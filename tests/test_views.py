@@ -64,14 +64,6 @@ def run(module, *argv: object) -> int:
     return ended.value.code
 
 
-@pytest.fixture
-def raw(tmp_path, monkeypatch) -> Path:
-    for variable in ("nnUNet_preprocessed", "nnUNet_results"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
-    return tmp_path / "raw"
-
-
 # --- scales and channels
 
 
