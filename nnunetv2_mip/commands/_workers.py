@@ -3,16 +3,19 @@
 import argparse
 
 
-def _count(text: str) -> int:
+def process_count(text: str) -> int:
+    """The value of `-np`: a whole number, at least one."""
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes, 1 or more")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of processes (at least one process is needed)"
+        )
     return int(text)
 
 
 def add_worker_options(parser: argparse.ArgumentParser) -> None:
     """-np and --dask."""
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("-np", type=_count, default=1, metavar="N", help="worker processes")
+    group.add_argument("-np", type=process_count, default=1, metavar="N", help="worker processes")
     group.add_argument(
         "--dask",
         metavar="tcp://HOST:PORT",

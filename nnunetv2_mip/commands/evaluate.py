@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.commands._workers import process_count
 
 TABLE_ROWS = 25
 MAX_NAMES = 5
@@ -70,7 +71,9 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         help="other predictions of the same cases: adds the paired difference of Dice",
     )
-    parser.add_argument("-np", dest="processes", type=int, default=1, help="processes for volumes")
+    parser.add_argument(
+        "-np", dest="processes", type=process_count, default=1, help="processes for volumes"
+    )
     parser.add_argument(
         "--allow-missing",
         action="store_true",
@@ -93,8 +96,6 @@ def run(args: argparse.Namespace) -> None:
 
     if not 0 <= args.min_overlap <= 1:
         raise MipError(f"--min-overlap {args.min_overlap}: give a fraction from 0 to 1")
-    if args.processes < 1:
-        raise MipError(f"-np {args.processes}: give at least one process")
     if args.output.suffix.lower() != ".json":
         raise MipError(f"{args.output}: the report is JSON; give a name that ends in .json")
     check_output(args.output)

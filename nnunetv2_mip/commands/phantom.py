@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.commands._workers import process_count
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -17,7 +18,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-n", dest="number", type=int, required=True, help="number of studies")
     parser.add_argument("--seed", type=int, default=0, help="seed of the cohort")
     parser.add_argument("--spacing", type=float, default=4.0, help="voxel size in mm, 1.5 to 12")
-    parser.add_argument("-np", dest="processes", type=int, default=1, help="worker processes")
+    parser.add_argument(
+        "-np", dest="processes", type=process_count, default=1, help="worker processes"
+    )
     return parser
 
 
@@ -28,11 +31,8 @@ def run(args: argparse.Namespace) -> None:
 
     from tqdm import tqdm
 
-    from nnunetv2_mip.errors import MipError
     from nnunetv2_mip.phantom import write_cohort
 
-    if args.processes < 1:
-        raise MipError(f"-np {args.processes}: choose 1 or more worker processes")
     workers = min(args.processes, max(1, args.number))
     pool = ProcessPoolExecutor(workers) if workers > 1 else nullcontext()
     with pool as executor:

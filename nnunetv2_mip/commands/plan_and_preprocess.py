@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.commands._workers import process_count
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.nnunet_paths import VARIABLES, existing_datasets, nnunet_folder
@@ -29,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "-np",
-        type=int,
+        type=process_count,
         default=min(MOST_PROCESSES, os.cpu_count() or 1),
         help="worker processes",
     )
@@ -49,8 +50,6 @@ def run(args: argparse.Namespace) -> None:
         MipError: an nnU-Net variable is unset, the data set is missing or was not made by a
             converter of this package, its splits do not fit, or the preset cannot be used.
     """
-    if args.np < 1:
-        raise MipError(f"-np {args.np}: at least one process is needed")
     raw = find_raw_dataset(args.d)
     preprocessed = nnunet_folder("nnUNet_preprocessed") / raw.name
     check_dataset(raw)
