@@ -3,8 +3,6 @@
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
 from nnunetv2_mip.dataset_conversion.raw_dataset import (
     Case,
     CasePaths,
@@ -118,19 +116,19 @@ def convert_study(payload: tuple[StudyFiles, ViewSettings], paths: CasePaths) ->
             written.append(beside.submit(write_stack, label, spacing, path))
         save_geometry(geometry, paths.geometry, pixel)
         write_json(paths.lesions, found.table(geometry))
+        record = {
+            "has_lesion": bool(found.lesions),
+            "lesion_ml": round(sum(lesion.volume_ml for lesion in found.lesions), 3),
+            "lesions": len(found.lesions),
+            "lesions_seen_in_no_view": len(found.unseen),
+            "unseen_ml": round(sum(found.lesions[n - 1].volume_ml for n in found.unseen), 3),
+            "stack": list(views.levels.shape[1:]),
+            "body": {
+                channel: BodyStatistics.of_levels(levels).to_list()
+                for channel, levels in zip(settings.channels, views.levels)
+            },
+            "warnings": [*warnings, *filter(None, [suv_warning(suv)])],
+        }
         for part in written:
             part.result()
-    warnings += filter(None, [suv_warning(suv)])
-    return {
-        "has_lesion": bool(seg.array.any()),
-        "lesion_ml": round(float(np.count_nonzero(seg.array)) * suv.grid.voxel_ml, 3),
-        "lesions": len(found.lesions),
-        "lesions_seen_in_no_view": len(found.unseen),
-        "unseen_ml": round(sum(found.lesions[n - 1].volume_ml for n in found.unseen), 3),
-        "stack": list(views.levels.shape[1:]),
-        "body": {
-            channel: BodyStatistics.of_levels(levels).to_list()
-            for channel, levels in zip(settings.channels, views.levels)
-        },
-        "warnings": warnings,
-    }
+    return record

@@ -10,8 +10,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-# Voxels along z that are sampled together: 128 bytes, two cache lines.
-LANES = 32
+# Voxels along z that are sampled together: 256 bytes, four cache lines.
+LANES = 64
 # Samples taken together: none waits for the one before.
 SAMPLES = 4
 
@@ -46,7 +46,8 @@ def raise_maximum(typing, voxels, line, places, fxs, fys, best):
 def raise_maximum_and_winner(typing, voxels, line, places, fxs, fys, best, ts, winner):
     """As `raise_maximum`; where a sample wins, `winner` (LANES) becomes its t of `ts` (SAMPLES).
 
-    Of equal samples the one with the smaller |t| wins; `winner` starts at 0.
+    Of equal samples the one with the smaller |t| wins, of two such the one with t < 0: the order
+    in which samples come does not matter. `winner` starts at 0.
     """
 
     def generate(context, builder, signature, args):
@@ -58,7 +59,11 @@ def raise_maximum_and_winner(typing, voxels, line, places, fxs, fys, best, ts, w
             sample = _sample(context, builder, signature, args, number)
             t = _splat(builder, _element(context, builder, signature, args, 6, number))
             above = builder.fcmp_ordered(">", sample, best)
-            nearer = builder.fcmp_ordered("<", builder.fmul(t, t), builder.fmul(winner, winner))
+            square, others = builder.fmul(t, t), builder.fmul(winner, winner)
+            nearer = builder.fcmp_ordered("<", square, others)
+            as_near = builder.fcmp_ordered("==", square, others)
+            before = builder.and_(as_near, builder.fcmp_ordered("<", t, winner))
+            nearer = builder.or_(nearer, before)
             level = builder.and_(builder.fcmp_ordered("==", sample, best), nearer)
             best = builder.select(above, sample, best)
             winner = builder.select(builder.or_(above, level), t, winner)

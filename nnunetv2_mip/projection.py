@@ -1,11 +1,11 @@
 """Maximum intensity projection along rays at any angle, and its counterpart for masks.
 
-`project` is the only projector of the package. It walks every ray once and takes the maximum of
-bilinear samples for `LANES` slices z at the same time: the volume is stored with z contiguous, so
-the four interpolation weights of a sample are shared by a whole piece of a column. Nothing is
-rotated or resampled as a volume. Pieces of a column that cannot exceed what the ray already has
-are skipped, which changes no value. One slab of `LANES` slices is projected on all views before
-the next, so that it stays in the processor's cache.
+`project` is the only projector of the package. Nothing is rotated or resampled as a volume: a ray
+takes the maximum of bilinear samples for `LANES` slices z at the same time. A slab of so many
+slices is stored with z contiguous, so that the four weights of a sample are shared by a whole
+column. It is walked tile by tile, each on all views before the next, so that its voxels stay in
+the processor's fastest memory; the hottest tiles come first, and what cannot exceed what a ray
+already has is skipped, tile by tile and column by column, which changes no value.
 """
 
 import math
@@ -18,9 +18,10 @@ from numba import njit, prange
 from nnunetv2_mip.footprint import column_range
 from nnunetv2_mip.geometry import ViewGeometry
 from nnunetv2_mip.lanes import LANES, SAMPLES, raise_maximum, raise_maximum_and_winner
-from nnunetv2_mip.surveys import survey_body
 
 _CACHE_LINE = 64
+# Edge of the squares of columns that are projected on all views before the next, in voxels.
+TILE = 32
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def project(suv: np.ndarray, geometry: ViewGeometry, depth: bool = False) -> Pro
         suv: (z, y, x) float32 ≥ 0, canonical axes, on the grid of `geometry`.
         geometry: angles, bins and grid.
         depth: also return the depth of the winner. Of equal samples the one nearest to the
-            rotation centre wins.
+            rotation centre wins, of two such the one before it.
 
     Samples lie at every `bin_mm` along the ray, interpolated bilinearly in the plane; outside the
     volume is 0.
@@ -53,17 +54,26 @@ def project(suv: np.ndarray, geometry: ViewGeometry, depth: bool = False) -> Pro
     suv = np.ascontiguousarray(suv, np.float32)
     views = np.zeros(geometry.stack_shape, np.float32)
     depth_mm = np.full(geometry.stack_shape, np.nan, np.float32) if depth else None
-    _, (_, (first_y, last_y), (first_x, last_x)) = survey_body(suv, np.float32(0))
-    if last_y >= 0:
-        # What is 0 wins nowhere: only the box around the rest is looked at.
-        slabs, bounds = _slabs_with_bounds(suv[:, first_y : last_y + 1, first_x : last_x + 1])
+    slab = _Slab.for_plane(suv.shape[1:])
+    rays = np.empty((2 if depth else 1, geometry.views, geometry.columns, LANES), np.float32)
+    frame = _ray_frame(geometry)
+    threads = numba.get_num_threads()
+    # With fewer views than threads a view is cut into stripes of columns.
+    stripes = math.ceil(2 * threads / geometry.views)
+    for first_z in range(0, len(suv), LANES):
+        tiles, order = slab.fill(suv[first_z : first_z + LANES])
         _project_kernel(
-            slabs.reshape(len(slabs), -1),
-            bounds,
-            *_ray_frame(geometry, first_y, first_x),
+            slab.voxels.reshape(-1),
+            slab.bounds,
+            tiles,
+            order,
+            *frame,
             geometry.steps,
             np.float32(geometry.bin_mm),
-            numba.get_num_threads(),
+            threads,
+            stripes,
+            first_z,
+            rays,
             views,
             depth_mm,
         )
@@ -118,73 +128,93 @@ def _require_shape(array: np.ndarray, geometry: ViewGeometry) -> None:
         raise ValueError(f"volume {array.shape} is not on the grid {geometry.grid.shape_zyx}")
 
 
-def _ray_frame(geometry: ViewGeometry, first_y: int, first_x: int) -> tuple:
-    """cos θ, sin θ, bin in voxels (x, y), and the centre in the slabs (x, y)."""
+def _ray_frame(geometry: ViewGeometry) -> tuple:
+    """cos θ, sin θ, bin in voxels (x, y), and the centre in a slab (x, y)."""
     angles = np.deg2rad(geometry.angles_deg)
     # Along the axes without rounding errors: 0° and 90° are then exact.
     cos, sin = (np.where(abs(f) < 1e-12, 0.0, f) for f in (np.cos(angles), np.sin(angles)))
     _, sy, sx = geometry.grid.spacing_zyx
     _, ny, nx = geometry.grid.shape_zyx
-    # One zero column of padding on every side of the plane stands for "outside is 0".
     return (
         cos,
         sin,
         geometry.bin_mm / sx,
         geometry.bin_mm / sy,
-        (nx - 1) / 2 - first_x + 1,
-        (ny - 1) / 2 - first_y + 1,
+        (nx - 1) / 2 + 1,
+        (ny - 1) / 2 + 1,
     )
 
 
-def _slabs_with_bounds(volume: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(z, y, x) to slabs (S, y + 2, x + 2, LANES) with a border of zeros, z contiguous.
+@dataclass(frozen=True)
+class _Slab:
+    """`LANES` slices with z contiguous, and what no sample in them can exceed.
 
-    Returns:
-        The slabs, and for every slab and place the maximum of it and its neighbours at y + 1,
-        x + 1 and both: what no sample between the four can exceed.
+    Attributes:
+        voxels: (y + 2, x + 2, LANES); a border of zeros stands for "outside is 0".
+        own: (y + 2, x + 2), the maximum of every column.
+        bounds: (y + 2, x + 2), the maximum of a column and its neighbours at y + 1, x + 1 and both.
     """
-    nz, ny, nx = volume.shape
-    shape = (math.ceil(nz / LANES), ny + 2, nx + 2, LANES)
-    # Columns that lie across cache lines cost twice.
-    raw = np.zeros(math.prod(shape) + _CACHE_LINE // 4, np.float32)
-    first = -(raw.ctypes.data // 4) % (_CACHE_LINE // 4)
-    slabs = raw[first : first + math.prod(shape)].reshape(shape)
-    own = np.zeros(shape[:3], np.float32)
-    bounds = np.zeros(shape[:3], np.float32)
-    _fill_slabs(volume, slabs, own)
-    _bound_slabs(own, bounds)
-    return slabs, bounds
+
+    voxels: np.ndarray
+    own: np.ndarray
+    bounds: np.ndarray
+
+    @classmethod
+    def for_plane(cls, plane: tuple[int, int]) -> "_Slab":
+        shape = (plane[0] + 2, plane[1] + 2)
+        size = math.prod(shape) * LANES
+        # Columns that lie across cache lines cost twice.
+        raw = np.zeros(size + _CACHE_LINE // 4, np.float32)
+        first = -(raw.ctypes.data // 4) % (_CACHE_LINE // 4)
+        return cls(
+            raw[first : first + size].reshape(*shape, LANES),
+            np.zeros(shape, np.float32),
+            np.zeros(shape, np.float32),
+        )
+
+    def fill(self, slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Take up to `LANES` slices (z, y, x).
+
+        Returns:
+            The maximum of the bounds of every tile (rows, columns), and the tiles from the hottest
+            to the coldest.
+        """
+        tiles = np.zeros([math.ceil(n / TILE) for n in self.bounds.shape], np.float32)
+        _fill_slab(slices, self.voxels, self.own)
+        _bound_slab(self.own, self.bounds, tiles)
+        return tiles, np.argsort(-tiles.reshape(-1))
 
 
 @njit(parallel=True, cache=True)
-def _fill_slabs(volume, slabs, own):
-    nz, ny, nx = volume.shape
-    for job in prange(len(slabs) * ny):
-        slab, y = job // ny, job % ny
-        low, high = slab * LANES, min(nz, (slab + 1) * LANES)
+def _fill_slab(slices, voxels, own):
+    nz, ny, nx = slices.shape
+    for y in prange(ny):
         for x in range(nx):
             highest = np.float32(0)
-            for number in range(high - low):
-                value = volume[low + number, y, x]
-                slabs[slab, y + 1, x + 1, number] = value
+            for number in range(LANES):
+                # The last slice stands in for those beyond it: zeros would hide what a ray has.
+                value = slices[min(number, nz - 1), y, x]
+                voxels[y + 1, x + 1, number] = value
                 highest = max(highest, value)
-            own[slab, y + 1, x + 1] = highest
+            own[y + 1, x + 1] = highest
 
 
-@njit(parallel=True, cache=True)
-def _bound_slabs(own, bounds):
-    n_slabs, ny, nx = own.shape
-    for job in prange(n_slabs * (ny - 1)):
-        slab, y = job // (ny - 1), job % (ny - 1)
+@njit(cache=True)
+def _bound_slab(own, bounds, tiles):
+    ny, nx = own.shape
+    for y in range(ny - 1):
         for x in range(nx - 1):
-            here = max(own[slab, y, x], own[slab, y, x + 1])
-            bounds[slab, y, x] = max(here, own[slab, y + 1, x], own[slab, y + 1, x + 1])
+            bound = max(max(own[y, x], own[y, x + 1]), max(own[y + 1, x], own[y + 1, x + 1]))
+            bounds[y, x] = bound
+            tiles[y // TILE, x // TILE] = max(tiles[y // TILE, x // TILE], bound)
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
 def _project_kernel(
-    slabs,
+    voxels,
     bounds,
+    tiles,
+    order,
     cos,
     sin,
     bin_x,
@@ -194,94 +224,116 @@ def _project_kernel(
     steps,
     bin_mm,
     threads,
+    stripes,
+    first_z,
+    rays,
     views,
     depth_mm,
 ):
-    """Fill views (V, H, W) with ray maxima and, if it is not None, depth_mm with their places.
+    """Fill the rows of a slab in views (V, H, W): ray maxima and, if it is not None, their depth.
 
-    numba compiles one kernel for either.
+    `rays` (1 or 2, V, W, LANES) is room for the maxima and the places of the winners. numba
+    compiles one kernel for either.
     """
     n_views, rows, width = views.shape
-    n_slabs, ny, nx = bounds.shape
-    middle = (steps - 1) * 0.5
+    ny, nx = bounds.shape
+    bound_at = bounds.reshape(-1)
     line = np.uint64(nx * LANES)
+    middle = (steps - 1) * 0.5
+    centre = (width - 1) * 0.5
     for hand in prange(threads):
-        best = np.empty(LANES, np.float32)
-        winner = np.empty(LANES, np.float32)
+        reached = np.zeros((n_views, width), np.float32)
+        # A ray's samples in a tile: their columns, and where between four of them they lie.
         place = np.empty(steps, np.uint32)
         fxs = np.empty(steps, np.float32)
         fys = np.empty(steps, np.float32)
-        bound = np.empty(steps, np.float32)
         # The samples to take next.
         places = np.zeros(SAMPLES, np.uint64)
         near_xs = np.zeros(SAMPLES, np.float32)
         near_ys = np.zeros(SAMPLES, np.float32)
         ts = np.zeros(SAMPLES, np.float32)
-        # All threads work on views of the same slab, which the cache they share can hold.
-        for job in range(hand, n_slabs * n_views, threads):
-            slab, view = job // n_views, job % n_views
-            voxels, bound_at = slabs[slab], bounds[slab].reshape(-1)
-            slices = min(LANES, rows - slab * LANES)
-            for column in range(width):
-                u = column - (width - 1) * 0.5
-                at_x, along_x = u * cos[view] * bin_x + centre_x, -sin[view] * bin_x
-                at_y, along_y = u * sin[view] * bin_y + centre_y, cos[view] * bin_y
-                enter, leave = _inside(at_x, along_x, nx - 1, -middle, middle)
-                enter, leave = _inside(at_y, along_y, ny - 1, enter, leave)
-                first = max(0, math.ceil(enter + middle))
-                last = min(steps - 1, math.floor(leave + middle))
-                # Counted from 0: of such loops it is known that no index is negative.
-                count = max(0, last - first + 1)
-                for index in range(count):
-                    t = first + index - middle
-                    x = at_x + t * along_x
-                    y = at_y + t * along_y
-                    x0 = min(max(np.floor(x), 0.0), nx - 2.0)
-                    y0 = min(max(np.floor(y), 0.0), ny - 2.0)
-                    fxs[index] = np.float32(x - x0)
-                    fys[index] = np.float32(y - y0)
-                    place[index] = np.uint32(y0 * nx + x0)
-                for index in range(count):
-                    bound[index] = bound_at[place[index]]
-                best[:] = np.float32(0)
-                winner[:] = np.float32(0)
-                reached = np.float32(0)
-                waiting = 0
-                # From end to end: neighbouring steps share voxels, and memory is read ahead.
-                for index in range(count):
-                    # The samples are rounded: leave the bound a little room above.
-                    if bound[index] * np.float32(1.000001) > reached:
-                        places[waiting] = np.uint64(place[index]) * np.uint64(LANES)
-                        near_xs[waiting], near_ys[waiting] = fxs[index], fys[index]
-                        ts[waiting] = np.float32(first + index - middle)
-                        waiting += 1
-                    if waiting == SAMPLES or (waiting and index == count - 1):
-                        for free in range(waiting, SAMPLES):
-                            places[free] = places[0]
-                            near_xs[free], near_ys[free] = near_xs[0], near_ys[0]
-                            ts[free] = ts[0]
-                        waiting = 0
-                        if depth_mm is None:
-                            reached = raise_maximum(voxels, line, places, near_xs, near_ys, best)
-                        else:
-                            reached = raise_maximum_and_winner(
-                                voxels, line, places, near_xs, near_ys, best, ts, winner
-                            )
-                head = rows - 1 - slab * LANES
-                for z in range(slices):
-                    views[view, head - z, column] = best[z]
-                if depth_mm is not None:
-                    for z in range(slices):
-                        if best[z] > 0:
-                            depth_mm[view, head - z, column] = winner[z] * bin_mm
+        for unit in range(hand, n_views * stripes, threads):
+            view, stripe = unit // stripes, unit % stripes
+            rays[:, view, stripe * width // stripes : (stripe + 1) * width // stripes] = 0
+        for tile in order:
+            tile_y, tile_x = tile // tiles.shape[1], tile % tiles.shape[1]
+            # The samples are rounded: leave the bound a little room above.
+            highest = tiles[tile_y, tile_x] * np.float32(1.000001)
+            if highest == 0:
+                break
+            low_x, low_y = tile_x * TILE, tile_y * TILE
+            high_x, high_y = min(low_x + TILE, nx - 1), min(low_y + TILE, ny - 1)
+            # Middle and half size of the tile in mm / bin_mm.
+            mid_x = ((low_x + high_x) * 0.5 - centre_x) / bin_x
+            mid_y = ((low_y + high_y) * 0.5 - centre_y) / bin_y
+            half_x, half_y = (high_x - low_x) * 0.5 / bin_x, (high_y - low_y) * 0.5 / bin_y
+            for unit in range(hand, n_views * stripes, threads):
+                view, stripe = unit // stripes, unit % stripes
+                mid = mid_x * cos[view] + mid_y * sin[view] + centre
+                half = half_x * abs(cos[view]) + half_y * abs(sin[view]) + 1e-6
+                start = max(stripe * width // stripes, math.ceil(mid - half))
+                stop = min((stripe + 1) * width // stripes, math.floor(mid + half) + 1)
+                along_x, along_y = -sin[view] * bin_x, cos[view] * bin_y
+                for column in range(start, stop):
+                    if not highest > reached[view, column]:
+                        continue
+                    u = column - centre
+                    at_x = u * cos[view] * bin_x + centre_x
+                    at_y = u * sin[view] * bin_y + centre_y
+                    enter, leave = _inside(at_x, along_x, low_x, high_x, -middle, middle)
+                    enter, leave = _inside(at_y, along_y, low_y, high_y, enter, leave)
+                    first = max(0, math.ceil(enter + middle))
+                    last = min(steps - 1, math.floor(leave + middle))
+                    # Counted from 0: of such loops it is known that no index is negative.
+                    count = max(0, last - first + 1)
+                    for index in range(count):
+                        t = first + index - middle
+                        x = at_x + t * along_x
+                        y = at_y + t * along_y
+                        x0 = min(max(np.floor(x), 0.0), nx - 2.0)
+                        y0 = min(max(np.floor(y), 0.0), ny - 2.0)
+                        fxs[index] = np.float32(x - x0)
+                        fys[index] = np.float32(y - y0)
+                        place[index] = np.uint32(y0 * nx + x0)
+                    best = rays[0, view, column]
+                    lowest = reached[view, column]
+                    waiting = 0
+                    for index in range(count):
+                        if bound_at[place[index]] * np.float32(1.000001) > lowest:
+                            places[waiting] = np.uint64(place[index]) * np.uint64(LANES)
+                            near_xs[waiting], near_ys[waiting] = fxs[index], fys[index]
+                            ts[waiting] = np.float32(first + index - middle)
+                            waiting += 1
+                        if waiting == SAMPLES or (waiting and index == count - 1):
+                            for free in range(waiting, SAMPLES):
+                                places[free] = places[0]
+                                near_xs[free], near_ys[free] = near_xs[0], near_ys[0]
+                                ts[free] = ts[0]
+                            waiting = 0
+                            if depth_mm is None:
+                                lowest = raise_maximum(voxels, line, places, near_xs, near_ys, best)
+                            else:
+                                winner = rays[1, view, column]
+                                lowest = raise_maximum_and_winner(
+                                    voxels, line, places, near_xs, near_ys, best, ts, winner
+                                )
+                    reached[view, column] = lowest
+        for unit in range(hand, n_views * stripes, threads):
+            view, stripe = unit // stripes, unit % stripes
+            for number in range(min(LANES, rows - first_z)):
+                row = rows - 1 - first_z - number
+                for column in range(stripe * width // stripes, (stripe + 1) * width // stripes):
+                    views[view, row, column] = rays[0, view, column, number]
+                    if depth_mm is not None and rays[0, view, column, number] > 0:
+                        depth_mm[view, row, column] = rays[1, view, column, number] * bin_mm
 
 
 @njit(cache=True)
-def _inside(at, along, size, enter, leave):
-    """Narrow [enter, leave] to those t with 0 ≤ at + along · t ≤ size (empty: enter > leave)."""
+def _inside(at, along, low, high, enter, leave):
+    """Narrow [enter, leave] to those t with low ≤ at + along · t ≤ high (empty: enter > leave)."""
     if abs(along) < 1e-12:
-        return (enter, leave) if 0 <= at <= size else (1.0, 0.0)
-    a, b = -at / along, (size - at) / along
+        return (enter, leave) if low <= at <= high else (1.0, 0.0)
+    a, b = (low - at) / along, (high - at) / along
     # A rounding error outside is inside; the sample there has no weight beyond the border.
     return max(enter, min(a, b) - 1e-9), min(leave, max(a, b) + 1e-9)
 

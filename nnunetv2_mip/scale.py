@@ -22,8 +22,11 @@ DEPTH_RANGE_MM = 350.0
 
 def levels_from_suv(suv: np.ndarray, window_suv: float) -> np.ndarray:
     """SUV of any shape to levels: 0 → 0, `window_suv` and above → 255, rounded to uint8."""
-    scaled = np.asarray(suv, np.float32) * np.float32(LEVEL_MAX / window_suv)
-    return np.rint(np.clip(scaled, 0, LEVEL_MAX)).astype(np.uint8)
+    # In place: fresh memory costs more than the arithmetic.
+    scaled = np.array(suv, np.float32)
+    scaled *= np.float32(LEVEL_MAX / window_suv)
+    np.clip(scaled, 0, LEVEL_MAX, out=scaled)
+    return np.rint(scaled, out=scaled).astype(np.uint8)
 
 
 def suv_from_levels(levels: np.ndarray, window_suv: float) -> np.ndarray:
