@@ -16,7 +16,8 @@ Volume: a simulated patient on autoPET's grid (400 x 400 x 326 voxels of 2.036 x
 - `memory`: peak of one conversion in a process of its own, also for a total-body volume
   (440 x 440 x 1000 voxels of 1.65 mm).
 
-Every figure is the median of --repeats runs after one that is not counted (compiling, caches).
+Every figure is the median of --repeats runs after one that is not counted (compiling, caches);
+a ratio to a floor is the median of the ratios of rounds in which both were timed.
 """
 
 import argparse
@@ -93,8 +94,8 @@ def timed(work: Callable, repeats: int, warm: bool = True) -> float:
     return statistics.median(seconds)
 
 
-def timed_in_turn(works: dict[str, Callable], repeats: int) -> dict[str, float]:
-    """Median seconds of each, taken in turn: what disturbs the machine disturbs them all."""
+def timed_in_turn(works: dict[str, Callable], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each, taken in turn: what disturbs the machine disturbs them all."""
     seconds = {name: [] for name in works}
     for repeat in range(repeats + 1):
         for name, work in works.items():
@@ -102,7 +103,7 @@ def timed_in_turn(works: dict[str, Callable], repeats: int) -> dict[str, float]:
             work()
             if repeat:
                 seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return seconds
 
 
 def compare_rivals(suv: Volume, seg: np.ndarray, rival_views: int, repeats: int) -> dict:
@@ -202,7 +203,7 @@ def compare_conversion(study: StudyFiles, folder: Path, repeats: int) -> dict:
         outputs = [path for path in paths.files() if path.name.endswith(".nii.gz")]
         stacks = [(read_stack(path), folder / f"again_{path.name}") for path in outputs]
         images = [sitk.ReadImage(str(path)) for path in outputs]
-        row = timed_in_turn(
+        seconds = timed_in_turn(
             {
                 "conversion_s": work,
                 "read_s": functools.partial(_read, study),
@@ -211,10 +212,15 @@ def compare_conversion(study: StudyFiles, folder: Path, repeats: int) -> dict:
             },
             repeats,
         )
-        row["floor_s"] = row["read_s"] + row["write_s"]
-        row["against_floor"] = row["conversion_s"] / row["floor_s"]
-        row["against_simpleitk_floor"] = row["conversion_s"] / row["simpleitk_floor_s"]
-        table[mode] = row
+        seconds["floor_s"] = [sum(pair) for pair in zip(seconds["read_s"], seconds["write_s"])]
+        table[mode] = {name: statistics.median(values) for name, values in seconds.items()}
+        for name, floor in (
+            ("against_floor", "floor_s"),
+            ("against_simpleitk_floor", "simpleitk_floor_s"),
+        ):
+            # Round by round: other work on the machine slows down both.
+            pairs = zip(seconds["conversion_s"], seconds[floor])
+            table[mode][name] = statistics.median(a / b for a, b in pairs)
     plain = table["projected"]["conversion_s"]
     for row in table.values():
         row["against_projected"] = row["conversion_s"] / plain
