@@ -96,7 +96,7 @@ def convert_study(payload: tuple[StudyFiles, ViewSettings], paths: CasePaths) ->
         seg = later.result()
     require_same_grid(seg, suv)
     window, pixel = settings.window_suv, settings.pixel_mm
-    geometry = ViewGeometry.for_volume(suv, settings.angles).with_window(window)
+    geometry = ViewGeometry.for_volume(suv, settings.angles, pixel).with_window(window)
     views = make_views(
         suv.array, None if ct is None else ct.array, geometry, settings.channels, window, pixel
     )

@@ -19,14 +19,15 @@ import numpy as np
 from numba import njit, prange
 from scipy.ndimage import maximum_filter
 
+from nnunetv2_mip.explanation import explain
 from nnunetv2_mip.footprint import column_range
-from nnunetv2_mip.fusion_rules import RULES, UPTAKE_RADIUS_MM, FusionRule
+from nnunetv2_mip.fusion_rules import UPTAKE_RADIUS_MM, FusionRule
 from nnunetv2_mip.geometry import ViewGeometry
 from nnunetv2_mip.projection import detector_layout, project
 
 # Weight of a view that cannot see the voxel at all: silence is weak evidence, not none.
 UNSEEN_WEIGHT = 0.02
-_RULE_CODES = {rule: code for code, rule in enumerate(RULES)}
+_RULE_CODES = {"hull": 0, "mean": 1, "max": 2, "visibility": 3}
 
 
 def backproject(
@@ -41,7 +42,7 @@ def backproject(
     Args:
         probabilities: (V, H, W) in [0, 1], views in the order of `geometry`.
         geometry: the geometry the views were projected with.
-        rule: one of `RULES`.
+        rule: one of `fusion_rules.VOTES`.
         suv: (z, y, x) SUV on the grid of `geometry`, for `visibility`.
         suv_views: (V, H, W) its projections, where they are at hand; else they are computed.
 
@@ -51,36 +52,16 @@ def backproject(
     Raises:
         ValueError: shapes that do not belong together, or `visibility` without `suv`.
     """
-    if probabilities.shape != geometry.stack_shape:
-        raise ValueError(f"views {probabilities.shape} are not {geometry.stack_shape}")
-    code = _RULE_CODES[rule]
-    shape = geometry.grid.shape_zyx
-    views = detector_layout(np.asarray(probabilities, np.float32))
+    _require_stack(probabilities, geometry)
+    volume, ray_maxima = None, None
     if rule == "visibility":
         if suv is None:
             raise ValueError("the rule 'visibility' needs the SUV volume")
         if suv_views is None:
             suv_views = project(suv, geometry).suv
-        volume = np.asarray(suv, np.float32)
-        ray_maxima = detector_layout(suv_views)
-    else:
-        volume = np.zeros((1, 1, 1), np.float32)
-        ray_maxima = np.zeros((1, 1, 1), np.float32)
-    _, sy, sx = geometry.grid.spacing_zyx
-    out = np.zeros(shape, np.float32)
-    _backproject_kernel(
-        views,
-        views.max(axis=2),
-        ray_maxima,
-        volume,
-        np.deg2rad(geometry.angles_deg),
-        sy / geometry.bin_mm,
-        sx / geometry.bin_mm,
-        code,
-        np.float32(UNSEEN_WEIGHT),
-        out,
-    )
-    return out
+        volume, ray_maxima = np.asarray(suv, np.float32), detector_layout(suv_views)
+    marks = detector_layout(np.asarray(probabilities, np.float32))
+    return _combine(marks, geometry, rule, volume, ray_maxima)
 
 
 def fuse(
@@ -90,17 +71,29 @@ def fuse(
     suv: np.ndarray | None = None,
     suv_views: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The 3D mask of view probabilities: `backproject`, then `mask_of_probability`.
+    """The 3D mask of view probabilities.
 
-    Without an SUV volume `visibility` cannot be had and `hull` is used instead, and the uptake is
-    not looked at.
+    `explain` looks for the mask that explains the views best (see `explanation`), any other rule is
+    `backproject`, then `mask_of_probability`. Without an SUV volume `visibility` cannot be had and
+    `hull` is used instead, and the uptake is not looked at.
 
     Returns:
         (z, y, x) uint8 of 0 and 1.
     """
-    rule = fusion.rule if suv is not None or fusion.rule != "visibility" else "hull"
-    volume = backproject(probabilities, geometry, rule, suv, suv_views)
-    return mask_of_probability(volume, fusion, suv, geometry.grid.spacing_zyx)
+    spacing = geometry.grid.spacing_zyx
+    if fusion.rule != "explain":
+        rule = fusion.rule if suv is not None or fusion.rule != "visibility" else "hull"
+        volume = backproject(probabilities, geometry, rule, suv, suv_views)
+        return mask_of_probability(volume, fusion, suv, spacing)
+    _require_stack(probabilities, geometry)
+    marks = detector_layout(np.asarray(probabilities, np.float32))
+    ray_maxima = None
+    if suv is not None:
+        suv = np.ascontiguousarray(suv, np.float32)
+        ray_maxima = detector_layout(project(suv, geometry).suv if suv_views is None else suv_views)
+    hull = _combine(marks, geometry, "hull", None, None) >= 0.5
+    mask = explain(marks, hull, suv, ray_maxima, geometry)
+    return _tidy(mask, fusion, suv, spacing)
 
 
 def mask_of_probability(
@@ -120,7 +113,11 @@ def mask_of_probability(
     Returns:
         (z, y, x) uint8 of 0 and 1.
     """
-    mask = probability >= max(fusion.threshold, 1e-6)
+    return _tidy(probability >= max(fusion.threshold, 1e-6), fusion, suv, spacing_mm)
+
+
+def _tidy(mask, fusion, suv, spacing_mm) -> np.ndarray:
+    """A mask (z, y, x) bool after isocontour and smallest component, uint8; `mask` is changed."""
     if suv is not None and fusion.uptake_share > 0 and mask.any():
         # Only the box around the regions is worked on.
         box = tuple(slice(int(where.min()), int(where.max()) + 1) for where in np.nonzero(mask))
@@ -131,7 +128,39 @@ def mask_of_probability(
     smallest = math.ceil(fusion.smallest_ml / (math.prod(spacing_mm) / 1000) - 1e-6)
     if smallest > 1 and mask.any():
         mask = cc3d.dust(mask, threshold=smallest, connectivity=18) > 0
-    return mask.astype(np.uint8)
+    return mask.view(np.uint8)
+
+
+def _require_stack(probabilities: np.ndarray, geometry: ViewGeometry) -> None:
+    if probabilities.shape != geometry.stack_shape:
+        raise ValueError(f"views {probabilities.shape} are not {geometry.stack_shape}")
+
+
+def _combine(
+    marks: np.ndarray,
+    geometry: ViewGeometry,
+    rule: str,
+    suv: np.ndarray | None,
+    ray_maxima: np.ndarray | None,
+) -> np.ndarray:
+    """`backproject` of views in the kernels' layout (V, W, z); SUV only where the rule needs it."""
+    if rule != "visibility":
+        suv = ray_maxima = np.zeros((1, 1, 1), np.float32)
+    _, sy, sx = geometry.grid.spacing_zyx
+    out = np.zeros(geometry.grid.shape_zyx, np.float32)
+    _backproject_kernel(
+        marks,
+        marks.max(axis=2),
+        ray_maxima,
+        suv,
+        np.deg2rad(geometry.angles_deg),
+        sy / geometry.bin_mm,
+        sx / geometry.bin_mm,
+        _RULE_CODES[rule],
+        np.float32(UNSEEN_WEIGHT),
+        out,
+    )
+    return out
 
 
 @njit(parallel=True, cache=True, error_model="numpy")

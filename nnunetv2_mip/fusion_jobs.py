@@ -11,6 +11,7 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.fusion import fuse
 from nnunetv2_mip.fusion_rules import DEFAULT_RULE, FusionRule
 from nnunetv2_mip.geometry import ViewGeometry
+from nnunetv2_mip.lesion_table import lesion_table, lesion_table_path, write_lesion_table
 from nnunetv2_mip.nnunet_paths import raw_dataset
 from nnunetv2_mip.pet_input import read_pet
 from nnunetv2_mip.pixels import to_detector
@@ -41,8 +42,7 @@ def fuse_project_folder(
     """Fuse one stack of masks or probabilities that lies beside its geometry.json.
 
     Args:
-        rule: of `fusion_rules.RULES`; None chooses `visibility` for probabilities with a SUV
-            volume, else `hull`, which is exact for masks that all views agree on.
+        rule: of `fusion_rules.RULES`; None is `DEFAULT_RULE`.
 
     Raises:
         MipError: a file is missing, or stack, geometry and SUV do not belong together.
@@ -70,10 +70,8 @@ def fuse_project_folder(
             )
         suv = volume.array
     stack = to_detector(stack, geometry, pixel_mm)
-    if rule is None:
-        are_masks = bool(np.isin(stack, (0, 1)).all())
-        rule = "hull" if suv is None or are_masks else DEFAULT_RULE
-    mask = fuse(stack, geometry, FusionRule(rule, threshold, uptake_share), suv)
+    mask = fuse(stack, geometry, FusionRule(rule or DEFAULT_RULE, threshold, uptake_share), suv)
+    write_lesion_table(lesion_table(mask, suv, geometry.grid), lesion_table_path(output))
     write_volume(mask, geometry.grid, output)
 
 
@@ -132,7 +130,9 @@ def fuse_nnunet_output(
         _require_probabilities(stack, path)
         stack = to_detector(stack, geometry, pixel_mm)
         mask = fuse(stack, geometry, FusionRule(rule, threshold))
-        write_volume(mask, geometry.grid, output / f"{case}{FILE_ENDING}")
+        target = output / f"{case}{FILE_ENDING}"
+        write_lesion_table(lesion_table(mask, None, geometry.grid), lesion_table_path(target))
+        write_volume(mask, geometry.grid, target)
         written.append(output / f"{case}{FILE_ENDING}")
     return written
 

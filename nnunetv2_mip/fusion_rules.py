@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 from nnunetv2_mip.errors import MipError
 
-RULES = ("hull", "mean", "max", "visibility")
-DEFAULT_RULE = "visibility"
+# Rules that ask every voxel alone, and the one that looks for the best mask as a whole.
+VOTES = ("hull", "mean", "max", "visibility")
+RULES = ("explain", *VOTES)
+DEFAULT_RULE = "explain"
 # Large lesions are uneven: their faint parts are measured against peaks nearby, not far away.
 UPTAKE_RADIUS_MM = 12.0
 
@@ -16,7 +18,8 @@ class FusionRule:
 
     Attributes:
         rule: one of `RULES`.
-        threshold: 3D probability from which a voxel belongs to a lesion's region.
+        threshold: 3D probability from which a voxel belongs to a lesion's region. `explain` weighs
+            the views against each other instead.
         uptake_share: of such a region only voxels stay whose SUV is at least this share of the
             highest SUV of the region within `UPTAKE_RADIUS_MM`, the isocontour by which readers
             outline lesions; 0 keeps the whole region.
@@ -40,4 +43,4 @@ class FusionRule:
 # Predicted views are wider than the lesions (a pixel is lesion when its ray touches one) and the
 # views seldom all agree: a low threshold finds the lesions, the uptake outlines them, and specks
 # that it leaves in faint tissue go. Values chosen on the simulated patients of seed 1101.
-PREDICTED_VIEWS = FusionRule(DEFAULT_RULE, threshold=0.3, uptake_share=0.4, smallest_ml=0.2)
+PREDICTED_VIEWS = FusionRule("visibility", threshold=0.3, uptake_share=0.4, smallest_ml=0.2)

@@ -65,16 +65,31 @@ class ViewGeometry:
 
     @classmethod
     def for_volume(
-        cls, volume: Volume, angles_deg: Sequence[float], body_suv: float = BODY_SUV
+        cls,
+        volume: Volume,
+        angles_deg: Sequence[float],
+        pixel_mm: float | None = None,
+        body_suv: float = BODY_SUV,
     ) -> "ViewGeometry":
         """The geometry that covers the body of `volume` (in SUV) at every angle.
 
         Bin and ray step are the smaller in-plane spacing; the parities of columns and steps make
         the 0° view (and on a square grid the 90° view) equal to the plain array maximum.
+
+        Args:
+            volume: SUV.
+            angles_deg: of the views.
+            pixel_mm: pixels that the views will be resampled to (`pixels.to_pixels`). Where they
+                are much finer than the voxels, so is the detector (a half, a third, … of a voxel):
+                rays between the voxels know more than an interpolation of their neighbours.
+            body_suv: SUV above which a voxel may be body.
         """
         _, ny, nx = volume.array.shape
         _, sy, sx = volume.spacing_mm
-        bin_mm = min(sy, sx)
+        bins = 1 if pixel_mm is None else max(1, round(min(sy, sx) / pixel_mm))
+        bin_mm = min(sy, sx) / bins
+        # Positions that fall on voxels: with an even number of bins a voxel any odd count has them.
+        parity_y, parity_x = (1 if bins % 2 == 0 else n for n in (ny, nx))
         # Commands show their help without numba.
         from nnunetv2_mip.surveys import survey_body
 
@@ -86,12 +101,14 @@ class ViewGeometry:
         y_mm, x_mm = (ys - (ny - 1) / 2) * sy, (xs - (nx - 1) / 2) * sx
         body_radius_mm = float(np.sqrt(x_mm**2 + y_mm**2).max())
         corner_mm = math.hypot((nx - 1) / 2 * sx, (ny - 1) / 2 * sy)
-        columns = _count_covering(min(body_radius_mm, corner_mm) / bin_mm + MARGIN_COLUMNS, nx)
+        columns = _count_covering(
+            min(body_radius_mm, corner_mm) / bin_mm + MARGIN_COLUMNS, parity_x
+        )
         return cls(
             angles_deg=tuple(float(angle) for angle in angles_deg),
             bin_mm=bin_mm,
             columns=columns,
-            steps=_count_covering(corner_mm / bin_mm, ny),
+            steps=_count_covering(corner_mm / bin_mm, parity_y),
             grid=volume.grid,
             source=volume.path.name,
             body_box=tuple((int(low), int(high)) for low, high in box) if box[0, 1] >= 0 else None,

@@ -26,6 +26,7 @@ import numpy as np
 from nnunetv2_mip.geometry import ViewGeometry
 from nnunetv2_mip.occlusion_kernels import VISIBLE, see_lesions
 from nnunetv2_mip.view_settings import LABEL_MODES, OcclusionSettings
+from nnunetv2_mip.volumes import SourceGrid
 
 # 18-connectivity: voxels that share a face or an edge are one lesion.
 LESION_CONNECTIVITY = 18
@@ -153,7 +154,7 @@ def label_views(
         seen,
         stack,
     )
-    centres = _centres(zyx, starts, geometry)
+    centres = lesion_centres_mm(zyx, starts, geometry.grid)
     lesions = []
     for index, (first, last) in enumerate(pairwise(starts)):
         lesions.append(
@@ -215,9 +216,8 @@ def _crops(
     return np.concatenate(pieces), np.array(boxes, np.int64)
 
 
-def _centres(zyx: np.ndarray, starts: np.ndarray, geometry: ViewGeometry) -> np.ndarray:
-    """(L, 3) mean position of each lesion: physical x, y, z in mm."""
-    grid = geometry.grid
+def lesion_centres_mm(zyx: np.ndarray, starts: np.ndarray, grid: SourceGrid) -> np.ndarray:
+    """(L, 3) mean position of each of `lesion_voxels`: physical x, y, z in mm."""
     size = grid.size[::-1]
     index = []
     for axis in range(3):

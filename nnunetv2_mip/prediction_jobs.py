@@ -15,6 +15,7 @@ import numpy as np
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path, read_json
+from nnunetv2_mip.lesion_table import lesion_table, lesion_table_path, write_lesion_table
 from nnunetv2_mip.pet_input import read_pet_and_ct
 from nnunetv2_mip.png import PNG_SUFFIX, decode_png, write_mask_png
 from nnunetv2_mip.scale import levels_from_suv
@@ -303,7 +304,7 @@ def _predict_volume(
     suv: Volume, ct: Volume | None, job: Job, predictor: "MIPPredictor", extras: Extras
 ) -> np.ndarray:
     """Predict a volume and write the answer; returns the mask, (z, y, x)."""
-    found = predictor.predict_study(suv, ct)
+    found = predictor.predict_study(suv, ct, with_probability=extras.probabilities)
     folder = job.target.parent
     if extras.probabilities:
         write_volume(found.probability, suv.grid, folder / f"{job.case}_probabilities{FILE_ENDING}")
@@ -313,6 +314,8 @@ def _predict_volume(
         write_stack(found.levels, spacing, views / f"levels{FILE_ENDING}")
         write_stack(found.view_probability, spacing, views / f"probabilities{FILE_ENDING}")
         save_geometry(found.geometry, views / GEOMETRY_NAME, predictor.config.pixel_mm)
+    rows = lesion_table(found.mask, suv.array, suv.grid)
+    write_lesion_table(rows, lesion_table_path(job.target))
     write_volume(found.mask, suv.grid, job.target)
     return found.mask
 

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.fusion import backproject, mask_of_probability
+from nnunetv2_mip.fusion import backproject, fuse
+from nnunetv2_mip.fusion_rules import VOTES
 from nnunetv2_mip.geometry import ViewGeometry
 from nnunetv2_mip.inference_config import InferenceConfig
 from nnunetv2_mip.masks import mask_of_view
@@ -38,7 +39,7 @@ class StudyPrediction:
 
     Attributes:
         mask: (z, y, x) uint8, canonical axes.
-        probability: (z, y, x) float32.
+        probability: (z, y, x) float32, what the views say of each voxel alone; None unless asked.
         view_probability: (V, H, W) float32.
         views: (C, V, H, W) uint8, what the network saw, channel by channel.
         geometry: of the views.
@@ -46,7 +47,7 @@ class StudyPrediction:
     """
 
     mask: np.ndarray
-    probability: np.ndarray
+    probability: np.ndarray | None
     view_probability: np.ndarray
     views: np.ndarray
     geometry: ViewGeometry
@@ -177,18 +178,22 @@ class MIPPredictor:
         masks = np.stack([mask_of_view(view, self.config) for view in probabilities])
         return masks, probabilities
 
-    def predict_study(self, suv: Volume, ct: Volume | None = None) -> StudyPrediction:
+    def predict_study(
+        self, suv: Volume, ct: Volume | None = None, with_probability: bool = False
+    ) -> StudyPrediction:
         """A SUV volume: views, their probabilities, and the fused 3D mask on its grid.
 
         Args:
             suv: from `volumes.read_suv`.
             ct: from `views.read_ct`, on the same grid, for a model with the channel `ct`.
+            with_probability: also say how likely every voxel is. Takes longer than the mask.
 
         Raises:
             MipError: the model wants the CT and there is none.
         """
         config = self.config
-        geometry = ViewGeometry.for_volume(suv, config.angles).with_window(config.window_suv)
+        geometry = ViewGeometry.for_volume(suv, config.angles, config.pixel_mm)
+        geometry = geometry.with_window(config.window_suv)
         views = make_views(
             suv.array,
             None if ct is None else ct.array,
@@ -199,14 +204,12 @@ class MIPPredictor:
         )
         spacing = view_spacing_mm(geometry, config.pixel_mm)
         view_probability = self.view_probabilities(views.levels, spacing[1:])
-        probability = backproject(
-            to_detector(view_probability, geometry, config.pixel_mm),
-            geometry,
-            config.fusion.rule,
-            suv.array,
-            views.suv,
-        )
-        mask = mask_of_probability(probability, config.fusion, suv.array, suv.spacing_mm)
+        asked = to_detector(view_probability, geometry, config.pixel_mm)
+        mask = fuse(asked, geometry, config.fusion, suv.array, views.suv)
+        probability = None
+        if with_probability:
+            rule = config.fusion.rule if config.fusion.rule in VOTES else "visibility"
+            probability = backproject(asked, geometry, rule, suv.array, views.suv)
         return StudyPrediction(mask, probability, view_probability, views.levels, geometry, spacing)
 
 

@@ -85,7 +85,7 @@ def test_there_and_back_in_any_orientation(code, ending, tmp_path, capsys):
         found, truth = read(mask), read(seg)
         assert found.dtype == np.uint8
         assert dice(found > 0, truth > 0) >= 0.85
-    assert [p.name for p in mask.parent.iterdir()] == [mask.name]
+    assert {p.name for p in mask.parent.iterdir()} == {mask.name, "mask_lesions.csv"}
 
 
 def test_more_views_come_closer_to_the_truth(tmp_path):
@@ -157,7 +157,8 @@ def test_the_output_of_stock_nnunet_is_fused(predicted, tmp_path, monkeypatch):
     threshold = float(probability.max()) * 0.5
     arguments = ("-i", predicted["out"], "-d", 511, "--rule", "max", "--threshold", threshold)
     assert run(fuse, *arguments, "-o", out) == 0
-    assert [p.name for p in out.iterdir()] == [case]
+    table = case.replace(".nii.gz", "_lesions.csv")
+    assert {p.name for p in out.iterdir()} == {case, table}
     assert_same_header(out / case, predicted["suv"])
     found = read(out / case)
     assert set(np.unique(found)) <= {0, 1}

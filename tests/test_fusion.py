@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.fusion import backproject, fuse, mask_of_probability
-from nnunetv2_mip.fusion_rules import RULES, FusionRule
+from nnunetv2_mip.fusion_rules import VOTES, FusionRule
 from nnunetv2_mip.geometry import ViewGeometry, view_angles
 from nnunetv2_mip.projection import project, project_mask
 from nnunetv2_mip.volumes import SourceGrid, Volume
@@ -91,7 +91,7 @@ def test_one_view_is_smeared_along_its_rays():
         assert np.allclose(fused, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", VOTES)
 def test_the_order_of_the_views_does_not_matter(rule):
     volume, lesion = scene()
     angles = view_angles(7)
@@ -103,7 +103,7 @@ def test_the_order_of_the_views_does_not_matter(rule):
     assert np.allclose(first, second, atol=1e-5)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", VOTES)
 def test_nothing_in_gives_nothing_and_everything_gives_everything(rule):
     volume, _ = scene()
     geometry = ViewGeometry.for_volume(volume, view_angles(5))

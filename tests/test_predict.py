@@ -45,7 +45,7 @@ def usual(tiny_trained) -> dict[str, float]:
         predictor = MIPPredictor.from_model_folder(tiny_trained.model, device="cpu")
     predictor = predictor.override(tta=False, fusion=FusionRule("max"))
     grid = SourceGrid((16, 12, 14), (4.1, 4.0, 5.0), (0.0, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
-    study = predictor.predict_study(Volume(volume(), grid, Path("usual")))
+    study = predictor.predict_study(Volume(volume(), grid, Path("usual")), with_probability=True)
     _, image = predictor.predict_image(255 - picture())
     return {
         "2d": float(min(np.median(image), np.median(study.view_probability))),
@@ -121,7 +121,9 @@ def assert_same_header(one: Path, two: Path) -> None:
 
 
 def names(folder: Path) -> set[str]:
-    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    """Files below a folder, without the tables of lesions beside masks (asserted to be there)."""
+    found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    return {name for name in found if not name.endswith("_lesions.csv")}
 
 
 def test_pngs_of_any_mode_give_the_same_mask_of_their_size(eager, tmp_path, capsys):
@@ -192,6 +194,8 @@ def test_a_volume_gives_a_mask_with_its_header(code, ending, eager, tmp_path):
     target = tmp_path / "out" / f"mask{ending}"
     assert run("-i", source, "-o", target, *eager, "--views", 3) == 0
     assert names(target.parent) == {target.name}
+    table = (target.parent / "mask_lesions.csv").read_text().splitlines()
+    assert table[0].startswith("lesion,volume_ml,suv_max") and len(table) > 1
     assert_same_header(target, source)
     found = read(target)
     assert found.dtype == np.uint8

@@ -26,7 +26,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--suv",
         metavar="SUV",
-        help="SUV volume, or folder with a DICOM PET series: lets the fusion see occlusion",
+        help="SUV volume, or folder with a DICOM PET series: lets the fusion see what is hidden, "
+        "and follow the uptake",
     )
     parser.add_argument(
         "--geometry",
@@ -37,9 +38,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rule",
         choices=RULES,
-        help=f"fusion rule (hull; for probabilities with --suv {DEFAULT_RULE})",
+        help=f"fusion rule (default: {DEFAULT_RULE}, the mask that explains the views best)",
     )
-    parser.add_argument("--threshold", type=float, default=0.5, help="3D probability of a lesion")
+    parser.add_argument(
+        "--threshold", type=float, default=0.5, help="3D probability of a lesion (not for explain)"
+    )
     parser.add_argument(
         "--uptake-share",
         type=float,
@@ -76,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
         return
     if args.suv:
         raise MipError("--suv names one volume; with -d many cases are fused: leave it out")
-    rule = args.rule or "hull"
+    rule = args.rule or DEFAULT_RULE
     written = fuse_nnunet_output(args.i, args.d, args.o, args.geometry, rule, args.threshold)
     print(f"{Path(args.o)}: {len(written)} masks written")
 

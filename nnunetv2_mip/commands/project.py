@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
     if folder.is_dir() and any(folder.iterdir()):
         # Views of two runs in one folder would be fused with the wrong geometry.
         raise MipError(f"{folder}: is not empty; name a new folder by -o")
-    geometry = ViewGeometry.for_volume(suv, settings.angles)
+    geometry = ViewGeometry.for_volume(suv, settings.angles, settings.pixel_mm)
     pixel, window = settings.pixel_mm, settings.window_suv
     views = make_views(
         suv.array, None if ct is None else ct.array, geometry, settings.channels, window
