@@ -32,7 +32,7 @@ from nnunetv2_mip.geometry import ViewGeometry
 
 @dataclass(frozen=True)
 class Explanation:
-    """Weights of the model; the defaults were chosen on simulated patients (docs/fusion.md).
+    """Weights of the model, for views that err (docs/fusion.md says how they were chosen).
 
     Attributes:
         in_views: share of the views that must call a voxel lesion before it is asked about.
@@ -40,14 +40,12 @@ class Explanation:
             the maximum of the ray it is 1 more (the rule `visibility` of `fusion`).
         candidate: vote from which a voxel may be lesion.
         start: vote from which it is at first.
-        rays: weight of the views' log-likelihood. Below 1, since neighbouring rays err together;
-            views that agree perfectly count fully.
+        rays: weight of the views' log-likelihood. Below 1, since neighbouring rays err together.
         uptake: weight of the uptake's log-likelihood.
         trust: exponent of Youden's index (Cancer 3, 1950) of the uptake, by which its weight is
             multiplied: how well it tells a lesion from what lies about it.
         smooth: energy of a voxel all of whose neighbours are of the other kind.
         prior: energy in favour of a candidate.
-        hull_prior: the same where the views agree perfectly: most voxels of their hull are lesion.
         hidden_below: a hit is hidden where the candidates on a ray stay below this share of its
             maximum.
         neighbourhood_mm: standard deviation of the window of the uptake's moments.
@@ -57,20 +55,21 @@ class Explanation:
 
     in_views: float = 0.2
     unseen_weight: float = 0.02
-    candidate: float = 0.35
+    candidate: float = 0.2
     start: float = 0.6
-    rays: float = 0.5
-    uptake: float = 1.0
+    rays: float = 0.35
+    uptake: float = 0.5
     trust: float = 2.0
-    smooth: float = 2.0
+    smooth: float = 1.0
     prior: float = 0.0
-    hull_prior: float = 0.75
-    hidden_below: float = 0.85
+    hidden_below: float = 0.7
     neighbourhood_mm: float = 8.0
     spread: float = 0.1
     rounds: int = 5
 
 
+# Views that agree perfectly count fully, and most voxels of their hull are lesion.
+AGREEING_VIEWS = Explanation(rays=1.0, uptake=1.0, smooth=2.0, prior=0.75)
 # A lower energy by less than this is left alone, sweep by sweep.
 _LEAST = (2.0, 1.0, 0.5, 0.2, 0.0, 0.0, 0.0)
 # Rates are drawn from at least this many rays of 50 % (hits) and 10 % (misses), and kept from 0, 1.
@@ -89,7 +88,8 @@ def explain(
     suv: np.ndarray | None,
     ray_maxima: np.ndarray | None,
     geometry: ViewGeometry,
-    model: Explanation | None = None,
+    erring: Explanation | None = None,
+    agreeing: Explanation = AGREEING_VIEWS,
 ) -> np.ndarray:
     """The mask that explains the views best.
 
@@ -101,22 +101,23 @@ def explain(
         suv: (z, y, x) float32, or None.
         ray_maxima: (V, W, z) the SUV of the views, or None.
         geometry: of the views.
-        model: weights.
+        erring: weights for views that contradict each other; None takes the defaults.
+        agreeing: weights for views that agree perfectly.
 
     Returns:
         (z, y, x) bool.
     """
-    model = model or Explanation()
     if hull.any():
         voxels = _where(hull)
-        problem = _Problem(voxels, marks, suv, ray_maxima, geometry, model)
+        problem = _Problem(voxels, marks, suv, ray_maxima, geometry, agreeing)
         if problem.share_explained() >= _CONSISTENT:
-            return problem.solve(np.ones(len(voxels[0]), np.bool_), 1.0, model.hull_prior)
+            return problem.solve(np.ones(len(voxels[0]), np.bool_))
+    model = erring or Explanation()
     voxels, votes = _candidates(marks, hull, suv, ray_maxima, geometry, model)
     if not len(votes):
         return np.zeros(hull.shape, np.bool_)
     problem = _Problem(voxels, marks, suv, ray_maxima, geometry, model)
-    return problem.solve((votes >= model.start) | hull[voxels], model.rays, model.prior)
+    return problem.solve((votes >= model.start) | hull[voxels])
 
 
 def _where(mask: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -184,14 +185,8 @@ class _Problem:
         marked = self.marks >= 0.5
         return np.count_nonzero(marked & (self.reach >= 0)) / max(1, np.count_nonzero(marked))
 
-    def solve(self, inside: np.ndarray, rays: float, prior: float) -> np.ndarray:
-        """The mask (z, y, x) bool that is found from `inside` (N).
-
-        Args:
-            inside: the candidates that are in the mask at first.
-            rays: weight of the views' log-likelihood.
-            prior: energy in favour of a candidate.
-        """
+    def solve(self, inside: np.ndarray) -> np.ndarray:
+        """The mask (z, y, x) bool that is found from `inside` (N), what is in it at first."""
         zyx = (self.zs, self.ys, self.xs)
         self.state[zyx] = np.where(inside, kernels.INSIDE, kernels.OUTSIDE)
         weights = self._neighbour_weights()
@@ -200,9 +195,9 @@ class _Problem:
             if not now.any():
                 break
             kernels.count_inside(self.starts, now, self.first, self.last, self.counts)
-            cost = self._costs(rays)
+            cost = self._costs()
             evidence = self.model.uptake * self._uptake(now)
-            unary = (-evidence - prior).astype(np.float32)
+            unary = (-evidence - self.model.prior).astype(np.float32)
             # The least likely voxels first.
             order = np.lexsort((evidence, self.zs))
             flips = 0
@@ -239,7 +234,8 @@ class _Problem:
         weights = np.where(squares > 0, 1 / np.maximum(squares, 1e-12), 0)
         return (self.model.smooth * weights / weights.sum()).astype(np.float32)
 
-    def _costs(self, weight: float) -> np.ndarray:
+    def _costs(self) -> np.ndarray:
+        """(V, W, z): what it costs that the mask hits a ray instead of missing it."""
         hidden_below = np.float32(self.model.hidden_below)
         rays, marked = np.empty((2, len(self.marks), kernels.KINDS))
         place = (self.marks, self.counts, self.reach, hidden_below, self.ray_maxima)
@@ -254,8 +250,8 @@ class _Problem:
         if_missed = rates[:, [kernels.NEAR] * 4 + [kernels.FAR]]
         # A view that marks no more of what is hit than of what is not tells nothing.
         telling = if_hit > if_missed
-        when_marked = np.where(telling, weight * np.log(if_missed / if_hit), 0)
-        when_not = np.where(telling, weight * np.log((1 - if_missed) / (1 - if_hit)), 0)
+        when_marked = np.where(telling, self.model.rays * np.log(if_missed / if_hit), 0)
+        when_not = np.where(telling, self.model.rays * np.log((1 - if_missed) / (1 - if_hit)), 0)
         cost = np.zeros(self.marks.shape, np.float32)
         kernels.costs(
             *place,
@@ -268,14 +264,17 @@ class _Problem:
     def _boxes(self) -> list[tuple]:
         """For every group of candidates: their numbers, and a box with what lies about them."""
         reach = [math.ceil(2 * self.model.neighbourhood_mm / step) for step in self.spacing]
-        groups = cc3d.connected_components(self.state, connectivity=26, binary_image=True)
-        group = groups[self.zs, self.ys, self.xs]
+        places = (self.zs, self.ys, self.xs)
+        corner = [place.min() for place in places]
+        box = tuple(slice(low, place.max() + 1) for low, place in zip(corner, places))
+        groups = cc3d.connected_components(self.state[box], connectivity=26, binary_image=True)
+        group = groups[tuple(place - low for low, place in zip(corner, places))]
         order = np.argsort(group, kind="stable")
         ends = np.flatnonzero(np.diff(group[order])) + 1
         boxes = []
         for numbers in np.split(order, ends):
             low, high = [], []
-            for axis, place in enumerate((self.zs, self.ys, self.xs)):
+            for axis, place in enumerate(places):
                 low.append(max(0, int(place[numbers].min()) - reach[axis]))
                 high.append(
                     min(self.state.shape[axis], int(place[numbers].max()) + reach[axis] + 1)

@@ -192,7 +192,20 @@ def costs(marks, counts, reach, hidden_below, ray_maxima, when_marked, when_not,
 
 @njit(parallel=True, cache=True)
 def sweep(
-    starts, zs, ys, xs, order, first, last, unary, cost, weights, least, parity, state, counts
+    starts,
+    zs,
+    ys,
+    xs,
+    order,
+    first,
+    last,
+    unary,
+    cost,
+    weights,
+    least,
+    parity,
+    state,
+    counts,
 ):
     """Flip every candidate of the even or odd slices whose flip lowers the energy by `least`.
 
@@ -260,8 +273,7 @@ def collect_moments(suv, state, low, high, cell, sums):
         suv, state: (z, y, x).
         low, high: (3) the box of voxels.
         cell: (3) voxels of a cell.
-        sums: (2, 3, cells z, y, x) outside and inside: count, sum, sum of squares. Voxel k of the
-            box is shared linearly between the cells whose middles lie about it.
+        sums: (2, 3, cells z, y, x) outside and inside: count, sum, sum of squares.
     """
     for z in range(low[0], high[0]):
         for y in range(low[1], high[1]):

@@ -88,8 +88,9 @@ class ViewGeometry:
         _, sy, sx = volume.spacing_mm
         bins = 1 if pixel_mm is None else max(1, round(min(sy, sx) / pixel_mm))
         bin_mm = min(sy, sx) / bins
-        # Positions that fall on voxels: with an even number of bins a voxel any odd count has them.
-        parity_y, parity_x = (1 if bins % 2 == 0 else n for n in (ny, nx))
+        # Rays through the middles of voxels; with an even number of them a voxel those would come
+        # with others along its faces, which meet nothing: then rays at quarters, eighths, …
+        parity_y, parity_x = (n if bins % 2 else 0 for n in (ny, nx))
         # Commands show their help without numba.
         from nnunetv2_mip.surveys import survey_body
 

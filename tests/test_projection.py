@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.fusion import backproject
 from nnunetv2_mip.geometry import ViewGeometry, image_geometry, view_angles
 from nnunetv2_mip.projection import project, project_mask
 from nnunetv2_mip.volumes import SourceGrid, Volume
@@ -68,6 +69,20 @@ def test_views_equal_resample_then_max(size, spacing, angles, seed):
     # Where two samples are as good as equal either may win.
     differs = np.abs(found.depth_mm - depths) > geometry.bin_mm + 1e-4
     assert (differs & hit).mean() < 0.02
+
+
+@pytest.mark.parametrize("size", [(64, 33, 70), (65, 70, 30), (130, 64, 66)])
+def test_views_of_more_than_one_slab_and_tile_equal_resample_then_max(size):
+    rng = np.random.default_rng(sum(size))
+    # Hot spots in air: most tiles are skipped.
+    array = rng.exponential(0.01, size) + 9 * (rng.random(size) < 1e-3)
+    volume = volume_of(array, (2.0, 1.1, 1.7))
+    geometry = ViewGeometry.for_volume(volume, [0.0, 31.0, 90.0, 133.0, 250.0], body_suv=0.0)
+    found = project(volume.array, geometry, depth=True)
+    expected, depths = reference(volume, geometry)
+    assert np.abs(found.suv - expected).max() < 1e-4
+    differs = np.abs(found.depth_mm - depths) > geometry.bin_mm + 1e-4
+    assert (differs & (expected > 0)).mean() < 0.02
 
 
 @pytest.mark.parametrize("size", [(5, 8, 8), (5, 9, 9), (7, 8, 11), (4, 11, 8)])
@@ -234,3 +249,28 @@ def test_of_equal_samples_the_nearest_to_the_centre_wins():
     # Row 0 is slice 1.
     assert depth[1, middle] == 2
     assert depth[0, middle] == -5
+
+
+@pytest.mark.parametrize("size", [6, 7])
+@pytest.mark.parametrize("pixel_mm, bins", [(None, 1), (4.0, 1), (2.0, 2), (1.4, 3), (9.0, 1)])
+def test_the_detector_is_as_fine_as_the_pixels_asked_for(size, pixel_mm, bins):
+    rng = np.random.default_rng(size)
+    array = rng.uniform(1, 5, (3, 8, size)).astype(np.float32)
+    volume = volume_of(array, (5.0, 4.0, 4.0))
+    geometry = ViewGeometry.for_volume(volume, [0.0, 40.0], pixel_mm)
+    assert geometry.bin_mm == pytest.approx(4.0 / bins)
+    found = project(array, geometry).suv
+    places = (np.arange(geometry.columns) - (geometry.columns - 1) / 2) / bins + (size - 1) / 2
+    on_voxels = np.isclose(places, np.round(places)) & (places > -0.1) & (places < size - 0.9)
+    if bins % 2:
+        # Rays through the middles of voxels are among them: there the view is the plain maximum.
+        assert on_voxels.sum() == size
+        np.testing.assert_array_equal(found[0][:, on_voxels], array.max(axis=1)[::-1])
+    # A mask has no gaps where two of its voxels meet, and comes back.
+    mask = np.zeros(array.shape, bool)
+    mask[1, 2:4, 2:5] = True
+    views = project_mask(mask, geometry)
+    for row in views[:, 1]:
+        assert (np.diff(np.flatnonzero(row)) == 1).all()
+    assert views[0].sum() == 3 * bins
+    assert (backproject(views, geometry, "hull")[mask] == 1).all()
