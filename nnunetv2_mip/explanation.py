@@ -28,6 +28,7 @@ from scipy.ndimage import binary_dilation, gaussian_filter
 
 from nnunetv2_mip import explanation_kernels as kernels
 from nnunetv2_mip.geometry import ViewGeometry
+from nnunetv2_mip.projection import detector_layout
 
 
 @dataclass(frozen=True)
@@ -71,22 +72,24 @@ class Explanation:
 # Views that agree perfectly count fully, and most voxels of their hull are lesion.
 AGREEING_VIEWS = Explanation(rays=1.0, uptake=1.0, smooth=2.0, prior=0.75)
 # A lower energy by less than this is left alone, sweep by sweep.
-_LEAST = (2.0, 1.0, 0.5, 0.2, 0.0, 0.0, 0.0)
+_LEAST = (1.5, 0.5, 0.0, 0.0)
 # Rates are drawn from at least this many rays of 50 % (hits) and 10 % (misses), and kept from 0, 1.
 _PRIOR_RAYS = 5.0
 _PRIOR_RATES = np.array([0.8, 0.5, 0.5, 0.2, 0.1])
 _RATE_MARGIN = 0.002
 _MOST_UPTAKE = 4.0
 _SHELL = 3
+# Rounds end when fewer than this share of the candidates flip.
+_FEW = 0.005
 # The hull explains the views when it hits this share of the marked rays.
 _CONSISTENT = 0.99
 
 
 def explain(
-    marks: np.ndarray,
+    views: np.ndarray,
     hull: np.ndarray,
     suv: np.ndarray | None,
-    ray_maxima: np.ndarray | None,
+    suv_views: np.ndarray | None,
     geometry: ViewGeometry,
     erring: Explanation | None = None,
     agreeing: Explanation = AGREEING_VIEWS,
@@ -96,10 +99,10 @@ def explain(
     Without the SUV no hit counts as hidden, and the views decide alone.
 
     Args:
-        marks: (V, W, z) probability that a pixel is lesion (`projection.detector_layout`).
-        hull: (z, y, x) bool, the visual hull of the marks.
+        views: (V, H, W) float32, probability that a pixel is lesion.
+        hull: (z, y, x) bool, the visual hull of the views.
         suv: (z, y, x) float32, or None.
-        ray_maxima: (V, W, z) the SUV of the views, or None.
+        suv_views: (V, H, W) float32 its projections, or None.
         geometry: of the views.
         erring: weights for views that contradict each other; None takes the defaults.
         agreeing: weights for views that agree perfectly.
@@ -107,13 +110,15 @@ def explain(
     Returns:
         (z, y, x) bool.
     """
-    if hull.any():
-        voxels = _where(hull)
+    marks = _by_slice(views)
+    ray_maxima = np.zeros_like(marks) if suv is None else _by_slice(suv_views)
+    voxels = _where(hull)
+    if len(voxels[0]):
         problem = _Problem(voxels, marks, suv, ray_maxima, geometry, agreeing)
         if problem.share_explained() >= _CONSISTENT:
             return problem.solve(np.ones(len(voxels[0]), np.bool_))
     model = erring or Explanation()
-    voxels, votes = _candidates(marks, hull, suv, ray_maxima, geometry, model)
+    voxels, votes = _candidates(views, marks, hull, suv, ray_maxima, geometry, model)
     if not len(votes):
         return np.zeros(hull.shape, np.bool_)
     problem = _Problem(voxels, marks, suv, ray_maxima, geometry, model)
@@ -125,14 +130,20 @@ def _where(mask: np.ndarray) -> tuple[np.ndarray, ...]:
     return np.unravel_index(np.flatnonzero(mask), mask.shape)
 
 
-def _candidates(marks, hull, suv, ray_maxima, geometry, model):
+def _by_slice(views: np.ndarray) -> np.ndarray:
+    """(V, H, W) views, head first, to the kernels' (z, V, W), feet first."""
+    return np.ascontiguousarray(views[:, ::-1].transpose(1, 0, 2), np.float32)
+
+
+def _candidates(views, marks, hull, suv, ray_maxima, geometry, model):
     """The voxels that may be lesion, and what the views say of each of them alone."""
     _, sy, sx = geometry.grid.spacing_zyx
     steps = (np.deg2rad(geometry.angles_deg), sy / geometry.bin_mm, sx / geometry.bin_mm)
-    edges = np.arange(0, marks.shape[2], kernels.BLOCK)
+    columns = detector_layout(views)
+    edges = np.arange(0, columns.shape[2], kernels.BLOCK)
     mean = np.zeros(hull.shape, np.float32)
     kernels.smeared_mean(
-        marks, np.maximum.reduceat(marks, edges, axis=2), *steps, model.in_views, mean
+        columns, np.maximum.reduceat(columns, edges, axis=2), *steps, model.in_views, mean
     )
     if suv is None:
         voxels = _where((mean >= model.candidate) | hull)
@@ -150,15 +161,14 @@ class _Problem:
     """Candidates, their rays, and what the views say of them."""
 
     def __init__(self, zyx, marks, suv, ray_maxima, geometry, model):
-        self.marks, self.suv, self.model = marks, suv, model
-        self.ray_maxima = np.zeros_like(marks) if ray_maxima is None else ray_maxima
+        self.marks, self.suv, self.ray_maxima, self.model = marks, suv, ray_maxima, model
         self.zs, self.ys, self.xs = zyx
         self.spacing = geometry.grid.spacing_zyx
         _, sy, sx = self.spacing
         shape = geometry.grid.shape_zyx
         # Sorted by slice.
         self.starts = np.searchsorted(self.zs, np.arange(shape[0] + 1))
-        self.first = np.empty((len(self.zs), len(marks)), np.int16)
+        self.first = np.empty((len(self.zs), marks.shape[1]), np.int16)
         self.last = np.empty_like(self.first)
         kernels.shadows(
             self.ys,
@@ -168,7 +178,7 @@ class _Problem:
             sx / geometry.bin_mm,
             shape[1],
             shape[2],
-            marks.shape[1],
+            marks.shape[2],
             self.first,
             self.last,
         )
@@ -190,7 +200,7 @@ class _Problem:
         zyx = (self.zs, self.ys, self.xs)
         self.state[zyx] = np.where(inside, kernels.INSIDE, kernels.OUTSIDE)
         weights = self._neighbour_weights()
-        for _ in range(self.model.rounds):
+        for number in range(self.model.rounds):
             now = self.state[zyx] == kernels.INSIDE
             if not now.any():
                 break
@@ -201,7 +211,7 @@ class _Problem:
             # The least likely voxels first.
             order = np.lexsort((evidence, self.zs))
             flips = 0
-            for least in _LEAST:
+            for least in _LEAST if number == 0 else _LEAST[-2:]:
                 changed = 0
                 for parity in range(2):
                     changed += kernels.sweep(
@@ -223,7 +233,7 @@ class _Problem:
                 flips += changed
                 if changed == 0 and least == 0:
                     break
-            if flips == 0:
+            if flips < _FEW * len(self.zs):
                 break
         return self.state == kernels.INSIDE
 
@@ -235,9 +245,9 @@ class _Problem:
         return (self.model.smooth * weights / weights.sum()).astype(np.float32)
 
     def _costs(self) -> np.ndarray:
-        """(V, W, z): what it costs that the mask hits a ray instead of missing it."""
+        """(z, V, W): what it costs that the mask hits a ray instead of missing it."""
         hidden_below = np.float32(self.model.hidden_below)
-        rays, marked = np.empty((2, len(self.marks), kernels.KINDS))
+        rays, marked = np.empty((2, self.marks.shape[1], kernels.KINDS))
         place = (self.marks, self.counts, self.reach, hidden_below, self.ray_maxima)
         kernels.agreement(*place, rays, marked)
         # Too few rays of one view are hidden: one rate for all views.

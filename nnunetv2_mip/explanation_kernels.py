@@ -1,6 +1,7 @@
 """Inner loops of `explanation`: rays of candidate voxels, how views agree with a mask, its flips.
 
-A ray is a pixel of a view in the kernels' layout (V, W, z). A candidate is a voxel that may be
+A ray is a pixel of a view; rays are kept slice by slice, (z, V, W), so that those of a voxel lie
+close together in memory. A candidate is a voxel that may be
 lesion; `state` (z, y, x) is 0 where there is none, 1 for a candidate outside the mask, 2 inside.
 """
 
@@ -32,64 +33,67 @@ def smeared_mean(marks, block_maxima, angles, step_y, step_x, least, out):
     """
     n_views, width, nz = marks.shape
     _, ny, nx = out.shape
-    blocks_y, blocks_x = (ny + BLOCK - 1) // BLOCK, (nx + BLOCK - 1) // BLOCK
+    blocks_z, blocks_x = block_maxima.shape[2], (nx + BLOCK - 1) // BLOCK
     middle = (width - 1) * 0.5
-    for block in prange(blocks_y * blocks_x):
+    cos, sin = np.cos(angles), np.sin(angles)
+    for block in prange((ny + BLOCK - 1) // BLOCK * blocks_x):
         low_y, low_x = block // blocks_x * BLOCK, block % blocks_x * BLOCK
         high_y, high_x = min(ny, low_y + BLOCK), min(nx, low_x + BLOCK)
         mid_y = ((low_y + high_y - 1) * 0.5 - (ny - 1) * 0.5) * step_y
         mid_x = ((low_x + high_x - 1) * 0.5 - (nx - 1) * 0.5) * step_x
-        for block_z in range(block_maxima.shape[2]):
-            bound = np.float32(0)
-            for view in range(n_views):
-                cos, sin = math.cos(angles[view]), math.sin(angles[view])
-                u = mid_x * cos + mid_y * sin + middle
-                half = abs(cos) * step_x * (high_x - low_x - 1) * 0.5
-                half += abs(sin) * step_y * (high_y - low_y - 1) * 0.5
-                highest = np.float32(0)
-                for column in range(
-                    max(0, math.floor(u - half - 1e-9)), min(width - 1, math.ceil(u + half)) + 1
-                ):
-                    highest = max(highest, block_maxima[view, column, block_z])
-                bound += highest
-            if bound < least * n_views:
+        bounds = np.zeros(blocks_z, np.float32)
+        highest = np.empty(blocks_z, np.float32)
+        for view in range(n_views):
+            u = mid_x * cos[view] + mid_y * sin[view] + middle
+            half = abs(cos[view]) * step_x * (high_x - low_x - 1) * 0.5
+            half += abs(sin[view]) * step_y * (high_y - low_y - 1) * 0.5
+            start, stop = max(0, math.floor(u - half - 1e-9)), min(width, math.ceil(u + half) + 1)
+            highest[:] = np.float32(0)
+            for column in range(start, stop):
+                for place in range(blocks_z):
+                    highest[place] = max(highest[place], block_maxima[view, column, place])
+            for place in range(blocks_z):
+                bounds[place] += highest[place]
+        total = np.empty(BLOCK, np.float32)
+        for place in range(blocks_z):
+            if bounds[place] < least * n_views:
                 continue
-            low_z, high_z = block_z * BLOCK, min(nz, (block_z + 1) * BLOCK)
-            total = np.empty(BLOCK, np.float32)
+            low_z, slices = place * BLOCK, min(BLOCK, nz - place * BLOCK)
             for y in range(low_y, high_y):
                 for x in range(low_x, high_x):
                     total[:] = np.float32(0)
                     for view in range(n_views):
-                        u = (x - (nx - 1) * 0.5) * step_x * math.cos(angles[view])
-                        u += (y - (ny - 1) * 0.5) * step_y * math.sin(angles[view]) + middle
+                        u = (x - (nx - 1) * 0.5) * step_x * cos[view]
+                        u += (y - (ny - 1) * 0.5) * step_y * sin[view] + middle
                         left = math.floor(u + 1e-9)
                         share = np.float32(max(u - left, 0.0))
                         for column, weight in ((left, np.float32(1) - share), (left + 1, share)):
                             if 0 <= column < width:
-                                for z in range(high_z - low_z):
+                                for z in range(slices):
                                     total[z] += weight * marks[view, column, low_z + z]
-                    for z in range(high_z - low_z):
+                    for z in range(slices):
                         out[low_z + z, y, x] = total[z] / np.float32(n_views)
 
 
 @njit(parallel=True, cache=True)
 def weighted_votes(zs, ys, xs, suv, marks, ray_maxima, angles, step_y, step_x, shape, floor, out):
     """Fill out (N): the rule `visibility` of `fusion` for the candidates alone."""
-    n_views, width, _ = marks.shape
+    _, n_views, width = marks.shape
+    cos, sin = np.cos(angles), np.sin(angles)
     for number in prange(len(zs)):
         z, value = zs[number], suv[number]
         total, weights = np.float32(0), np.float32(0)
         for view in range(n_views):
-            u = (xs[number] - (shape[2] - 1) * 0.5) * step_x * math.cos(angles[view])
-            u += (ys[number] - (shape[1] - 1) * 0.5) * step_y * math.sin(angles[view])
+            u = (xs[number] - (shape[2] - 1) * 0.5) * step_x * cos[view]
+            u += (ys[number] - (shape[1] - 1) * 0.5) * step_y * sin[view]
             u += (width - 1) * 0.5
             left = math.floor(u + 1e-9)
             share = np.float32(max(u - left, 0.0))
             mark, ray = np.float32(0), np.float32(0)
             for column, weight in ((left, np.float32(1) - share), (left + 1, share)):
                 if 0 <= column < width:
-                    mark += weight * marks[view, column, z]
-                    ray += weight * ray_maxima[view, column, z]
+                    mark += weight * marks[z, view, column]
+                    ray += weight * ray_maxima[z, view, column]
             seen = min(value / ray, np.float32(1)) if ray > 0 else np.float32(0)
             total += (floor + seen * seen) * mark
             weights += floor + seen * seen
@@ -112,7 +116,7 @@ def shadows(ys, xs, angles, step_y, step_x, ny, nx, width, first, last):
 
 @njit(parallel=True, cache=True)
 def highest_candidates(starts, values, first, last, out):
-    """Fill out (V, W, z): the highest value of the candidates on each ray, −1 without any.
+    """Fill out (z, V, W): the highest value of the candidates on each ray, −1 without any.
 
     Candidates are sorted by slice; those of slice z are starts[z] to starts[z + 1].
     """
@@ -120,35 +124,35 @@ def highest_candidates(starts, values, first, last, out):
         for number in range(starts[z], starts[z + 1]):
             for view in range(first.shape[1]):
                 for column in range(first[number, view], last[number, view] + 1):
-                    out[view, column, z] = max(out[view, column, z], values[number])
+                    out[z, view, column] = max(out[z, view, column], values[number])
 
 
 @njit(parallel=True, cache=True)
 def count_inside(starts, inside, first, last, counts):
-    """Fill counts (V, W, z): how many voxels of the mask lie on each ray."""
+    """Fill counts (z, V, W): how many voxels of the mask lie on each ray."""
     counts[:] = 0
     for z in prange(len(starts) - 1):
         for number in range(starts[z], starts[z + 1]):
             if inside[number]:
                 for view in range(first.shape[1]):
                     for column in range(first[number, view], last[number, view] + 1):
-                        counts[view, column, z] += 1
+                        counts[z, view, column] += 1
 
 
 @njit(cache=True, inline="always")
 def _kind(counts, view, column, z, reach, hidden_below, ray_maxima):
     """Of which kind a ray is, under the mask that gave `counts`."""
-    _, width, nz = counts.shape
-    hit = counts[view, column, z] > 0
+    nz, _, width = counts.shape
+    hit = counts[z, view, column] > 0
     other = False
     for step in (-1, 1):
         if 0 <= column + step < width:
-            other = other or (counts[view, column + step, z] > 0) != hit
+            other = other or (counts[z, view, column + step] > 0) != hit
         if 0 <= z + step < nz:
-            other = other or (counts[view, column, z + step] > 0) != hit
+            other = other or (counts[z + step, view, column] > 0) != hit
     if not hit:
         return NEAR if other else FAR
-    if reach[view, column, z] < hidden_below * ray_maxima[view, column, z]:
+    if reach[z, view, column] < hidden_below * ray_maxima[z, view, column]:
         return HIDDEN
     return EDGE if other else INNER
 
@@ -159,32 +163,32 @@ def agreement(marks, counts, reach, hidden_below, ray_maxima, rays, marked):
 
     Only rays with candidates count.
     """
-    n_views, width, nz = marks.shape
+    nz, n_views, width = marks.shape
     for view in prange(n_views):
         rays[view] = 0
         marked[view] = 0
-        for column in range(width):
-            for z in range(nz):
-                if reach[view, column, z] >= 0:
+        for z in range(nz):
+            for column in range(width):
+                if reach[z, view, column] >= 0:
                     kind = _kind(counts, view, column, z, reach, hidden_below, ray_maxima)
                     rays[view, kind] += 1
-                    marked[view, kind] += marks[view, column, z]
+                    marked[view, kind] += marks[z, view, column]
 
 
 @njit(parallel=True, cache=True)
 def costs(marks, counts, reach, hidden_below, ray_maxima, when_marked, when_not, out):
-    """Fill out (V, W, z): what it costs that the mask hits a ray instead of missing it.
+    """Fill out (z, V, W): what it costs that the mask hits a ray instead of missing it.
 
     when_marked, when_not: (V, KINDS) log-likelihood ratios for a ray that is of this kind now.
     """
-    n_views, width, nz = marks.shape
-    for view in prange(n_views):
-        for column in range(width):
-            for z in range(nz):
-                if reach[view, column, z] >= 0:
+    nz, n_views, width = marks.shape
+    for z in prange(nz):
+        for view in range(n_views):
+            for column in range(width):
+                if reach[z, view, column] >= 0:
                     kind = _kind(counts, view, column, z, reach, hidden_below, ray_maxima)
-                    mark = marks[view, column, z]
-                    out[view, column, z] = (
+                    mark = marks[z, view, column]
+                    out[z, view, column] = (
                         mark * when_marked[view, kind]
                         + (np.float32(1) - mark) * when_not[view, kind]
                     )
@@ -215,7 +219,7 @@ def sweep(
         starts, zs, ys, xs: the candidates, sorted by slice.
         order: within each slice, which comes first.
         unary: energy of a candidate inside, without its rays and neighbours.
-        cost: (V, W, z) energy of a hit ray.
+        cost: (z, V, W) energy of a hit ray.
         weights: (3, 3, 3) energy of a neighbour of the other kind.
         state, counts: changed in place.
 
@@ -249,8 +253,8 @@ def sweep(
             others = np.int32(1 if inside else 0)
             for view in range(first.shape[1]):
                 for column in range(first[number, view], last[number, view] + 1):
-                    beside = counts[view, column, z] - others
-                    price = cost[view, column, z]
+                    beside = counts[z, view, column] - others
+                    price = cost[z, view, column]
                     if price > 0:
                         energy += price / np.float32(beside + 1)
                     elif beside == 0:
@@ -261,7 +265,7 @@ def sweep(
                 change = -1 if inside else 1
                 for view in range(first.shape[1]):
                     for column in range(first[number, view], last[number, view] + 1):
-                        counts[view, column, z] += change
+                        counts[z, view, column] += change
     return flips.sum()
 
 

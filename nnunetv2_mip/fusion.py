@@ -86,13 +86,12 @@ def fuse(
         volume = backproject(probabilities, geometry, rule, suv, suv_views)
         return mask_of_probability(volume, fusion, suv, spacing)
     _require_stack(probabilities, geometry)
-    marks = detector_layout(np.asarray(probabilities, np.float32))
-    ray_maxima = None
+    views = np.asarray(probabilities, np.float32)
     if suv is not None:
         suv = np.ascontiguousarray(suv, np.float32)
-        ray_maxima = detector_layout(project(suv, geometry).suv if suv_views is None else suv_views)
-    hull = _combine(marks, geometry, "hull", None, None) >= 0.5
-    mask = explain(marks, hull, suv, ray_maxima, geometry)
+        suv_views = project(suv, geometry).suv if suv_views is None else suv_views
+    hull = _combine(detector_layout(views), geometry, "hull", None, None) >= 0.5
+    mask = explain(views, hull, suv, suv_views, geometry)
     return _tidy(mask, fusion, suv, spacing)
 
 
