@@ -42,6 +42,9 @@ class Explanation:
         candidate: vote from which a voxel may be lesion.
         start: vote from which it is at first.
         rays: weight of the views' log-likelihood. Below 1, since neighbouring rays err together.
+        shared_marks: a marked ray needs one voxel, and only the last on it counts; this share of a
+            mark speaks for every voxel on its ray, as silence speaks against every one. Without it
+            the rim of large lesions is worn away.
         uptake: weight of the uptake's log-likelihood.
         trust: exponent of Youden's index (Cancer 3, 1950) of the uptake, by which its weight is
             multiplied: how well it tells a lesion from what lies about it.
@@ -59,6 +62,7 @@ class Explanation:
     candidate: float = 0.2
     start: float = 0.6
     rays: float = 0.35
+    shared_marks: float = 0.05
     uptake: float = 0.5
     trust: float = 2.0
     smooth: float = 1.0
@@ -70,7 +74,7 @@ class Explanation:
 
 
 # Views that agree perfectly count fully, and most voxels of their hull are lesion.
-AGREEING_VIEWS = Explanation(rays=1.0, uptake=1.0, smooth=2.0, prior=0.75)
+AGREEING_VIEWS = Explanation(shared_marks=0.0, rays=1.0, uptake=1.0, smooth=2.0, prior=0.75)
 # A lower energy by less than this is left alone, sweep by sweep.
 _LEAST = (1.5, 0.5, 0.0, 0.0)
 # Rates are drawn from at least this many rays of 50 % (hits) and 10 % (misses), and kept from 0, 1.
@@ -226,6 +230,7 @@ class _Problem:
                         cost,
                         weights,
                         least,
+                        np.float32(self.model.shared_marks),
                         parity,
                         self.state,
                         self.counts,

@@ -207,6 +207,7 @@ def sweep(
     cost,
     weights,
     least,
+    shared_marks,
     parity,
     state,
     counts,
@@ -220,6 +221,7 @@ def sweep(
         order: within each slice, which comes first.
         unary: energy of a candidate inside, without its rays and neighbours.
         cost: (z, V, W) energy of a hit ray.
+        shared_marks: share of a marked ray's energy that every voxel on it is worth.
         weights: (3, 3, 3) energy of a neighbour of the other kind.
         state, counts: changed in place.
 
@@ -248,8 +250,9 @@ def sweep(
                             and state[near_z, near_y, near_x] == INSIDE
                         ):
                             energy -= 2 * weight
-            # A marked ray needs one voxel. One that is not marked speaks against every voxel on it:
-            # the n-th costs 1/n (were only the last to go of use, none would be the first).
+            # A marked ray needs one voxel; others on it are worth little. One that is not marked
+            # speaks against every voxel on it: the n-th costs 1/n (were only the last to go of
+            # use, none would be the first).
             others = np.int32(1 if inside else 0)
             for view in range(first.shape[1]):
                 for column in range(first[number, view], last[number, view] + 1):
@@ -259,6 +262,8 @@ def sweep(
                         energy += price / np.float32(beside + 1)
                     elif beside == 0:
                         energy += price
+                    else:
+                        energy += shared_marks * price / np.float32(beside + 1)
             if (energy > least) if inside else (energy < -least):
                 flips[z] += 1
                 state[z, y, x] = OUTSIDE if inside else INSIDE
