@@ -23,6 +23,7 @@ COMMANDS = [
     "predict",
     "fuse",
     "evaluate",
+    "export_model",
     "phantom",
     "demo",
     "env",
@@ -62,7 +63,10 @@ setup(
         "nnunetv2_mip.trainers": "trainers",
         "nnunetv2_mip.plans": "plans",
     },
-    package_data={"nnunetv2_mip.plans": ["*.json"]},
+    package_data={
+        "nnunetv2_mip.plans": ["*.json"],
+        "nnunetv2_mip": ["models/*/*", "models/*/fold_*/*.pth"],
+    },
     install_requires=[
         "nnunetv2>=2.8.1,<2.9",
         "torch",

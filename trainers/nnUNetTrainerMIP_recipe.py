@@ -33,6 +33,9 @@ class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
     """
 
     learning_rate = 2e-3
+    val_iterations_per_epoch = 10
+    # Epochs between two checkpoints to resume from; nnU-Net's 50 are half a day on a CPU.
+    checkpoint_every = 4
     # Share of the training that the learning rate climbs; None: nnU-Net's polynomial schedule.
     warmup: float | None = 0.05
     # Largest decay of the weights' moving average; None: no averaging.
@@ -53,6 +56,7 @@ class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
 
     def initialize(self):
         super().initialize()
+        self.save_every = self.checkpoint_every
         if self.ema_decay is not None:
             self.average = WeightAverage(self._plain_network(), self.ema_decay)
 
