@@ -33,9 +33,16 @@ from nnunetv2_mip.predictor import MIPPredictor
 
 CONFIGURATION = "2d"
 ITERATIONS_AN_EPOCH = 100
+# A training ends with this code after the epoch in which the time of STOP_AT (Unix) has come.
+STOP_AT, STOPPED = "NNUNETV2_MIP_STOP_AT", 75
+# `nnUNetv2_train`, also where the package lies on PYTHONPATH alone.
+TRAIN = "from nnunetv2.run.run_training import run_training_entry; run_training_entry()"
 KIT = f"img < {scores.KIT_RULE_BELOW}"
 # The trainer of a recipe, with the length of this benchmark. nnU-Net finds it by its file.
 SHORTENED = '''"""Written by benchmarks/recipes.py: {base} for {iterations} iterations."""
+
+import os
+import time
 
 import torch
 from {module} import {base}
@@ -49,7 +56,17 @@ class {name}({base}):
         self.num_epochs = {epochs}
         self.num_iterations_per_epoch = {iterations_an_epoch}
         self.num_val_iterations_per_epoch = 4
+
+    def initialize(self):
+        super().initialize()
         self.save_every = 1
+
+    def on_epoch_end(self):
+        super().on_epoch_end()
+        late = time.time() > float(os.environ.get("{stop_at}", "inf"))
+        if late and self.current_epoch < self.num_epochs:
+            # The checkpoint of this epoch is written: --c goes on from here.
+            raise SystemExit({stopped})
 
     def perform_actual_validation(self, save_probabilities=False):
         """The benchmark predicts and scores itself."""
@@ -83,27 +100,48 @@ def shortened_trainer(base: str, iterations: int, folder: Path) -> str:
             iterations=iterations,
             epochs=epochs,
             iterations_an_epoch=math.ceil(iterations / epochs),
+            stop_at=STOP_AT,
+            stopped=STOPPED,
         )
     )
     return name
 
 
-def train(dataset: str, fold: int | str, trainer: str, plans: str, device: str) -> float:
-    """Train to the end, or go on with a training that was stopped; gives the minutes it took."""
+def train(
+    dataset: str,
+    fold: int | str,
+    trainer: str,
+    plans: str,
+    device: str,
+    stop_at: float | None = None,
+) -> tuple[float, bool]:
+    """Train to the end, or go on with a training that was stopped.
+
+    Args:
+        stop_at: Unix time after which no other epoch is begun.
+
+    Returns:
+        the minutes it took so far, and whether it has ended.
+    """
     folder = model_folder(dataset, trainer, plans) / f"fold_{fold}"
     clock = folder / "training_minutes.json"
     spent = scores.read_notes(clock).get("minutes", 0.0)
     if (folder / "checkpoint_final.pth").is_file():
-        return spent
-    command = ["nnUNetv2_train", str(int(dataset[7:10])), CONFIGURATION, str(fold)]
+        return spent, True
+    command = [sys.executable, "-c", TRAIN, str(int(dataset[7:10])), CONFIGURATION, str(fold)]
     command += ["-tr", trainer, "-p", plans, "-device", device]
     if (folder / "checkpoint_latest.pth").is_file():
         command.append("--c")
+    environment = dict(os.environ)
+    if stop_at is not None:
+        environment[STOP_AT] = str(stop_at)
     started = time.monotonic()
-    subprocess.run(command, check=True, stdout=sys.stderr)
+    done = subprocess.run(command, check=False, stdout=sys.stderr, env=environment)
+    if done.returncode not in (0, STOPPED):
+        raise MipError(f"{trainer}, fold {fold}: the training failed (exit {done.returncode})")
     spent += (time.monotonic() - started) / 60
     write_json(clock, {"minutes": spent})
-    return spent
+    return spent, done.returncode == 0
 
 
 def model_folder(dataset: str, trainer: str, plans: str) -> Path:
@@ -168,7 +206,7 @@ def main() -> None:
         if str(trainers) not in os.environ["nnUNet_extTrainer"].split(os.pathsep):
             os.environ["nnUNet_extTrainer"] += f"{os.pathsep}{trainers}"
         for fold in args.folds:
-            minutes = train(raw.name, fold, trainer, plans, args.device)
+            minutes, _ = train(raw.name, fold, trainer, plans, args.device)
             out = args.o / name / f"fold_{fold}.csv"
             predictor = MIPPredictor.from_model_folder(
                 model_folder(raw.name, trainer, plans), [fold], device=args.device

@@ -37,7 +37,7 @@ class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
     # Epochs between two checkpoints to resume from; nnU-Net's 50 are half a day on a CPU.
     checkpoint_every = 4
     # Share of the training that the learning rate climbs; None: nnU-Net's polynomial schedule.
-    warmup: float | None = 0.05
+    warmup: float | None = 0.02
     # Largest decay of the weights' moving average; None: no averaging.
     ema_decay: float | None = 0.998
     # Probability that an image gets salt-and-pepper noise, and the share of its pixels.
