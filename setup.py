@@ -31,6 +31,8 @@ COMMANDS = [
 
 DICOM_REQUIREMENTS = ["pydicom>=3.0", "highdicom>=0.24"]
 DASK_REQUIREMENTS = ["distributed>=2024.8"]
+# Of benchmarks/rivals.py alone.
+SMP_REQUIREMENTS = ["segmentation-models-pytorch>=0.4"]
 TEST_REQUIREMENTS = [
     "pytest>=8",
     "hypothesis>=6.100",
@@ -87,6 +89,7 @@ setup(
     extras_require={
         "dicom": DICOM_REQUIREMENTS,
         "dask": DASK_REQUIREMENTS,
+        "smp": SMP_REQUIREMENTS,
         "test": TEST_REQUIREMENTS,
         "dev": DEV_REQUIREMENTS,
     },

@@ -224,5 +224,9 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, "utf-8")
 
 
+def as_json(content: dict) -> str:
+    return json.dumps(content, indent=1) + "\n"
+
+
 def read_notes(path: Path) -> dict:
     return json.loads(path.read_text("utf-8")) if path.is_file() else {}
