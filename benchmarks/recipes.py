@@ -4,11 +4,12 @@
         stock=nnUNetTrainer,nnUNetMIPPlans_cpu_3mm \\
         recipe=nnUNetTrainerMIP_recipe,nnUNetMIPPlans_cpu_3mm
 
-A recipe is NAME=TRAINER,PLANS; the plans must exist (`nnUNetv2_mip_plan_and_preprocess`). Every
-training gets the same number of iterations. Each network predicts the validation images of its
-fold with test-time mirroring, at a threshold of 0.5, as they are (`clean`) and in copies perturbed
-as the 2025 evaluation was (see `recipe_scores.copy_of`). The others are compared with the first
-recipe. The row `img < 50` is the competition kit's rule.
+A recipe is NAME=TRAINER,PLANS; the plans must exist (`nnUNetv2_mip_plan_and_preprocess`).
+NAME=FOLDER scores a model that is trained, with folds that it was not trained on. Every training
+gets the same number of iterations. Each network predicts the validation images of its fold with
+test-time mirroring, at a threshold of 0.5, as they are (`clean`) and in copies perturbed as the 2025
+evaluation was (see `recipe_scores.copy_of`). The others are compared with the first recipe. The row
+`img < 50` is the competition kit's rule.
 
 OUT gets `<recipe>/fold_<n>.csv` (a row an image and copy), the out-of-fold probabilities, and
 `table.md`. Run again, it goes on where it stopped: with nnU-Net's --c in the middle of a training.
@@ -190,7 +191,13 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=1200)
     parser.add_argument("--copies", nargs="+", choices=scores.COPIES, default=list(scores.COPIES))
     parser.add_argument("-device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--prefilter", default="none", help="none or impulse, for all recipes")
+    parser.add_argument("--prefilter", help="none or impulse, for all recipes")
+    parser.add_argument(
+        "--as_configured",
+        action="store_true",
+        help="threshold, smallest component and prefilter of inference.json, not 0.5, 0 and none",
+    )
+    parser.add_argument("-chk", default="checkpoint_final.pth", metavar="FILE", help="checkpoint")
     parser.add_argument("recipes", nargs="+", metavar="NAME=TRAINER,PLANS")
     args = parser.parse_args()
     raw = raw_dataset(args.d)
@@ -198,32 +205,46 @@ def main() -> None:
     add_own_trainers()
     rows, notes = [], {}
     for text in args.recipes:
-        name, _, rest = text.partition("=")
-        base, _, plans = rest.partition(",")
-        if not plans:
-            raise SystemExit(f"{text}: write a recipe as NAME=TRAINER,PLANS")
-        trainer = shortened_trainer(base, args.iterations, trainers)
-        if str(trainers) not in os.environ["nnUNet_extTrainer"].split(os.pathsep):
-            os.environ["nnUNet_extTrainer"] += f"{os.pathsep}{trainers}"
+        name, _, what = text.partition("=")
+        trained = _trained_folder(what)
         for fold in args.folds:
-            minutes, _ = train(raw.name, fold, trainer, plans, args.device)
+            minutes = 0.0
+            if trained is None:
+                base, plans = what.split(",")
+                trainer = shortened_trainer(base, args.iterations, trainers)
+                if str(trainers) not in os.environ["nnUNet_extTrainer"].split(os.pathsep):
+                    os.environ["nnUNet_extTrainer"] += f"{os.pathsep}{trainers}"
+                minutes, _ = train(raw.name, fold, trainer, plans, args.device)
+            folder = trained or model_folder(raw.name, trainer, plans)
+            predictor = MIPPredictor.from_model_folder(folder, [fold], args.chk, args.device)
+            choices = {"threshold": 0.5, "min_component_px": 0, "prefilter": "none"}
+            if args.as_configured:
+                choices = {}
+            if args.prefilter is not None:
+                choices["prefilter"] = args.prefilter
+            predictor = predictor.override(**choices)
             out = args.o / name / f"fold_{fold}.csv"
-            predictor = MIPPredictor.from_model_folder(
-                model_folder(raw.name, trainer, plans), [fold], device=args.device
-            ).override(prefilter=args.prefilter)
             if not out.is_file():
                 found = predict(predictor, raw, fold, name, args.copies, args.o / name)
                 scores.write_rows(found, out)
             rows += scores.read_rows(out)
             notes.setdefault(name, {"parameters": predictor.parameters, "training_minutes": 0.0})
             notes[name]["training_minutes"] += minutes
-            scores.write_text(args.o / "table.md", scores.table(rows, _name(args)) + "\n")
     for fold in args.folds:
         rows += kit_rows(raw, fold, args.copies)
     text = scores.table(rows, _name(args), notes)
     scores.write_text(args.o / "table.md", text + "\n")
     write_json(args.o / "notes.json", notes)
     print(text)
+
+
+def _trained_folder(what: str) -> Path | None:
+    """The model folder of a recipe that is already trained, None for TRAINER,PLANS."""
+    if what.count(",") == 1:
+        return None
+    if not (Path(what) / "plans.json").is_file():
+        raise MipError(f"{what}: neither TRAINER,PLANS nor a trained model folder")
+    return Path(what)
 
 
 def _name(args: argparse.Namespace) -> str:
