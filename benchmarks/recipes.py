@@ -7,9 +7,9 @@
 A recipe is NAME=TRAINER,PLANS; the plans must exist (`nnUNetv2_mip_plan_and_preprocess`).
 NAME=FOLDER scores a model that is trained, with folds that it was not trained on. Every training
 gets the same number of iterations. Each network predicts the validation images of its fold with
-test-time mirroring, at a threshold of 0.5, as they are (`clean`) and in copies perturbed as the 2025
-evaluation was (see `recipe_scores.copy_of`). The others are compared with the first recipe. The row
-`img < 50` is the competition kit's rule.
+test-time mirroring, at a threshold of 0.5, as they are (`clean`) and in copies perturbed as the
+2025 evaluation was (see `recipe_scores.copy_of`). The others are compared with the first recipe.
+The row `img < 50` is the competition kit's rule.
 
 OUT gets `<recipe>/fold_<n>.csv` (a row an image and copy), the out-of-fold probabilities, and
 `table.md`. Run again, it goes on where it stopped: with nnU-Net's --c in the middle of a training.
