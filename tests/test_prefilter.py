@@ -56,3 +56,19 @@ def test_no_clean_real_image_is_altered():
         assert without_impulses(levels) is levels, path
         if number % 20 == 0:
             assert impulse_share(noised(levels, 0.07)) > 2 * NOISY_SHARE, path
+
+
+def test_the_predictor_filters_where_its_recipe_says_so(tiny_model):
+    from nnunetv2_mip.predictor import MIPPredictor
+
+    plain = MIPPredictor.from_model_folder(tiny_model, device="cpu").override(tta=False)
+    filtering = plain.override(prefilter="impulse")
+    levels = view()
+    _, expected = plain.predict_image(levels)
+    assert np.array_equal(filtering.predict_image(levels)[1], expected)
+    noisy = noised(levels, 0.09)
+    without, with_filter = (
+        np.abs(predictor.predict_image(noisy)[1] - expected).mean()
+        for predictor in (plain, filtering)
+    )
+    assert with_filter < without / 2
