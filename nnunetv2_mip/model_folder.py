@@ -4,6 +4,8 @@ A shipped folder has nnU-Net's form (dataset.json, plans.json, fold_*/checkpoint
 inference.json, so that every nnU-Net command takes it too. It names no patient.
 """
 
+import contextlib
+import io
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -121,7 +123,8 @@ def _trainer_for_inference(name: str) -> str:
 
     add_own_trainers()
     try:
-        found = recursive_find_trainer_class_by_name(name)
+        with contextlib.redirect_stdout(io.StringIO()):
+            found = recursive_find_trainer_class_by_name(name)
     except RuntimeError as error:
         raise MipError(f"{name}: nnU-Net does not find this trainer: {error}") from None
     same = found.build_network_architecture is nnUNetTrainer.build_network_architecture

@@ -21,8 +21,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
+    from nnunetv2_mip.files import check_output
     from nnunetv2_mip.model_folder import export_model
 
+    check_output(args.o)
     folder = export_model(args.m, args.o, args.f, args.chk)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(f"{folder}: {len(args.f)} fold{'s' * (len(args.f) > 1)}, {size / 1e6:.1f} MB")
