@@ -23,6 +23,7 @@ COMMANDS = [
     "predict",
     "fuse",
     "evaluate",
+    "export_model",
     "phantom",
     "demo",
     "env",
@@ -30,6 +31,8 @@ COMMANDS = [
 
 DICOM_REQUIREMENTS = ["pydicom>=3.0", "highdicom>=0.24"]
 DASK_REQUIREMENTS = ["distributed>=2024.8"]
+# Of benchmarks/rivals.py alone.
+SMP_REQUIREMENTS = ["segmentation-models-pytorch>=0.4"]
 TEST_REQUIREMENTS = [
     "pytest>=8",
     "hypothesis>=6.100",
@@ -62,7 +65,10 @@ setup(
         "nnunetv2_mip.trainers": "trainers",
         "nnunetv2_mip.plans": "plans",
     },
-    package_data={"nnunetv2_mip.plans": ["*.json"]},
+    package_data={
+        "nnunetv2_mip.plans": ["*.json"],
+        "nnunetv2_mip": ["models/*/*", "models/*/fold_*/*.pth"],
+    },
     install_requires=[
         "nnunetv2>=2.8.1,<2.9",
         "torch",
@@ -83,6 +89,7 @@ setup(
     extras_require={
         "dicom": DICOM_REQUIREMENTS,
         "dask": DASK_REQUIREMENTS,
+        "smp": SMP_REQUIREMENTS,
         "test": TEST_REQUIREMENTS,
         "dev": DEV_REQUIREMENTS,
     },

@@ -18,7 +18,8 @@ from nnunetv2_mip.scale import DEFAULT_WINDOW_SUV
 
 FORMAT_VERSION = 1
 INFERENCE_FILE = "inference.json"
-PREFILTERS = ("none",)
+# "impulse" removes salt-and-pepper noise where there is some (see `prefilter`).
+PREFILTERS = ("none", "impulse")
 # Settings that follow from how the training data were made; the others are choices of a reader.
 DATA_KEYS = (
     "window_suv",
@@ -46,7 +47,8 @@ class InferenceConfig:
         tta: average over mirrored copies.
         threshold: probability from which a pixel of a view (or of a PNG) is lesion.
         min_component_px: 2D components with fewer pixels are dropped; 0 keeps all.
-        prefilter: what is done to levels before the network; "none".
+        prefilter: what is done to levels before the network: "none", or "impulse", which takes out
+            salt-and-pepper noise and leaves views without it as they are.
         fusion: how view probabilities become a 3D mask.
         never_empty: mark the most likely region where nothing reaches the threshold.
     """

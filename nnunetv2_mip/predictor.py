@@ -24,6 +24,7 @@ from nnunetv2_mip.inference_config import InferenceConfig
 from nnunetv2_mip.masks import mask_of_view
 from nnunetv2_mip.nnunet_paths import add_own_trainers
 from nnunetv2_mip.pixels import to_detector, view_spacing_mm
+from nnunetv2_mip.prefilter import without_impulses
 from nnunetv2_mip.scale import PNG_PIXEL_MM
 from nnunetv2_mip.view_settings import check_channels
 from nnunetv2_mip.views import make_views
@@ -115,6 +116,11 @@ class MIPPredictor:
                 raise MipError(f"{folder}: the model cannot be loaded: {error}") from None
         return cls(predictor, config)
 
+    @property
+    def parameters(self) -> int:
+        """Number of weights of the network."""
+        return sum(weight.numel() for weight in self._nnunet.network.parameters())
+
     def override(self, **choices) -> "MIPPredictor":
         """The same weights with other choices of `InferenceConfig` (`views=12`, `tta=False`, …).
 
@@ -150,6 +156,10 @@ class MIPPredictor:
         if not levels.any():
             # nnU-Net crops to what is not zero; there is nothing here.
             return np.zeros(levels.shape[1:], np.float32)
+        if self.config.prefilter == "impulse":
+            # The SUV channel: PNGs have no other, and CT and depth are computed here.
+            cleaned = [without_impulses(view) for view in levels[0]]
+            levels = np.concatenate([np.stack(cleaned)[None], levels[1:]])
         self._nnunet.use_mirroring = self.config.tta
         spacing = [VIEW_AXIS_SPACING_MM, *map(float, pixel_mm)]
         with _quiet():

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from dynamic_network_architectures.architectures.unet import PlainConvUNet
+from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
     DatasetFingerprintExtractor,
 )
@@ -46,9 +46,8 @@ class MIPFingerprintExtractor(DatasetFingerprintExtractor):
 class MIPExperimentPlanner(ExperimentPlanner):
     """Plans the `2d` configuration of a MIP data set within a preset's limits.
 
-    The network is nnU-Net's plain 2D U-Net rather than a residual encoder: all measurements of this
-    package were made with it, and it answers faster on a CPU, where the service must keep a time
-    limit.
+    The network is nnU-Net's plain 2D U-Net unless the preset lists residual blocks: all
+    measurements of this package were made with it, and it answers faster on a CPU.
 
     Args:
         dataset_name_or_id: as in nnU-Net; its fingerprint must exist.
@@ -256,16 +255,28 @@ class MIPExperimentPlanner(ExperimentPlanner):
 
     def _architecture(self, strides: tuple, kernels: tuple) -> dict:
         stages = len(strides)
+        blocks = self.preset.residual_blocks
+        if blocks is None:
+            network = PlainConvUNet
+            depth = {
+                "n_conv_per_stage": [self.preset.convs_per_stage] * stages,
+                "n_conv_per_stage_decoder": [self.preset.convs_per_stage] * (stages - 1),
+            }
+        else:
+            network = ResidualEncoderUNet
+            depth = {
+                "n_blocks_per_stage": list(blocks[:stages]),
+                "n_conv_per_stage_decoder": [1] * (stages - 1),
+            }
         return {
-            "network_class_name": f"{PlainConvUNet.__module__}.{PlainConvUNet.__name__}",
+            "network_class_name": f"{network.__module__}.{network.__name__}",
             "arch_kwargs": {
                 "n_stages": stages,
                 "features_per_stage": list(self.preset.features_per_stage[:stages]),
                 "conv_op": "torch.nn.modules.conv.Conv2d",
                 "kernel_sizes": [list(kernel) for kernel in kernels],
                 "strides": [list(stride) for stride in strides],
-                "n_conv_per_stage": [self.preset.convs_per_stage] * stages,
-                "n_conv_per_stage_decoder": [self.preset.convs_per_stage] * (stages - 1),
+                **depth,
                 "conv_bias": True,
                 "norm_op": "torch.nn.modules.instancenorm.InstanceNorm2d",
                 "norm_op_kwargs": {"eps": 1e-5, "affine": True},

@@ -32,6 +32,8 @@ class Preset:
         max_batch_size: images a step, fewer where the memory target asks for it, at least 2.
         convs_per_stage: convolutions of a stage, in encoder and decoder.
         vram_gb: memory that training may take, by nnU-Net's estimate.
+        residual_blocks: blocks of the encoder's stages for nnU-Net's residual encoder U-Net (one
+            convolution a stage in the decoder); None: the plain U-Net.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Preset:
     max_batch_size: int = 12
     convs_per_stage: int = 2
     vram_gb: float = 8.0
+    residual_blocks: tuple[int, ...] | None = None
 
     def __post_init__(self):
         # Names of plans end up in nnU-Net's folder names, which are split at "__".
@@ -50,6 +53,11 @@ class Preset:
         stages = self.features_per_stage
         if not _numbers(stages, int, least=2):
             raise MipError("features_per_stage: two or more whole numbers above 0 are needed")
+        blocks = self.residual_blocks
+        if blocks is not None and not (_numbers(blocks, int) and len(blocks) == len(stages)):
+            raise MipError(
+                "residual_blocks: null or a whole number above 0 for each stage is needed"
+            )
         for key, kind in (("finest_spacing_mm", Real), ("max_patch_px", int)):
             pair = getattr(self, key)
             if pair is not None and not (_numbers(pair, kind) and len(pair) == 2):

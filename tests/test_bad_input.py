@@ -677,6 +677,7 @@ def test_debug_shows_the_traceback(home):
         ("fuse", ["-i", "output", "-d", "7", "-o"]),
         ("evaluate", ["-p", "a", "-g", "b", "-o"]),
         ("phantom", ["-n", "1", "-o"]),
+        ("export_model", ["-m", "model", "-f", "0", "-o"]),
     ],
 )
 def test_an_output_below_a_file_is_refused_before_the_work(

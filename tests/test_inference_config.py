@@ -123,6 +123,11 @@ def test_files_of_another_shape(tmp_path, text):
         InferenceConfig.load(tmp_path)
 
 
+def test_the_prefilters_there_are(tmp_path):
+    InferenceConfig(prefilter="impulse").save(tmp_path)
+    assert InferenceConfig.load(tmp_path).prefilter == "impulse"
+
+
 def test_with_data_of_keeps_the_choices():
     tuned = InferenceConfig(threshold=0.2, tta=False, window_suv=5.0)
     merged = tuned.with_data_of(InferenceConfig(window_suv=8.0, views=12))

@@ -23,6 +23,7 @@ CORE = [
     "fusion_jobs",
     "fusion_rules",
     "geometry",
+    "calibration",
     "inference_config",
     "masks",
     "matching",
@@ -33,6 +34,7 @@ CORE = [
     "phantom",
     "pictures",
     "png",
+    "prefilter",
     "projection",
     "scale",
     "splits",
@@ -77,9 +79,19 @@ def test_the_wheel_holds_the_mapped_folders_and_their_json(wheel):
         "nnunetv2_mip/trainers/nnUNetTrainerMIP.py",
         "nnunetv2_mip/plans/cpu.json",
         "nnunetv2_mip/plans/default.json",
+        "nnunetv2_mip/plans/cpu_3mm.json",
+        "nnunetv2_mip/trainers/nnUNetTrainerMIP_recipe.py",
         "nnunetv2_mip/dataset_conversion/autopet.py",
     ):
         assert expected in names
+    # Whatever models the source has, with their cards and notices.
+    models = ROOT / "nnunetv2_mip" / "models"
+    shipped = {
+        f"nnunetv2_mip/models/{path.relative_to(models).as_posix()}"
+        for path in models.rglob("*")
+        if path.is_file()
+    }
+    assert shipped <= set(names)
 
 
 def test_an_installed_wheel_works_without_the_checkout(wheel, tmp_path):

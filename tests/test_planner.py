@@ -151,6 +151,25 @@ def test_less_memory_means_smaller_batches_and_then_patches(plan):
     assert np.prod(sizes[2][1]) < np.prod(sizes[1][1])
 
 
+def test_wider_presets_hold_a_body(plan):
+    wide = plan("cpu_wide", size=(489, 360))["configurations"]["2d"]
+    assert (wide["patch_size"], wide["batch_size"]) == ([512, 320], 2)
+    coarse = plan("cpu_3mm", size=(489, 340))["configurations"]["2d"]
+    assert coarse["spacing"] == [3.0, 3.0]
+    assert coarse["patch_size"] == [352, 256]
+
+
+def test_residual_blocks_give_the_residual_encoder(plan):
+    config = plan("resenc", size=(320, 256))["configurations"]["2d"]
+    architecture = config["architecture"]
+    assert architecture["network_class_name"].endswith("ResidualEncoderUNet")
+    arguments = architecture["arch_kwargs"]
+    stages = arguments["n_stages"]
+    assert arguments["n_blocks_per_stage"] == [1, 3, 4, 6, 6, 6, 6][:stages]
+    assert arguments["n_conv_per_stage_decoder"] == [1] * (stages - 1)
+    assert "n_conv_per_stage" not in arguments
+
+
 def test_a_data_set_without_constants(plan):
     with pytest.raises(MipError, match=r'dataset\.json: .* "suv" has no high, low'):
         plan("cpu", intensity={"suv": {"mean": 1.0, "std": 1.0}})
@@ -162,7 +181,7 @@ def test_volumes_are_no_stacks(plan):
 
 
 def test_presets_of_the_package_load():
-    assert preset_names() == ["cpu", "default"]
+    assert preset_names() == ["cpu", "cpu_3mm", "cpu_wide", "default", "resenc"]
     for name in preset_names():
         assert load_preset(name).description
 
@@ -189,7 +208,9 @@ def test_preset_files_that_cannot_be_used(tmp_path, file_name, content, message)
 
 
 def test_unknown_preset():
-    with pytest.raises(MipError, match=r"--preset huge: no such preset: choose cpu, default"):
+    with pytest.raises(
+        MipError, match=r"--preset huge: no such preset: choose cpu, cpu_3mm, cpu_wide, default"
+    ):
         load_preset("huge")
 
 

@@ -26,7 +26,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-d", required=True, help="data set: its number or its full name")
     parser.add_argument(
-        "--preset", default="default", help="name of a preset (default, cpu) or a .json file"
+        "--preset",
+        default="default",
+        help="name of a preset (default, cpu, cpu_3mm, cpu_wide, resenc) or a .json file",
     )
     parser.add_argument(
         "-np",

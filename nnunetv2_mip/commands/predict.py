@@ -25,7 +25,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-o", required=True, metavar="OUT", help="file (for one input file) or folder"
     )
-    model = parser.add_argument_group("model (either -m, or -d with -tr -p -c)")
+    model = parser.add_argument_group(
+        "model (-m, or -d with -tr -p -c; without them the one that comes along)"
+    )
     model.add_argument("-m", metavar="FOLDER", help="model folder (has plans.json and fold_*)")
     model.add_argument("-d", type=int, metavar="ID", help="data set id in nnUNet_results")
     model.add_argument("-tr", default="nnUNetTrainerMIP", metavar="TRAINER", help="trainer")
@@ -77,11 +79,14 @@ def run(args: argparse.Namespace) -> None:
 
 
 def model_folder(args: argparse.Namespace) -> Path:
-    """The folder of -m, or of -d -tr -p -c under nnUNet_results."""
+    """The folder of -m, or of -d -tr -p -c under nnUNet_results, or the bundled model."""
+    from nnunetv2_mip.model_folder import bundled_model
     from nnunetv2_mip.nnunet_paths import nnunet_folder
 
-    if (args.m is None) == (args.d is None):
-        raise MipError("name a model: either -m FOLDER, or -d ID (with -tr, -p, -c)")
+    if args.m is None and args.d is None:
+        return bundled_model()
+    if args.m is not None and args.d is not None:
+        raise MipError("name one model: either -m FOLDER, or -d ID (with -tr, -p, -c)")
     if args.m is not None:
         return Path(args.m)
     results = nnunet_folder("nnUNet_results")

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# The bundled model, from the data: bash benchmarks/bundled_model.sh DATA OUT
+#
+# DATA has patients/{imgs,labels} and controls/imgs; OUT is a new folder and gets mip_pet/, the model
+# in the form that ships, scores/ and the nnU-Net folders. About an hour on two CPU cores; training
+# is random, so the weights are not the same bit for bit.
+set -euo pipefail
+data=$(realpath "$1")
+here=$(realpath "$(dirname "$0")")
+mkdir -p "$2"
+out=$(realpath "$2")
+export nnUNet_raw="$out/raw" nnUNet_preprocessed="$out/preprocessed" nnUNet_results="$out/results"
+export OMP_WAIT_POLICY=PASSIVE nnUNet_n_proc_DA="${nnUNet_n_proc_DA:-1}"
+mkdir -p "$nnUNet_raw" "$nnUNet_preprocessed" "$nnUNet_results"
+eval "$(nnUNetv2_mip_env)"
+plans=nnUNetMIPPlans_cpu_3mm
+trainer=nnUNetTrainerMIP_recipe_15epochs
+
+[ -d "$nnUNet_raw/Dataset010_DMIAI" ] || nnUNetv2_mip_convert_dmiai -i "$data" -d 10 --controls 60
+nnUNetv2_mip_plan_and_preprocess -d 10 --preset cpu_3mm
+nnUNetv2_train 10 2d 0 -p $plans -tr $trainer -device cpu --c
+model="$nnUNet_results/Dataset010_DMIAI/${trainer}__${plans}__2d"
+python "$here/recipes.py" -d 10 -o "$out/scores" --folds 0 --prefilter impulse "bundled=$model"
+python "$here/calibrate.py" -d 10 -i "$out/scores/bundled" -m "$model" --prefilter impulse
+nnUNetv2_mip_export_model -m "$model" -o "$out/mip_pet" -f 0

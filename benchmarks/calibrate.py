@@ -1,0 +1,64 @@
+"""Choose threshold and smallest component from out-of-fold predictions of `recipes.py`.
+
+    python benchmarks/calibrate.py -d 10 -i recipes_out/recipe [--copies clean perturbed] [-m MODEL]
+
+Reads the probabilities that `recipes.py` left, each of a network that did not see the patient, and
+chooses for the mean per-image Dice over all `--copies` together. With -m the choice is written into
+that model folder's inference.json; --prefilter NAME is written with it.
+"""
+
+import argparse
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import recipe_scores as scores
+
+from nnunetv2_mip.calibration import calibrate
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.files import write_json
+from nnunetv2_mip.inference_config import InferenceConfig
+from nnunetv2_mip.nnunet_paths import raw_dataset
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("-d", type=int, required=True, help="data set id in nnUNet_raw")
+    parser.add_argument("-i", type=Path, required=True, help="a recipe's folder of recipes.py")
+    parser.add_argument("--copies", nargs="+", default=["clean", "perturbed"])
+    parser.add_argument("-m", type=Path, help="model folder to write the choice into")
+    parser.add_argument("--prefilter", help="none or impulse, written with -m")
+    args = parser.parse_args()
+    raw = raw_dataset(args.d)
+    probabilities, truths, patients = [], [], []
+    for kind in args.copies:
+        found = {path.stem: path for path in (args.i / "probabilities" / kind).glob("*.npz")}
+        if not found:
+            raise MipError(f"{args.i / 'probabilities' / kind}: no predictions; run recipes.py")
+        for image in scores.images_of(raw, sorted(found)):
+            probabilities.append(scores.load_probability(found[image.case]))
+            truths.append(image.truth)
+            patients.append(image.patient)
+    choice = calibrate(probabilities, truths, patients)
+    write_json(args.i / "calibration.json", {"copies": args.copies, **asdict(choice)})
+    print(
+        f"threshold {choice.threshold}, smallest component {choice.min_component_px} pixels: "
+        f"Dice {choice.dice:.3f} on {choice.images} images of {choice.patients} patients "
+        f"(cross-fitted {choice.dice_cross_fitted:.3f}; at 0.5 with nothing dropped "
+        f"{choice.dice_default:.3f})"
+    )
+    if args.m is not None:
+        config = replace(
+            InferenceConfig.load(args.m),
+            threshold=choice.threshold,
+            min_component_px=choice.min_component_px,
+        )
+        if args.prefilter:
+            config = replace(config, prefilter=args.prefilter)
+        print(config.save(args.m))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except MipError as error:
+        raise SystemExit(f"calibrate.py: {error}") from None

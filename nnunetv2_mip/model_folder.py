@@ -1,0 +1,131 @@
+"""Model folders that ship: the bundled one, and how a trained one becomes small enough.
+
+A shipped folder has nnU-Net's form (dataset.json, plans.json, fold_*/checkpoint_final.pth) and our
+inference.json, so that every nnU-Net command takes it too. It names no patient.
+"""
+
+import contextlib
+import io
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.files import atomic_path, read_json, write_json
+from nnunetv2_mip.inference_config import InferenceConfig
+from nnunetv2_mip.splits import without_patients
+
+BUNDLED = "mip_pet"
+CHECKPOINT = "checkpoint_final.pth"
+
+
+def models_folder() -> Path:
+    """Where the models that come with the package lie."""
+    return Path(str(files("nnunetv2_mip"))) / "models"
+
+
+def bundled_model() -> Path:
+    """The model that is used when none is named.
+
+    Raises:
+        MipError: its folder was removed.
+    """
+    folder = models_folder() / BUNDLED
+    if not (folder / "plans.json").is_file():
+        raise MipError(
+            f"{folder}: there is no bundled model: name one, with -m FOLDER or -d ID (with -tr, "
+            "-p, -c), or install nnunetv2-mip again"
+        )
+    return folder
+
+
+def export_model(
+    source: Path | str,
+    target: Path | str,
+    folds: Sequence[int | str],
+    checkpoint: str = CHECKPOINT,
+) -> Path:
+    """Write a trained model folder in the form that ships: weights alone, in half precision.
+
+    Optimiser, logs and what names the machine stay behind. Where the network is the one nnU-Net
+    builds from the plans, the checkpoint asks for nnU-Net's own trainer, which starts faster.
+
+    Args:
+        source: as nnU-Net's training leaves it.
+        target: a new folder.
+        folds: those to take along.
+        checkpoint: file name in the fold folders of `source`.
+
+    Returns:
+        the target.
+
+    Raises:
+        MipError: the source lacks something, or the target exists.
+    """
+    source, target = Path(source), Path(target)
+    if target.exists():
+        raise MipError(f"{target}: exists; choose another -o or remove it")
+    config = InferenceConfig.load(source)
+    dataset, plans = (read_json(source / name) for name in ("dataset.json", "plans.json"))
+    paths = {fold: source / f"fold_{fold}" / checkpoint for fold in folds}
+    for path in paths.values():
+        if not path.is_file():
+            raise MipError(f"{path}: no such file; check -f and -chk")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(target) as partial:
+        partial.mkdir()
+        for fold, path in paths.items():
+            (partial / f"fold_{fold}").mkdir()
+            _write_weights(path, partial / f"fold_{fold}" / CHECKPOINT)
+        write_json(partial / "dataset.json", without_patients(dataset))
+        write_json(partial / "plans.json", plans)
+        config.save(partial)
+    return target
+
+
+def _write_weights(source: Path, target: Path) -> None:
+    import torch
+
+    try:
+        checkpoint = torch.load(source, map_location="cpu", weights_only=False)
+        weights = checkpoint["network_weights"]
+    except Exception as error:
+        raise MipError(f"{source}: is not a checkpoint of nnU-Net: {error}") from None
+    halved: dict[int, torch.Tensor] = {}
+    small = {}
+    for name, value in weights.items():
+        # nnU-Net's networks list layers under several names: one tensor, saved once.
+        key = value.data_ptr()
+        if key not in halved:
+            halved[key] = value.half() if value.is_floating_point() else value.clone()
+        small[name] = halved[key]
+    axes = checkpoint.get("inference_allowed_mirroring_axes")
+    content = {
+        "network_weights": small,
+        "trainer_name": _trainer_for_inference(checkpoint["trainer_name"]),
+        "trained_by": checkpoint["trainer_name"],
+        "epochs": checkpoint.get("current_epoch"),
+        "init_args": {"configuration": checkpoint["init_args"]["configuration"]},
+        "inference_allowed_mirroring_axes": None if axes is None else [int(axis) for axis in axes],
+    }
+    torch.save(content, target)
+
+
+def _trainer_for_inference(name: str) -> str:
+    """nnU-Net's own trainer where that builds the same network, else `name`.
+
+    nnU-Net looks a trainer up to let it build the network, and takes seconds for any other name.
+    """
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    from nnunetv2_mip.nnunet_paths import add_own_trainers
+
+    add_own_trainers()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            found = recursive_find_trainer_class_by_name(name)
+    except RuntimeError as error:
+        raise MipError(f"{name}: nnU-Net does not find this trainer: {error}") from None
+    same = found.build_network_architecture is nnUNetTrainer.build_network_architecture
+    return "nnUNetTrainer" if same else name

@@ -1,0 +1,43 @@
+"""How often a case is drawn."""
+
+from collections.abc import Collection, Sequence
+
+from nnunetv2_mip.errors import MipError
+
+# Cases are repeated at most this often.
+MOST_REPEATS = 12
+
+
+def repeated_for_share(cases: Sequence[str], some: Collection[str], share: float) -> list[str]:
+    """A list to draw from evenly, so that `some` of the cases are drawn with about `share`.
+
+    nnU-Net's loader draws evenly from a list of cases; repeating cases is how it is told more.
+
+    Args:
+        cases: all of them.
+        some: those whose share is wanted, a part of `cases`.
+        share: in [0, 1); 0 leaves them out.
+
+    Returns:
+        the cases in their order, each kind repeated 1 to 12 times (0 for a share of 0); the cases
+        themselves where they are all of one kind.
+
+    Raises:
+        MipError: a share outside [0, 1).
+    """
+    if not 0 <= share < 1:
+        raise MipError(f"control share {share}: must be at least 0 and below 1")
+    some = set(some) & set(cases)
+    others = len(cases) - len(some)
+    if not some or not others:
+        return list(cases)
+    if share == 0:
+        return [case for case in cases if case not in some]
+    span = range(1, MOST_REPEATS + 1)
+    # The fewest repetitions among the closest shares.
+    _, _, often, seldom = min(
+        (round(abs(a * len(some) / (a * len(some) + b * others) - share), 4), a + b, a, b)
+        for a in span
+        for b in span
+    )
+    return [case for case in cases for _ in range(often if case in some else seldom)]

@@ -1,0 +1,242 @@
+"""The recipe trainer's parts, and the trainer itself through nnU-Net's entry points."""
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from torch import nn
+
+from nnunetv2_mip.augmentation import (
+    ImpulseNoiseTransform,
+    LesionPasteTransform,
+    SaturationTransform,
+    lesions_of,
+)
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.nnunet_paths import add_own_trainers, trainers_folder
+from nnunetv2_mip.sampling import repeated_for_share
+from nnunetv2_mip.schedules import WarmupCosine
+from nnunetv2_mip.weight_average import WeightAverage
+
+TINY_RECIPE = """
+from nnunetv2_mip.trainers.nnUNetTrainerMIP_recipe import nnUNetTrainerMIP_recipe
+
+
+class nnUNetTrainerMIP_tinyrecipe(nnUNetTrainerMIP_recipe):
+    epochs = 2
+    iterations_per_epoch = 3
+    val_iterations_per_epoch = 1
+    paste_probability = 1.0
+    impulse_probability = 1.0
+    saturation_probability = 1.0
+"""
+
+
+def test_impulse_noise_takes_the_share_asked_for():
+    torch.manual_seed(0)
+    image = torch.rand(1, 200, 200)
+    noised = ImpulseNoiseTransform((0.08, 0.08), [-3.0], [7.0])(image=image.clone())["image"]
+    changed = noised != image
+    assert changed.float().mean() == pytest.approx(0.08, abs=0.01)
+    assert set(noised[changed].tolist()) == {-3.0, 7.0}
+    assert (noised == 7).float().mean() == pytest.approx(0.04, abs=0.01)
+
+
+def test_saturation_keeps_the_ends():
+    image = torch.linspace(-1, 3, 50).reshape(1, 5, 10)
+    brighter = SaturationTransform((2.0, 2.0), [-1.0], [3.0])(image=image.clone())["image"]
+    assert (brighter.min(), brighter.max()) == (-1, 3)
+    assert (brighter == 3).float().mean() == pytest.approx(0.5, abs=0.05)
+    darker = SaturationTransform((0.5, 0.5), [-1.0], [3.0])(image=image.clone())["image"]
+    torch.testing.assert_close(darker, -1 + (image + 1) / 2)
+
+
+def body_image(size=(60, 40), level=0.0):
+    image = np.full((1, *size), -1.0, np.float32)
+    image[:, 5:-5, 5:-5] = level
+    return image
+
+
+def test_lesions_are_pasted_as_a_maximum_and_on_the_body():
+    source = body_image()
+    mask = np.zeros(source.shape[1:], np.int16)
+    mask[20:26, 15:20] = 1
+    mask[40, 30] = 1  # too small to be worth it
+    source[0][mask == 1] = 4.0
+    (lesion,) = lesions_of(source, mask, source[0] > -0.5)
+    assert (int(lesion.mask.sum()), lesion.place[0]) == (30, pytest.approx((23 - 5) / 49))
+
+    paste = LesionPasteTransform([[lesion], []], body_above=-0.5)
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        image, labels = body_image(level=0.2), np.zeros(mask.shape, np.int16)
+        before = image.copy()
+        assert paste.paste(image, labels, generator) == 1
+        assert labels.sum() == 30
+        assert (image >= before).all()
+        assert (image[0][labels == 1] == 4).all()
+        # Only the lesion and its halo changed, where the body is.
+        assert (before[0][labels == 1] == np.float32(0.2)).mean() >= 0.8
+    bright, labels = body_image(level=9.0), np.zeros(mask.shape, np.int16)
+    paste.paste(bright, labels, generator)
+    hidden = body_image(level=9.0)[0] == 9
+    assert (bright[0][hidden] == 9).all()
+    assert not labels[hidden].any(), "hidden behind brighter uptake"
+
+
+def test_paste_leaves_an_image_without_body_alone():
+    lesion_source = body_image()
+    mask = np.zeros(lesion_source.shape[1:], np.int16)
+    mask[20:26, 15:20] = 1
+    bank = [lesions_of(lesion_source, mask, lesion_source[0] > -0.5)]
+    image = torch.full((1, 30, 30), -1.0)
+    data = {"image": image, "segmentation": torch.zeros((1, 30, 30), dtype=torch.int16)}
+    result = LesionPasteTransform(bank, body_above=-0.5)(**data)
+    assert torch.equal(result["image"], image)
+    assert not result["segmentation"].any()
+
+
+@pytest.mark.parametrize(("share", "got"), [(0.2, 0.2), (0.5, 0.5), (0.31, 0.31)])
+def test_controls_are_drawn_with_the_share(share, got):
+    cases = [f"p{i}" for i in range(106)] + [f"c{i}" for i in range(48)]
+    drawn = repeated_for_share(cases, {f"c{i}" for i in range(48)}, share)
+    assert sum(case[0] == "c" for case in drawn) / len(drawn) == pytest.approx(got, abs=0.02)
+    assert set(drawn) == set(cases)
+
+
+def test_shares_at_the_edges():
+    assert repeated_for_share(["a", "b"], ["b"], 0) == ["a"]
+    assert repeated_for_share(["a", "b"], [], 0.3) == ["a", "b"]
+    assert repeated_for_share(["a", "b"], ["a", "b"], 0.3) == ["a", "b"]
+    with pytest.raises(MipError, match="control share"):
+        repeated_for_share(["a", "b"], ["b"], 1.0)
+
+
+def test_warmup_then_cosine():
+    optimizer = torch.optim.AdamW(nn.Linear(1, 1).parameters(), 1.0)
+    schedule = WarmupCosine(optimizer, 2.0, epochs=10, warmup=0.1)
+    rates = []
+    for epoch in (0, 0.5, 1, 5.5, 10):
+        schedule.step(epoch)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.02, 1.0, 2.0, 1 + math.cos(math.pi / 2), 0.0], abs=1e-9)
+
+
+def test_the_average_follows_the_weights():
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(network.weight, 0.0)
+    average = WeightAverage(network, 0.5)
+    nn.init.constant_(network.weight, 1.0)
+    # d is 2/11, then 3/12, as the formula says.
+    for expected in (9 / 11, 9 / 11 + (1 - 9 / 11) * 0.75):
+        average.update(network)
+        assert average.weights["weight"].item() == pytest.approx(expected)
+    held = average.weights["weight"].item()
+    with average.in_place(network):
+        assert network.weight.item() == pytest.approx(held)
+    assert (network.weight.item(), average.weights["weight"].item()) == (1.0, pytest.approx(held))
+
+
+def test_layers_with_two_names_are_swapped_once():
+    """nnU-Net's blocks list their layers twice; both names share one tensor."""
+    layer = nn.Linear(2, 2)
+    network = nn.ModuleDict({"one": layer, "again": layer})
+    average = WeightAverage(network, 0.5)
+    nn.init.constant_(layer.weight, 3.0)
+    average.update(network)
+    held = average.weights["one.weight"].clone()
+    for _ in range(3):
+        with average.in_place(network):
+            torch.testing.assert_close(network["again"].weight.detach(), held)
+        assert (layer.weight == 3).all()
+        torch.testing.assert_close(average.weights["one.weight"], held)
+
+
+@pytest.fixture
+def recipe(tiny, tmp_path, monkeypatch):
+    """A copy of the tiny data with a trainer of two short epochs."""
+    from dataclasses import replace
+
+    for folder in ("nnUNet_preprocessed", "nnUNet_raw"):
+        shutil.copytree(tiny.base / folder, tmp_path / folder)
+    (tmp_path / "trainers").mkdir()
+    own = replace(tiny, base=tmp_path, trainer="nnUNetTrainerMIP_tinyrecipe")
+    (tmp_path / "trainers" / f"{own.trainer}.py").write_text(TINY_RECIPE)
+    for name, value in own.environment.items():
+        monkeypatch.setenv(name, value)
+    return own
+
+
+def build(own, fold=0):
+    from nnunetv2.run.run_training import get_trainer_from_args
+
+    return get_trainer_from_args(
+        str(own.number), "2d", fold, own.trainer, own.plans, device=torch.device("cpu")
+    )
+
+
+def test_training_saves_the_average_and_resumes(recipe, run_nnunet_training):
+    run_nnunet_training(recipe, fold=0)
+    fold = recipe.model / "fold_0"
+    assert (fold / "validation" / "summary.json").is_file()
+    checkpoint = torch.load(fold / "checkpoint_final.pth", weights_only=False)
+    assert checkpoint["average_steps"] == 6
+    live, averaged = checkpoint["live_weights"], checkpoint["network_weights"]
+    assert any(not torch.equal(live[name], averaged[name]) for name in live)
+
+    resumed = build(recipe)
+    resumed.load_checkpoint(str(fold / "checkpoint_final.pth"))
+    assert resumed.average.steps == 6
+    for name, value in resumed.network.state_dict().items():
+        torch.testing.assert_close(value, live[name])
+    for name, value in resumed.average.weights.items():
+        torch.testing.assert_close(value, averaged[name])
+
+
+def test_the_bank_opens_training_cases_only(recipe, monkeypatch):
+    """Fold 0 trains on bob and eve: ann's lesions must not be in the bank."""
+    for path in (recipe.preprocessed / f"{recipe.plans}_2d").glob("ann_*"):
+        if path.suffix == ".b2nd":
+            path.write_bytes(b"must not be read")
+    trainer = build(recipe)
+    trainer.initialize()
+    trainer.dataset_class = None
+    trainer.get_tr_and_val_datasets()
+    bank = trainer._lesion_bank(body_above=-0.7)
+    # Three views of bob; eve has no lesion.
+    assert [len(lesions) for lesions in bank] == [1, 1, 1]
+
+
+def test_a_data_set_without_lesion_flags_says_so(recipe):
+    path = recipe.preprocessed / "dataset.json"
+    content = json.loads(path.read_text())
+    del content["mip"]["has_lesion"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(MipError, match="has_lesion"):
+        build(recipe).get_tr_and_val_datasets()
+
+
+def test_every_ablation_differs_in_what_it_says(monkeypatch):
+    monkeypatch.setenv("nnUNet_extTrainer", str(trainers_folder()))
+    add_own_trainers()
+    full = recursive_find_trainer_class_by_name("nnUNetTrainerMIP_recipe")
+    names = (
+        "noAverage",
+        "noImpulse",
+        "noSaturation",
+        "paste",
+        "allControls",
+        "noControls",
+        "poly",
+        "diceCE",
+    )
+    for name in names:
+        found = recursive_find_trainer_class_by_name(f"nnUNetTrainerMIP_recipe_{name}")
+        assert found.__name__ == f"nnUNetTrainerMIP_recipe_{name}"
+        own = {key for key in vars(found) if not key.startswith("__")}
+        assert own, name
+        assert all(getattr(found, key) != getattr(full, key) for key in own), name

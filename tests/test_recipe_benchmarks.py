@@ -1,0 +1,107 @@
+"""The parts of the recipe benchmarks on which their figures rest."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import nnunetv2_mip
+
+BENCHMARKS = Path(nnunetv2_mip.__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture
+def scores(monkeypatch):
+    if not (BENCHMARKS / "recipe_scores.py").is_file():
+        pytest.skip("not an editable installation: there are no benchmarks")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import recipe_scores
+
+    return recipe_scores
+
+
+@pytest.fixture
+def image(scores):
+    levels = np.random.default_rng(0).integers(1, 255, (80, 60)).astype(np.uint8)
+    truth = np.zeros((80, 60), bool)
+    truth[5:15, 4:20] = True
+    return scores.Image("case_1", "case_1", levels, truth)
+
+
+@pytest.mark.parametrize("kind", ["clean", "hflip", "vflip", "both", "perturbed"])
+def test_copies_are_the_same_every_time_and_turn_back(scores, image, kind):
+    copy, again = scores.copy_of(image, kind), scores.copy_of(image, kind)
+    assert np.array_equal(copy.levels, again.levels)
+    back = copy.back(copy.levels)
+    if kind != "perturbed":
+        assert np.array_equal(back, image.levels)
+    else:
+        assert (back == image.levels).mean() > 0.85
+    if kind in ("hflip", "vflip", "both"):
+        assert not np.array_equal(copy.levels, image.levels)
+
+
+def test_noise_takes_7_to_11_percent(scores, image):
+    noised = scores.copy_of(image, "noise").levels
+    assert 0.05 < (noised != image.levels).mean() < 0.13
+    assert set(np.unique(noised[noised != image.levels])) == {0, 255}
+
+
+def test_flips_are_drawn_as_in_the_evaluation(scores, image):
+    from dataclasses import replace
+
+    drawn = [
+        scores.copy_of(replace(image, case=str(number)), "perturbed").axes for number in range(400)
+    ]
+    assert drawn.count((1,)) / 400 == pytest.approx(0.43, abs=0.07)
+    assert drawn.count((0,)) / 400 == pytest.approx(0.34, abs=0.07)
+    assert drawn.count((0, 1)) / 400 == pytest.approx(0.23, abs=0.07)
+
+
+def test_the_kit_rule_is_dark_pixels_of_the_png(scores):
+    # A PNG value of 49 is level 206.
+    assert scores.kit_rule(np.array([[206, 205]], np.uint8)).tolist() == [[True, False]]
+
+
+def test_the_table_pairs_recipes_case_by_case(scores, image):
+    rows = []
+    for recipe, low in (("first", 0.2), ("second", 0.3)):
+        for number in range(6):
+            about = {"recipe": recipe, "fold": 0, "case": str(number), "patient": str(number)}
+            about |= {"copy": "clean", "seconds": 0.1}
+            scored = {"has_lesion": True, "dice": low + number / 10}
+            rows.append(about | scored | {"false_positive_pixels": 0, "predicted_pixels": 3})
+    text = scores.table(rows, "first")
+    assert "+0.100 (+0.100 to +0.100)" in text.splitlines()[-1]
+    assert "0.450" in text.splitlines()[-2]
+
+
+def test_pieces_join_to_a_checkpoint_that_training_takes(scores, tmp_path):
+    import gpu_pack
+
+    weight = torch.randn(200, 50)
+    moment = torch.full((200, 50), 1e-12)
+    content = {
+        "network_weights": {"a": weight, "b": weight},
+        "live_weights": {"a": weight, "b": weight},
+        "optimizer_state": {"state": {0: {"step": torch.tensor(7.0), "exp_avg_sq": moment}}},
+        "current_epoch": 3,
+        "trainer_name": "t",
+    }
+    torch.save(content, tmp_path / "checkpoint_latest.pth")
+    pieces = gpu_pack.save_in_pieces(
+        tmp_path / "checkpoint_latest.pth", tmp_path / "out.pth", piece_mib=0.02
+    )
+    assert len(pieces) > 2
+    assert all(piece.stat().st_size <= 0.02 * gpu_pack.MIB for piece in pieces)
+    joined = torch.load(gpu_pack.join_pieces(tmp_path / "out.pth", tmp_path / "back.pth"))
+    assert joined["network_weights"]["a"].dtype == torch.float16
+    torch.testing.assert_close(joined["network_weights"]["b"].float(), weight, atol=2e-3, rtol=1e-3)
+    state = joined["optimizer_state"]["state"][0]
+    assert state["step"] == 7
+    # float16 would have made this zero.
+    torch.testing.assert_close(state["exp_avg_sq"].float(), moment, atol=0, rtol=1e-2)
+    pieces[1].write_bytes(b"changed")
+    with pytest.raises(SystemExit, match="missing or changed"):
+        gpu_pack.join_pieces(tmp_path / "out.pth", tmp_path / "back.pth")

@@ -1,0 +1,202 @@
+"""`nnUNetTrainerMIP` with what measurement favours on real MIP-PET; each option is an attribute.
+
+An ablation is a subclass that sets one attribute back (`nnUNetTrainerMIP_recipe_ablations.py`).
+"""
+
+from pathlib import Path
+
+import torch
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
+from torch._dynamo import OptimizedModule
+
+from nnunetv2_mip.augmentation import (
+    ImpulseNoiseTransform,
+    LesionPasteTransform,
+    SaturationTransform,
+    lesions_of,
+)
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.files import read_json
+from nnunetv2_mip.sampling import repeated_for_share
+from nnunetv2_mip.scale import BODY_LEVEL, LEVEL_MAX
+from nnunetv2_mip.schedules import WarmupCosine
+from nnunetv2_mip.trainers.nnUNetTrainerMIP import nnUNetTrainerMIP
+from nnunetv2_mip.weight_average import WeightAverage
+
+
+class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
+    """AdamW on a cosine, averaged weights, impulse noise, pasted lesions, a share of controls.
+
+    The checkpoint's `network_weights` are the averaged ones, which is what every predictor loads;
+    the weights that training goes on with lie beside them (`live_weights`).
+    """
+
+    learning_rate = 2e-3
+    val_iterations_per_epoch = 10
+    # Epochs between two checkpoints to resume from; nnU-Net's 50 are half a day on a CPU.
+    checkpoint_every = 4
+    # Share of the training that the learning rate climbs; None: nnU-Net's polynomial schedule.
+    warmup: float | None = 0.02
+    # Largest decay of the weights' moving average; None: no averaging.
+    ema_decay: float | None = 0.998
+    # Probability that an image gets salt-and-pepper noise, and the share of its pixels.
+    impulse_probability = 0.15
+    impulse_share = (0.02, 0.12)
+    # Probability of another upper end of the window, and the factor it stretches values by.
+    saturation_probability = 0.2
+    saturation_factor = (0.75, 1.5)
+    # Probability that lesions of another patient of the training fold are pasted.
+    paste_probability = 0.0
+    # Share of the images drawn that are cases without lesions; None: as in the data set.
+    control_share: float | None = 0.2
+
+    average: WeightAverage | None = None
+    _iterations_done = 0
+
+    def initialize(self):
+        super().initialize()
+        self.save_every = self.checkpoint_every
+        if self.ema_decay is not None:
+            self.average = WeightAverage(self._plain_network(), self.ema_decay)
+
+    def _plain_network(self) -> torch.nn.Module:
+        network = self.network.module if self.is_ddp else self.network
+        return network._orig_mod if isinstance(network, OptimizedModule) else network
+
+    def configure_optimizers(self):
+        optimizer, schedule = super().configure_optimizers()
+        if self.warmup is not None:
+            schedule = WarmupCosine(optimizer, self.initial_lr, self.num_epochs, self.warmup)
+        return optimizer, schedule
+
+    def on_train_epoch_start(self):
+        super().on_train_epoch_start()
+        self._iterations_done = 0
+
+    def train_step(self, batch: dict) -> dict:
+        if self.warmup is not None:
+            # Smoothly: a short training has few epochs.
+            done = self._iterations_done / self.num_iterations_per_epoch
+            self.lr_scheduler.step(self.current_epoch + done)
+        result = super().train_step(batch)
+        self._iterations_done += 1
+        if self.average is not None:
+            self.average.update(self._plain_network())
+        return result
+
+    def on_validation_epoch_start(self):
+        super().on_validation_epoch_start()
+        if self.average is not None:
+            self.average.swap(self._plain_network())
+
+    def on_validation_epoch_end(self, val_outputs: list[dict]):
+        if self.average is not None:
+            self.average.swap(self._plain_network())
+        super().on_validation_epoch_end(val_outputs)
+
+    def perform_actual_validation(self, save_probabilities: bool = False):
+        if self.average is None:
+            return super().perform_actual_validation(save_probabilities)
+        with self.average.in_place(self._plain_network()):
+            return super().perform_actual_validation(save_probabilities)
+
+    def save_checkpoint(self, filename: str) -> None:
+        if self.average is None:
+            return super().save_checkpoint(filename)
+        network = self._plain_network()
+        with self.average.in_place(network):
+            super().save_checkpoint(filename)
+        if self.local_rank != 0 or self.disable_checkpointing:
+            return
+        checkpoint = torch.load(filename, map_location="cpu", weights_only=False)
+        checkpoint["live_weights"] = network.state_dict()
+        checkpoint["average_steps"] = self.average.steps
+        # Beside the target, then renamed: a kill between leaves nnU-Net's whole file.
+        partial = Path(f"{filename}.partial")
+        torch.save(checkpoint, partial)
+        partial.replace(filename)
+
+    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
+        """The average goes on from `network_weights`, the training from `live_weights`."""
+        super().load_checkpoint(filename_or_checkpoint)
+        if self.average is None:
+            return
+        network = self._plain_network()
+        self.average = WeightAverage(network, self.ema_decay)
+        checkpoint = torch.load(
+            filename_or_checkpoint, map_location=self.device, weights_only=False
+        )
+        # Another trainer's checkpoint has no live weights: both start from what is there.
+        if "live_weights" in checkpoint:
+            self.average.steps = checkpoint["average_steps"]
+            network.load_state_dict(checkpoint["live_weights"])
+
+    def get_tr_and_val_datasets(self):
+        training, validation = super().get_tr_and_val_datasets()
+        if self.control_share is not None:
+            has_lesion = self._has_lesion()
+            healthy = [case for case in training.identifiers if not has_lesion.get(case, True)]
+            training.identifiers = repeated_for_share(
+                training.identifiers, healthy, self.control_share
+            )
+        return training, validation
+
+    def _has_lesion(self) -> dict[str, bool]:
+        path = Path(self.preprocessed_dataset_folder_base) / "dataset.json"
+        found = read_json(path).get("mip", {}).get("has_lesion")
+        if found is None:
+            raise MipError(
+                f'{path}: no "mip" → "has_lesion": convert the data set again, or train with '
+                "control_share = None"
+            )
+        return found
+
+    def get_training_transforms(self, patch_size, *args, **kwargs):
+        composed = super().get_training_transforms(patch_size, *args, **kwargs)
+        constants = self.plans_manager.foreground_intensity_properties_per_channel.values()
+        low, high = (
+            [(level - float(c["mean"])) / max(float(c["std"]), 1e-8) for c in constants]
+            for level in (0, LEVEL_MAX)
+        )
+        late = [
+            RandomTransform(
+                SaturationTransform(self.saturation_factor, low, high), self.saturation_probability
+            ),
+            RandomTransform(
+                ImpulseNoiseTransform(self.impulse_share, low, high), self.impulse_probability
+            ),
+        ]
+        # After nnU-Net's intensity transforms, before its work on the labels.
+        end = next(
+            i for i, t in enumerate(composed.transforms) if isinstance(t, RemoveLabelTansform)
+        )
+        composed.transforms[end:end] = [t for t in late if t.apply_probability > 0]
+        if self.paste_probability > 0:
+            if len(patch_size) != 2:
+                raise MipError("pasting lesions works on single views: train the 2d configuration")
+            # Body, in standardised units of the first channel.
+            body_above = low[0] + (high[0] - low[0]) * (BODY_LEVEL + 0.5) / LEVEL_MAX
+            paste = LesionPasteTransform(self._lesion_bank(body_above), body_above)
+            composed.transforms.insert(0, RandomTransform(paste, self.paste_probability))
+        return composed
+
+    def _lesion_bank(self, body_above: float) -> list[list]:
+        """The lesions of this fold's training cases, a list a view. No other case is opened."""
+        cases, _ = self.do_split()
+        has_lesion = self._has_lesion()
+        dataset = self.dataset_class(
+            self.preprocessed_dataset_folder, [case for case in cases if has_lesion.get(case, True)]
+        )
+        bank = []
+        for case in dataset.identifiers:
+            image, mask, *_ = dataset.load_case(case)
+            image, mask = image[:], mask[:]
+            for view in range(image.shape[1]):
+                shown = image[:, view]
+                bank.append(lesions_of(shown, mask[0, view], shown[0] > body_above))
+        self.print_to_log_file(
+            f"Paste bank: {sum(map(len, bank))} lesions of {len(dataset.identifiers)} training "
+            "cases."
+        )
+        return bank
