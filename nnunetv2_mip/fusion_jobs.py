@@ -71,8 +71,8 @@ def fuse_project_folder(
         suv = volume.array
     stack = to_detector(stack, geometry, pixel_mm)
     mask = fuse(stack, geometry, FusionRule(rule or DEFAULT_RULE, threshold, uptake_share), suv)
-    write_lesion_table(lesion_table(mask, suv, geometry.grid), lesion_table_path(output))
     write_volume(mask, geometry.grid, output)
+    write_lesion_table(lesion_table(mask, suv, geometry.grid), lesion_table_path(output))
 
 
 def fuse_nnunet_output(
@@ -131,8 +131,8 @@ def fuse_nnunet_output(
         stack = to_detector(stack, geometry, pixel_mm)
         mask = fuse(stack, geometry, FusionRule(rule, threshold))
         target = output / f"{case}{FILE_ENDING}"
-        write_lesion_table(lesion_table(mask, None, geometry.grid), lesion_table_path(target))
         write_volume(mask, geometry.grid, target)
+        write_lesion_table(lesion_table(mask, None, geometry.grid), lesion_table_path(target))
         written.append(output / f"{case}{FILE_ENDING}")
     return written
 

@@ -40,7 +40,5 @@ class FusionRule:
             raise MipError(f"smallest component {self.smallest_ml} ml: must not be below 0")
 
 
-# Predicted views are wider than the lesions (a pixel is lesion when its ray touches one) and the
-# views seldom all agree: a low threshold finds the lesions, the uptake outlines them, and specks
-# that it leaves in faint tissue go. Values chosen on the simulated patients of seed 1101.
-PREDICTED_VIEWS = FusionRule("visibility", threshold=0.3, uptake_share=0.4, smallest_ml=0.2)
+# Specks go. Of what was measured on simulated patients nothing else helped (docs/fusion.md).
+PREDICTED_VIEWS = FusionRule(DEFAULT_RULE, smallest_ml=0.2)

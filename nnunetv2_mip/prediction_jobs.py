@@ -314,9 +314,9 @@ def _predict_volume(
         write_stack(found.levels, spacing, views / f"levels{FILE_ENDING}")
         write_stack(found.view_probability, spacing, views / f"probabilities{FILE_ENDING}")
         save_geometry(found.geometry, views / GEOMETRY_NAME, predictor.config.pixel_mm)
+    write_volume(found.mask, suv.grid, job.target)
     rows = lesion_table(found.mask, suv.array, suv.grid)
     write_lesion_table(rows, lesion_table_path(job.target))
-    write_volume(found.mask, suv.grid, job.target)
     return found.mask
 
 

@@ -28,7 +28,7 @@ def test_defaults_follow_the_data_set():
     assert (config.tta, config.threshold, config.min_component_px) == (True, 0.5, 0)
     assert (config.prefilter, config.never_empty) == ("none", False)
     assert config.fusion == FusionRule(
-        rule="visibility", threshold=0.3, uptake_share=0.4, smallest_ml=0.2
+        rule="explain", threshold=0.5, uptake_share=0.0, smallest_ml=0.2
     )
 
 
