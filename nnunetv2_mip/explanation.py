@@ -145,17 +145,15 @@ def _candidates(views, marks, hull, suv, ray_maxima, geometry, model):
     steps = (np.deg2rad(geometry.angles_deg), sy / geometry.bin_mm, sx / geometry.bin_mm)
     columns = detector_layout(views)
     edges = np.arange(0, columns.shape[2], kernels.BLOCK)
-    mean = np.zeros(hull.shape, np.float32)
-    kernels.smeared_mean(
-        columns, np.maximum.reduceat(columns, edges, axis=2), *steps, model.in_views, mean
+    asked = hull.copy()
+    kernels.often_marked(
+        columns, np.maximum.reduceat(columns, edges, axis=2), *steps, model.in_views, asked
     )
-    if suv is None:
-        voxels = _where((mean >= model.candidate) | hull)
-        return voxels, mean[voxels]
-    voxels = _where((mean >= model.in_views) | hull)
-    votes = np.empty(len(voxels[0]), np.float32)
+    voxels = _where(asked)
+    values = np.zeros(len(voxels[0]), np.float32) if suv is None else suv[voxels]
+    votes = np.empty_like(values)
     kernels.weighted_votes(
-        *voxels, suv[voxels], marks, ray_maxima, *steps, hull.shape, model.unseen_weight, votes
+        *voxels, values, marks, ray_maxima, *steps, hull.shape, model.unseen_weight, votes
     )
     keep = (votes >= model.candidate) | hull[voxels]
     return tuple(axis[keep] for axis in voxels), votes[keep]
@@ -204,11 +202,11 @@ class _Problem:
         zyx = (self.zs, self.ys, self.xs)
         self.state[zyx] = np.where(inside, kernels.INSIDE, kernels.OUTSIDE)
         weights = self._neighbour_weights()
+        kernels.count_inside(self.starts, inside, self.first, self.last, self.counts)
         for number in range(self.model.rounds):
             now = self.state[zyx] == kernels.INSIDE
             if not now.any():
                 break
-            kernels.count_inside(self.starts, now, self.first, self.last, self.counts)
             cost = self._costs()
             evidence = self.model.uptake * self._uptake(now)
             unary = (-evidence - self.model.prior).astype(np.float32)

@@ -13,7 +13,7 @@ from numba import njit, prange
 from nnunetv2_mip.footprint import column_range
 
 OUTSIDE, INSIDE = 1, 2
-# Edge of the blocks of voxels that `smeared_mean` leaves out as a whole.
+# Edge of the blocks of voxels that `often_marked` leaves out as a whole.
 BLOCK = 8
 # Kinds of rays: hit amid others, hit at the rim of what is hit, hit behind something hotter; missed
 # beside what is hit, missed away from it.
@@ -22,10 +22,10 @@ KINDS = 5
 
 
 @njit(parallel=True, cache=True)
-def smeared_mean(marks, block_maxima, angles, step_y, step_x, least, out):
-    """Fill out (z, y, x): the mean of the views' marks at a voxel, where it may reach `least`.
+def often_marked(marks, block_maxima, angles, step_y, step_x, least, out):
+    """Set out (z, y, x) bool where the mean of the views' marks at a voxel reaches `least`.
 
-    Blocks of `BLOCK` voxels along each axis whose bound stays below `least` are left at 0.
+    Blocks of `BLOCK` voxels along each axis that cannot reach it are not looked into.
 
     Args:
         marks: (V, W, z).
@@ -72,12 +72,16 @@ def smeared_mean(marks, block_maxima, angles, step_y, step_x, least, out):
                                 for z in range(slices):
                                     total[z] += weight * marks[view, column, low_z + z]
                     for z in range(slices):
-                        out[low_z + z, y, x] = total[z] / np.float32(n_views)
+                        if total[z] >= least * n_views:
+                            out[low_z + z, y, x] = True
 
 
 @njit(parallel=True, cache=True)
 def weighted_votes(zs, ys, xs, suv, marks, ray_maxima, angles, step_y, step_x, shape, floor, out):
-    """Fill out (N): the rule `visibility` of `fusion` for the candidates alone."""
+    """Fill out (N): the rule `visibility` of `fusion` for the candidates alone.
+
+    Without SUV `suv` and `ray_maxima` are 0, and the result is that of the rule `mean`.
+    """
     _, n_views, width = marks.shape
     cos, sin = np.cos(angles), np.sin(angles)
     for number in prange(len(zs)):
