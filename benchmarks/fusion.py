@@ -16,9 +16,9 @@ Views that go into each rule:
   the views gain one to three false discs of 2 to 6 pixels radius in the body; 20 % are empty.
 - `predicted`: probabilities of a trained model, --model.
 
-`mean`, `max` and `visibility` need a threshold, which no single value serves: theirs are the best
-of 0.3, 0.4, ..., 0.9 on the noisy views of seed 5. `hull` and `explain` use 0.5. For `predicted`
-views the rule that `fusion_rules.PREDICTED_VIEWS` names is shown too.
+`mean` and `visibility` need a threshold, which no single value serves: theirs are the best of 0.3,
+0.4, ..., 0.9 on the noisy views of seed 5. `max` has 0.9 and `hull` 0.5, `explain` needs none. For
+`predicted` views the rule that `fusion_rules.PREDICTED_VIEWS` names is shown too.
 
 --pixel 2 makes views for pixels of 2 mm: the detector is then finer than the voxels.
 """
@@ -28,7 +28,6 @@ import json
 import os
 import platform
 import statistics
-import time
 from datetime import date
 from pathlib import Path
 
@@ -148,7 +147,7 @@ def score_study(
 
 def measure_speed(repeats: int = 5) -> dict:
     """Seconds of projecting and fusing 48 views of a 400 x 400 x 326 volume, in turn."""
-    from projection import AUTOPET, patient_on_grid
+    from projection import AUTOPET, patient_on_grid, timed_in_turn
 
     suv, seg = patient_on_grid(*AUTOPET, simulate_mm=3.0)
     geometry = ViewGeometry.for_volume(suv, view_angles(48))
@@ -162,13 +161,7 @@ def measure_speed(repeats: int = 5) -> dict:
             works[f"{name}, {kind}"] = lambda stack=stack, rule=rule: fuse(
                 stack, geometry, rule, suv.array, suv_views
             )
-    seconds = {name: [] for name in works}
-    for repeat in range(repeats + 1):
-        for name, work in works.items():
-            start = time.perf_counter()
-            work()
-            if repeat:
-                seconds[name].append(time.perf_counter() - start)
+    seconds = timed_in_turn(works, repeats)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 

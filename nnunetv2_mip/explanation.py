@@ -27,6 +27,7 @@ import numpy as np
 from scipy.ndimage import binary_dilation, gaussian_filter
 
 from nnunetv2_mip import explanation_kernels as kernels
+from nnunetv2_mip.fusion_rules import UNSEEN_WEIGHT
 from nnunetv2_mip.geometry import ViewGeometry
 from nnunetv2_mip.projection import detector_layout
 
@@ -37,9 +38,7 @@ class Explanation:
 
     Attributes:
         in_views: share of the views that must call a voxel lesion before it is asked about.
-        unseen_weight: weight of a view that cannot see a voxel in its vote; of one that sees it as
-            the maximum of the ray it is 1 more (the rule `visibility` of `fusion`).
-        candidate: vote from which a voxel may be lesion.
+        candidate: vote (rule `visibility` of `fusion`) from which a voxel may be lesion.
         start: vote from which it is at first.
         rays: weight of the views' log-likelihood. Below 1, since neighbouring rays err together.
         shared_marks: a marked ray needs one voxel, and only the last on it counts; this share of a
@@ -58,7 +57,6 @@ class Explanation:
     """
 
     in_views: float = 0.2
-    unseen_weight: float = 0.02
     candidate: float = 0.2
     start: float = 0.6
     rays: float = 0.35
@@ -153,7 +151,7 @@ def _candidates(views, marks, hull, suv, ray_maxima, geometry, model):
     values = np.zeros(len(voxels[0]), np.float32) if suv is None else suv[voxels]
     votes = np.empty_like(values)
     kernels.weighted_votes(
-        *voxels, values, marks, ray_maxima, *steps, hull.shape, model.unseen_weight, votes
+        *voxels, values, marks, ray_maxima, *steps, hull.shape, UNSEEN_WEIGHT, votes
     )
     keep = (votes >= model.candidate) | hull[voxels]
     return tuple(axis[keep] for axis in voxels), votes[keep]

@@ -21,12 +21,10 @@ from scipy.ndimage import maximum_filter
 
 from nnunetv2_mip.explanation import explain
 from nnunetv2_mip.footprint import column_range
-from nnunetv2_mip.fusion_rules import UPTAKE_RADIUS_MM, FusionRule
+from nnunetv2_mip.fusion_rules import UNSEEN_WEIGHT, UPTAKE_RADIUS_MM, FusionRule
 from nnunetv2_mip.geometry import ViewGeometry
 from nnunetv2_mip.projection import detector_layout, project
 
-# Weight of a view that cannot see the voxel at all: silence is weak evidence, not none.
-UNSEEN_WEIGHT = 0.02
 _RULE_CODES = {"hull": 0, "mean": 1, "max": 2, "visibility": 3}
 
 

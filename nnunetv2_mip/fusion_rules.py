@@ -10,6 +10,9 @@ RULES = ("explain", *VOTES)
 DEFAULT_RULE = "explain"
 # Large lesions are uneven: their faint parts are measured against peaks nearby, not far away.
 UPTAKE_RADIUS_MM = 12.0
+# Weight of a view that cannot see a voxel at all: silence is weak evidence, not none. A view that
+# sees it as the maximum of the ray has 1 more.
+UNSEEN_WEIGHT = 0.02
 
 
 @dataclass(frozen=True)
