@@ -7,6 +7,7 @@ folder of the trained model.
 
 import json
 import os
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,9 +156,13 @@ def tiny_trained(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 
 def train(tiny: Tiny, fold: int | str, trainer: str | None = None) -> None:
-    """What `nnUNetv2_train … -device cpu` does."""
+    """What `nnUNetv2_train … -device cpu` does, the same way each time."""
     import torch
     from nnunetv2.run.run_training import run_training
+
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
     run_training(
         str(tiny.number),
