@@ -20,16 +20,17 @@ recognised by their visual hull, which then hits every marked ray: the answer st
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cc3d
+import numba
 import numpy as np
-from scipy.ndimage import binary_dilation, gaussian_filter
+from scipy.ndimage import gaussian_filter
 
 from nnunetv2_mip import explanation_kernels as kernels
 from nnunetv2_mip.fusion_rules import UNSEEN_WEIGHT
 from nnunetv2_mip.geometry import ViewGeometry
-from nnunetv2_mip.projection import detector_layout
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ _CONSISTENT = 0.99
 
 def explain(
     views: np.ndarray,
-    hull: np.ndarray,
+    hull: np.ndarray | None,
     suv: np.ndarray | None,
     suv_views: np.ndarray | None,
     geometry: ViewGeometry,
@@ -102,7 +103,7 @@ def explain(
 
     Args:
         views: (V, H, W) float32, probability that a pixel is lesion.
-        hull: (z, y, x) bool, the visual hull of the views.
+        hull: (z, y, x) bool, the visual hull of the views; None where it is empty.
         suv: (z, y, x) float32, or None.
         suv_views: (V, H, W) float32 its projections, or None.
         geometry: of the views.
@@ -114,17 +115,17 @@ def explain(
     """
     marks = _by_slice(views)
     ray_maxima = np.zeros_like(marks) if suv is None else _by_slice(suv_views)
-    voxels = _where(hull)
-    if len(voxels[0]):
+    if hull is not None and hull.any():
+        voxels = _where(hull)
         problem = _Problem(voxels, marks, suv, ray_maxima, geometry, agreeing)
         if problem.share_explained() >= _CONSISTENT:
             return problem.solve(np.ones(len(voxels[0]), np.bool_))
     model = erring or Explanation()
-    voxels, votes = _candidates(views, marks, hull, suv, ray_maxima, geometry, model)
+    voxels, votes, in_hull = _candidates(marks, hull, suv, ray_maxima, geometry, model)
     if not len(votes):
-        return np.zeros(hull.shape, np.bool_)
+        return np.zeros(geometry.grid.shape_zyx, np.bool_)
     problem = _Problem(voxels, marks, suv, ray_maxima, geometry, model)
-    return problem.solve((votes >= model.start) | hull[voxels])
+    return problem.solve((votes >= model.start) | in_hull)
 
 
 def _where(mask: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -132,29 +133,48 @@ def _where(mask: np.ndarray) -> tuple[np.ndarray, ...]:
     return np.unravel_index(np.flatnonzero(mask), mask.shape)
 
 
+def _dealt(slices: np.ndarray) -> np.ndarray:
+    """Slices in such an order that each thread's part of them comes from all over the body."""
+    threads = numba.get_num_threads()
+    return np.concatenate([slices[start::threads] for start in range(threads)])
+
+
 def _by_slice(views: np.ndarray) -> np.ndarray:
     """(V, H, W) views, head first, to the kernels' (z, V, W), feet first."""
     return np.ascontiguousarray(views[:, ::-1].transpose(1, 0, 2), np.float32)
 
 
-def _candidates(views, marks, hull, suv, ray_maxima, geometry, model):
-    """The voxels that may be lesion, and what the views say of each of them alone."""
+def _candidates(marks, hull, suv, ray_maxima, geometry, model):
+    """The voxels that may be lesion, what the views say of each alone, whether the hull has it."""
+    shape = geometry.grid.shape_zyx
     _, sy, sx = geometry.grid.spacing_zyx
     steps = (np.deg2rad(geometry.angles_deg), sy / geometry.bin_mm, sx / geometry.bin_mm)
-    columns = detector_layout(views)
-    edges = np.arange(0, columns.shape[2], kernels.BLOCK)
-    asked = hull.copy()
-    kernels.often_marked(
-        columns, np.maximum.reduceat(columns, edges, axis=2), *steps, model.in_views, asked
-    )
-    voxels = _where(asked)
-    values = np.zeros(len(voxels[0]), np.float32) if suv is None else suv[voxels]
+    # Whole blocks of slices, and only those in which enough views mark anything.
+    padded = -(-shape[0] // kernels.BLOCK) * kernels.BLOCK
+    highest = np.zeros((padded, len(steps[0])), np.float32)
+    highest[: shape[0]] = marks.max(axis=2)
+    highest = highest.reshape(-1, kernels.BLOCK, len(steps[0])).max(axis=1)
+    blocks = np.flatnonzero(highest.sum(axis=1) >= model.in_views * len(steps[0]))
+    slices = np.add.outer(blocks * kernels.BLOCK, np.arange(kernels.BLOCK)).ravel()
+    blocked = np.zeros((len(slices), *marks.shape[1:]), np.float32)
+    blocked[slices < shape[0]] = marks[slices[slices < shape[0]]]
+    blocked = blocked.reshape(-1, kernels.BLOCK, *marks.shape[1:])
+    # A block's shadow is as wide as its diagonal across the ray.
+    across = np.abs(np.cos(steps[0])) * steps[2] + np.abs(np.sin(steps[0])) * steps[1]
+    reaches = np.ceil(across * (kernels.BLOCK - 1)).astype(np.int64) + 2
+    widest = np.empty((len(blocks), *marks.shape[1:]), np.float32)
+    kernels.widest_maxima(blocked.max(axis=1), reaches, widest)
+    asked = np.zeros((len(slices), *shape[1:]), np.bool_)
+    columns = np.ascontiguousarray(blocked.transpose(0, 2, 3, 1))
+    kernels.often_marked(columns, widest, reaches, *steps, model.in_views, asked)
+    zs, ys, xs = _where(asked)
+    voxels = (slices[zs], ys, xs)
+    values = np.zeros(len(zs), np.float32) if suv is None else suv[voxels]
     votes = np.empty_like(values)
-    kernels.weighted_votes(
-        *voxels, values, marks, ray_maxima, *steps, hull.shape, UNSEEN_WEIGHT, votes
-    )
-    keep = (votes >= model.candidate) | hull[voxels]
-    return tuple(axis[keep] for axis in voxels), votes[keep]
+    kernels.weighted_votes(*voxels, values, marks, ray_maxima, *steps, shape, UNSEEN_WEIGHT, votes)
+    in_hull = np.zeros(len(zs), np.bool_) if hull is None else hull[voxels]
+    keep = (votes >= model.candidate) | in_hull
+    return tuple(axis[keep] for axis in voxels), votes[keep], in_hull[keep]
 
 
 class _Problem:
@@ -182,12 +202,24 @@ class _Problem:
             self.first,
             self.last,
         )
+        self.values = np.zeros(len(self.zs), np.float32) if suv is None else suv[zyx]
+        self.slices = _dealt(np.flatnonzero(np.diff(self.starts)))
+        self.parities = [_dealt(np.sort(self.slices[self.slices % 2 == odd])) for odd in range(2)]
         self.reach = np.full(marks.shape, -1, np.float32)
-        values = np.zeros(len(self.zs), np.float32) if suv is None else suv[zyx]
-        kernels.highest_candidates(self.starts, values, self.first, self.last, self.reach)
+        kernels.highest_candidates(
+            self.slices, self.starts, self.values, self.first, self.last, self.reach
+        )
+        self.span = np.empty((*marks.shape[:2], 2), np.int16)
+        kernels.spans(self.slices, self.starts, self.first, self.last, self.span)
+        self.kinds = np.empty(marks.shape, np.uint8)
+        self.cost = np.empty(marks.shape, np.float32)
+        self.worth = np.empty((marks.shape[0], 2, *marks.shape[1:]), np.float32)
         self.counts = np.zeros(marks.shape, np.int32)
+        self._count(np.ones(len(self.zs), np.bool_))
+        self.most_on_ray = int(self.counts.max())
         self.state = np.zeros(shape, np.uint8)
-        self.state[zyx] = kernels.OUTSIDE
+        self.flat = np.ravel_multi_index(zyx, shape)
+        self.state.ravel()[self.flat] = kernels.OUTSIDE
         self.boxes = self._boxes()
 
     def share_explained(self) -> float:
@@ -197,46 +229,68 @@ class _Problem:
 
     def solve(self, inside: np.ndarray) -> np.ndarray:
         """The mask (z, y, x) bool that is found from `inside` (N), what is in it at first."""
-        zyx = (self.zs, self.ys, self.xs)
-        self.state[zyx] = np.where(inside, kernels.INSIDE, kernels.OUTSIDE)
-        weights = self._neighbour_weights()
-        kernels.count_inside(self.starts, inside, self.first, self.last, self.counts)
+        state = self.state.ravel()
+        state[self.flat] = np.where(inside, kernels.INSIDE, kernels.OUTSIDE)
+        self._count(inside)
         for number in range(self.model.rounds):
-            now = self.state[zyx] == kernels.INSIDE
-            if not now.any():
+            if not inside.any():
                 break
-            cost = self._costs()
-            evidence = self.model.uptake * self._uptake(now)
-            unary = (-evidence - self.model.prior).astype(np.float32)
-            # The least likely voxels first.
-            order = np.lexsort((evidence, self.zs))
-            flips = 0
-            for least in _LEAST if number == 0 else _LEAST[-2:]:
-                changed = 0
-                for parity in range(2):
-                    changed += kernels.sweep(
-                        self.starts,
-                        self.zs,
-                        self.ys,
-                        self.xs,
-                        order,
-                        self.first,
-                        self.last,
-                        unary,
-                        cost,
-                        weights,
-                        least,
-                        np.float32(self.model.shared_marks),
-                        parity,
-                        self.state,
-                        self.counts,
-                    )
-                flips += changed
-                if changed == 0 and least == 0:
-                    break
+            flips = self._lower_energy(inside, _LEAST if number == 0 else _LEAST[-2:])
+            inside = state[self.flat] == kernels.INSIDE
             if flips < _FEW * len(self.zs):
                 break
-        return self.state == kernels.INSIDE
+        mask = np.zeros(self.state.shape, np.bool_)
+        mask.ravel()[self.flat] = inside
+        return mask
+
+    def _lower_energy(self, inside: np.ndarray, thresholds: tuple[float, ...]) -> int:
+        """Estimate what the mask (N) bool says of views and uptake, and flip; number of flips."""
+        shares = self._shares()
+        self._weigh_rays(shares)
+        evidence = self.model.uptake * self._uptake(inside)
+        unary = (-evidence - self.model.prior).astype(np.float32)
+        order = np.empty(len(self.zs), np.int64)
+        kernels.least_likely_first(self.slices, self.starts, evidence, order)
+        weights = self._neighbour_weights()
+        gains = np.full(len(self.starts) - 1, np.inf, np.float32)
+        changed = np.zeros(len(gains), np.int64)
+        flips = 0
+        for least in thresholds:
+            before = flips
+            for slices in self.parities:
+                kernels.sweep(
+                    slices,
+                    self.starts,
+                    self.zs,
+                    self.ys,
+                    self.xs,
+                    order,
+                    self.first,
+                    self.last,
+                    unary,
+                    self.cost,
+                    shares,
+                    weights,
+                    least,
+                    gains,
+                    self.state,
+                    self.counts,
+                    self.worth,
+                    changed,
+                )
+                flips += int(changed[slices].sum())
+                # Neighbours of what has flipped may want to flip too.
+                moved = slices[changed[slices] > 0]
+                gains[np.maximum(moved - 1, 0)] = np.inf
+                gains[np.minimum(moved + 1, len(gains) - 1)] = np.inf
+            if flips == before and least == 0:
+                break
+        return flips
+
+    def _count(self, inside: np.ndarray) -> None:
+        """Count the voxels of the mask `inside` (N) on every ray."""
+        self.counts[:] = 0
+        kernels.count_inside(self.slices, self.starts, inside, self.first, self.last, self.counts)
 
     def _neighbour_weights(self) -> np.ndarray:
         """(3, 3, 3): the 26 neighbours by their inverse squared distance."""
@@ -245,12 +299,32 @@ class _Problem:
         weights = np.where(squares > 0, 1 / np.maximum(squares, 1e-12), 0)
         return (self.model.smooth * weights / weights.sum()).astype(np.float32)
 
-    def _costs(self) -> np.ndarray:
-        """(z, V, W): what it costs that the mask hits a ray instead of missing it."""
+    def _shares(self) -> np.ndarray:
+        """(2, n): the part of a ray's energy that a voxel bears with 0, 1, ... others on it."""
+        # A marked ray needs one voxel; others on it are worth little. One that is not marked speaks
+        # against every voxel on it: the n-th costs 1/n (were only the last to go of use, none would
+        # be the first).
+        ranks = np.arange(1, self.most_on_ray + 1, dtype=np.float32)
+        shares = np.stack([self.model.shared_marks / ranks, 1 / ranks]).astype(np.float32)
+        shares[0, 0] = 1
+        return shares
+
+    def _weigh_rays(self, shares: np.ndarray) -> None:
+        """Estimate rates, and from them what it costs that the mask hits a ray or misses it."""
         hidden_below = np.float32(self.model.hidden_below)
-        rays, marked = np.empty((2, self.marks.shape[1], kernels.KINDS))
-        place = (self.marks, self.counts, self.reach, hidden_below, self.ray_maxima)
-        kernels.agreement(*place, rays, marked)
+        by_slice = np.zeros((2, *self.marks.shape[:2], kernels.KINDS))
+        kernels.agreement(
+            self.slices,
+            self.span,
+            self.marks,
+            self.counts,
+            self.reach,
+            hidden_below,
+            self.ray_maxima,
+            self.kinds,
+            *by_slice,
+        )
+        rays, marked = by_slice.sum(axis=1)
         # Too few rays of one view are hidden: one rate for all views.
         rays[:, kernels.HIDDEN] = rays[:, kernels.HIDDEN].sum()
         marked[:, kernels.HIDDEN] = marked[:, kernels.HIDDEN].sum()
@@ -263,14 +337,19 @@ class _Problem:
         telling = if_hit > if_missed
         when_marked = np.where(telling, self.model.rays * np.log(if_missed / if_hit), 0)
         when_not = np.where(telling, self.model.rays * np.log((1 - if_missed) / (1 - if_hit)), 0)
-        cost = np.zeros(self.marks.shape, np.float32)
         kernels.costs(
-            *place,
+            self.slices,
+            self.span,
+            self.marks,
+            self.counts,
+            self.reach,
+            self.kinds,
             when_marked.astype(np.float32),
             when_not.astype(np.float32),
-            cost,
+            shares,
+            self.cost,
+            self.worth,
         )
-        return cost
 
     def _boxes(self) -> list[tuple]:
         """For every group of candidates: their numbers, and a box with what lies about them."""
@@ -291,7 +370,8 @@ class _Problem:
                     min(self.state.shape[axis], int(place[numbers].max()) + reach[axis] + 1)
                 )
             boxes.append((numbers, np.array(low), np.array(high)))
-        return boxes
+        # The largest first: threads that take them in turn end together.
+        return sorted(boxes, key=lambda box: -math.prod(box[2] - box[1]))
 
     def _uptake(self, inside: np.ndarray) -> np.ndarray:
         """(N) log-likelihood ratio of the candidates' SUV, as far as it tells in from out."""
@@ -302,28 +382,29 @@ class _Problem:
             [max(1, round(self.model.neighbourhood_mm / 2 / step)) for step in self.spacing]
         )
         sigma = self.model.neighbourhood_mm / (cell * np.array(self.spacing))
-        for numbers, low, high in self.boxes:
+
+        def ask(places, low, sums):
+            found = np.empty(len(places), np.float32)
+            kernels.uptake_evidence(
+                places, self.suv, low, cell, sums, self.model.spread, _MOST_UPTAKE, found
+            )
+            return found
+
+        def weigh(box):
+            numbers, low, high = box
             if not inside[numbers].any():
-                continue
+                return
             sums = np.zeros((2, 3, *(-(-(high - low) // cell))))
             kernels.collect_moments(self.suv, self.state, low, high, cell, sums)
             sums = gaussian_filter(sums, (0, 0, *sigma), mode="constant", truncate=2.5)
-
-            def ask(zs, ys, xs, low=low, sums=sums):
-                found = np.empty(len(zs), np.float32)
-                kernels.uptake_evidence(
-                    zs, ys, xs, self.suv, low, cell, sums, self.model.spread, _MOST_UPTAKE, found
-                )
-                return found
-
-            found = ask(self.zs[numbers], self.ys[numbers], self.xs[numbers])
-            box = tuple(slice(a, b) for a, b in zip(low, high))
-            mask = self.state[box] == kernels.INSIDE
-            around = binary_dilation(mask, iterations=_SHELL) & ~mask
-            beside = ask(*(axis + corner for axis, corner in zip(np.nonzero(around), low)))
-            within = ask(*(axis + corner for axis, corner in zip(np.nonzero(mask), low)))
+            within, beside = kernels.inside_and_beside(self.state, low, high, _SHELL)
             if not len(beside):
-                continue
-            youden = (within > 0).mean() + (beside < 0).mean() - 1
-            evidence[numbers] = max(0.0, youden) ** self.model.trust * found
+                return
+            places = np.stack([axis[numbers] for axis in (self.zs, self.ys, self.xs)], axis=1)
+            youden = (ask(within, low, sums) > 0).mean() + (ask(beside, low, sums) < 0).mean() - 1
+            trust = max(0.0, youden) ** self.model.trust
+            evidence[numbers] = trust * ask(places.astype(np.int32), low, sums)
+
+        with ThreadPoolExecutor(numba.get_num_threads()) as pool:
+            list(pool.map(weigh, self.boxes))
         return evidence

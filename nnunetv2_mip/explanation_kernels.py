@@ -22,43 +22,60 @@ KINDS = 5
 
 
 @njit(parallel=True, cache=True)
-def often_marked(marks, block_maxima, angles, step_y, step_x, least, out):
-    """Set out (z, y, x) bool where the mean of the views' marks at a voxel reaches `least`.
+def widest_maxima(block_maxima, reaches, out):
+    """Fill out (blocks along z, V, W): highest of the columns from each on, as many as `reaches`.
+
+    Args:
+        block_maxima: (blocks along z, V, W).
+        reaches: (V) number of columns that a block of voxels can fall on in each view.
+    """
+    blocks, n_views, width = block_maxima.shape
+    for block in prange(blocks):
+        for view in range(n_views):
+            row = block_maxima[block, view]
+            for column in range(width):
+                highest = row[column]
+                for other in range(column + 1, min(width, column + reaches[view])):
+                    highest = max(highest, row[other])
+                out[block, view, column] = highest
+
+
+@njit(parallel=True, cache=True)
+def often_marked(marks, block_maxima, reaches, angles, step_y, step_x, least, out):
+    """Set out bool where the mean of the views' marks at a voxel reaches `least`.
 
     Blocks of `BLOCK` voxels along each axis that cannot reach it are not looked into.
 
     Args:
-        marks: (V, W, z).
-        block_maxima: (V, W, blocks along z) highest mark of each block of slices.
+        marks: (blocks along z, V, W, BLOCK).
+        block_maxima: (blocks along z, V, W) as `widest_maxima` gives them.
+        reaches: (V) as there.
+        out: (blocks * BLOCK, y, x).
     """
-    n_views, width, nz = marks.shape
+    n_blocks, n_views, width, _ = marks.shape
     _, ny, nx = out.shape
-    blocks_z, blocks_x = block_maxima.shape[2], (nx + BLOCK - 1) // BLOCK
+    rows = (ny + BLOCK - 1) // BLOCK
     middle = (width - 1) * 0.5
     cos, sin = np.cos(angles), np.sin(angles)
-    for block in prange((ny + BLOCK - 1) // BLOCK * blocks_x):
-        low_y, low_x = block // blocks_x * BLOCK, block % blocks_x * BLOCK
-        high_y, high_x = min(ny, low_y + BLOCK), min(nx, low_x + BLOCK)
-        mid_y = ((low_y + high_y - 1) * 0.5 - (ny - 1) * 0.5) * step_y
-        mid_x = ((low_x + high_x - 1) * 0.5 - (nx - 1) * 0.5) * step_x
-        bounds = np.zeros(blocks_z, np.float32)
-        highest = np.empty(blocks_z, np.float32)
-        for view in range(n_views):
-            u = mid_x * cos[view] + mid_y * sin[view] + middle
-            half = abs(cos[view]) * step_x * (high_x - low_x - 1) * 0.5
-            half += abs(sin[view]) * step_y * (high_y - low_y - 1) * 0.5
-            start, stop = max(0, math.floor(u - half - 1e-9)), min(width, math.ceil(u + half) + 1)
-            highest[:] = np.float32(0)
-            for column in range(start, stop):
-                for place in range(blocks_z):
-                    highest[place] = max(highest[place], block_maxima[view, column, place])
-            for place in range(blocks_z):
-                bounds[place] += highest[place]
+    # By rows: the threads' parts are the front and the back of a body, not its head and its legs.
+    for turn in prange(n_blocks * rows):
+        block, low_y = turn % n_blocks, turn // n_blocks * BLOCK
+        high_y = min(ny, low_y + BLOCK)
         total = np.empty(BLOCK, np.float32)
-        for place in range(blocks_z):
-            if bounds[place] < least * n_views:
+        for low_x in range(0, nx, BLOCK):
+            high_x = min(nx, low_x + BLOCK)
+            mid_y = ((low_y + high_y - 1) * 0.5 - (ny - 1) * 0.5) * step_y
+            mid_x = ((low_x + high_x - 1) * 0.5 - (nx - 1) * 0.5) * step_x
+            bound = np.float32(0)
+            for view in range(n_views):
+                u = mid_x * cos[view] + mid_y * sin[view] + middle
+                half = abs(cos[view]) * step_x * (high_x - low_x - 1) * 0.5
+                half += abs(sin[view]) * step_y * (high_y - low_y - 1) * 0.5
+                start = math.floor(u - half - 1e-9)
+                if -reaches[view] < start < width:
+                    bound += block_maxima[block, view, max(0, start)]
+            if bound < least * n_views:
                 continue
-            low_z, slices = place * BLOCK, min(BLOCK, nz - place * BLOCK)
             for y in range(low_y, high_y):
                 for x in range(low_x, high_x):
                     total[:] = np.float32(0)
@@ -69,11 +86,11 @@ def often_marked(marks, block_maxima, angles, step_y, step_x, least, out):
                         share = np.float32(max(u - left, 0.0))
                         for column, weight in ((left, np.float32(1) - share), (left + 1, share)):
                             if 0 <= column < width:
-                                for z in range(slices):
-                                    total[z] += weight * marks[view, column, low_z + z]
-                    for z in range(slices):
+                                for z in range(BLOCK):
+                                    total[z] += weight * marks[block, view, column, z]
+                    for z in range(BLOCK):
                         if total[z] >= least * n_views:
-                            out[low_z + z, y, x] = True
+                            out[block * BLOCK + z, y, x] = True
 
 
 @njit(parallel=True, cache=True)
@@ -119,12 +136,13 @@ def shadows(ys, xs, angles, step_y, step_x, ny, nx, width, first, last):
 
 
 @njit(parallel=True, cache=True)
-def highest_candidates(starts, values, first, last, out):
+def highest_candidates(slices, starts, values, first, last, out):
     """Fill out (z, V, W): the highest value of the candidates on each ray, −1 without any.
 
     Candidates are sorted by slice; those of slice z are starts[z] to starts[z + 1].
     """
-    for z in prange(len(starts) - 1):
+    for turn in prange(len(slices)):
+        z = slices[turn]
         for number in range(starts[z], starts[z + 1]):
             for view in range(first.shape[1]):
                 for column in range(first[number, view], last[number, view] + 1):
@@ -132,10 +150,10 @@ def highest_candidates(starts, values, first, last, out):
 
 
 @njit(parallel=True, cache=True)
-def count_inside(starts, inside, first, last, counts):
-    """Fill counts (z, V, W): how many voxels of the mask lie on each ray."""
-    counts[:] = 0
-    for z in prange(len(starts) - 1):
+def count_inside(slices, starts, inside, first, last, counts):
+    """Add to counts (z, V, W): how many voxels of the mask lie on each ray."""
+    for turn in prange(len(slices)):
+        z = slices[turn]
         for number in range(starts[z], starts[z + 1]):
             if inside[number]:
                 for view in range(first.shape[1]):
@@ -162,44 +180,89 @@ def _kind(counts, view, column, z, reach, hidden_below, ray_maxima):
 
 
 @njit(parallel=True, cache=True)
-def agreement(marks, counts, reach, hidden_below, ray_maxima, rays, marked):
-    """Fill rays (V, KINDS): how many rays of a kind a view has, and marked: how many it marks.
-
-    Only rays with candidates count.
-    """
-    nz, n_views, width = marks.shape
-    for view in prange(n_views):
-        rays[view] = 0
-        marked[view] = 0
-        for z in range(nz):
-            for column in range(width):
-                if reach[z, view, column] >= 0:
-                    kind = _kind(counts, view, column, z, reach, hidden_below, ray_maxima)
-                    rays[view, kind] += 1
-                    marked[view, kind] += marks[z, view, column]
+def spans(slices, starts, first, last, out):
+    """Fill out (z, V, 2): first and last detector column with a candidate (empty: first > last)."""
+    for turn in prange(len(slices)):
+        z = slices[turn]
+        for view in range(first.shape[1]):
+            low, high = first[starts[z], view], last[starts[z], view]
+            for number in range(starts[z] + 1, starts[z + 1]):
+                low, high = min(low, first[number, view]), max(high, last[number, view])
+            out[z, view, 0], out[z, view, 1] = low, high
 
 
 @njit(parallel=True, cache=True)
-def costs(marks, counts, reach, hidden_below, ray_maxima, when_marked, when_not, out):
-    """Fill out (z, V, W): what it costs that the mask hits a ray instead of missing it.
+def agreement(slices, span, marks, counts, reach, hidden_below, ray_maxima, kinds, rays, marked):
+    """How well the views agree with the mask, slice by slice.
 
-    when_marked, when_not: (V, KINDS) log-likelihood ratios for a ray that is of this kind now.
+    Args:
+        slices: those that have candidates.
+        span: (z, V, 2) see `spans`; only rays with candidates count.
+        kinds: (z, V, W) uint8, filled with the kind of every such ray.
+        rays: (z, V, KINDS) filled with how many rays of a kind a view has.
+        marked: (z, V, KINDS) filled with how many of those it marks.
     """
-    nz, n_views, width = marks.shape
-    for z in prange(nz):
-        for view in range(n_views):
-            for column in range(width):
+    for turn in prange(len(slices)):
+        z = slices[turn]
+        rays[z] = 0
+        marked[z] = 0
+        for view in range(marks.shape[1]):
+            for column in range(span[z, view, 0], span[z, view, 1] + 1):
                 if reach[z, view, column] >= 0:
                     kind = _kind(counts, view, column, z, reach, hidden_below, ray_maxima)
+                    kinds[z, view, column] = kind
+                    rays[z, view, kind] += 1
+                    marked[z, view, kind] += marks[z, view, column]
+
+
+@njit(cache=True, inline="always")
+def _weigh(cost, shares, count, worth, view, column):
+    """Set what a ray's energy says of a voxel on it, of one outside the mask and of one inside."""
+    use = 1 if cost > 0 else 0
+    worth[0, view, column] = cost * shares[use, count]
+    worth[1, view, column] = cost * shares[use, max(count - 1, 0)]
+
+
+@njit(parallel=True, cache=True)
+def costs(slices, span, marks, counts, reach, kinds, when_marked, when_not, shares, cost, worth):
+    """Fill what it costs that the mask hits a ray instead of missing it.
+
+    Args:
+        slices, span: as for `agreement`.
+        when_marked, when_not: (V, KINDS) log-likelihood ratios for a ray that is of this kind now.
+        shares: (2, n) the part of that which a voxel bears with 0, 1, ... others on the ray, where
+            a hit is of use (first row) and where it costs something (second).
+        cost: (z, V, W) filled with the energy of a hit.
+        worth: (z, 2, V, W) filled with the part borne by a voxel outside the mask, and by one
+            inside.
+    """
+    for turn in prange(len(slices)):
+        z = slices[turn]
+        for view in range(marks.shape[1]):
+            for column in range(span[z, view, 0], span[z, view, 1] + 1):
+                if reach[z, view, column] >= 0:
+                    kind = kinds[z, view, column]
                     mark = marks[z, view, column]
-                    out[z, view, column] = (
+                    price = (
                         mark * when_marked[view, kind]
                         + (np.float32(1) - mark) * when_not[view, kind]
                     )
+                    cost[z, view, column] = price
+                    _weigh(price, shares, counts[z, view, column], worth[z], view, column)
+
+
+@njit(parallel=True, cache=True)
+def least_likely_first(slices, starts, evidence, order):
+    """Fill order (N): the candidates of each slice by rising evidence."""
+    for turn in prange(len(slices)):
+        z = slices[turn]
+        ranks = np.argsort(evidence[starts[z] : starts[z + 1]], kind="mergesort")
+        order[starts[z] : starts[z + 1]] = starts[z] + ranks
 
 
 @njit(parallel=True, cache=True)
 def sweep(
+    slices,
     starts,
     zs,
     ys,
@@ -209,33 +272,39 @@ def sweep(
     last,
     unary,
     cost,
+    shares,
     weights,
     least,
-    shared_marks,
-    parity,
+    gains,
     state,
     counts,
+    worth,
+    flips,
 ):
-    """Flip every candidate of the even or odd slices whose flip lowers the energy by `least`.
+    """Flip every candidate of some slices whose flip lowers the energy by more than `least`.
 
-    Rays stay within a slice, neighbours reach to the next: slices of one parity are independent.
+    Rays stay within a slice, neighbours reach to the next: even slices, or odd ones, are
+    independent of each other. A slice is left out where it is known that none would flip.
 
     Args:
+        slices: all even or all odd.
         starts, zs, ys, xs: the candidates, sorted by slice.
         order: within each slice, which comes first.
         unary: energy of a candidate inside, without its rays and neighbours.
-        cost: (z, V, W) energy of a hit ray.
-        shared_marks: share of a marked ray's energy that every voxel on it is worth.
+        cost, shares, worth: as for `costs`.
         weights: (3, 3, 3) energy of a neighbour of the other kind.
-        state, counts: changed in place.
-
-    Returns:
-        The number of flips.
+        gains: (z) the most that a flip in this slice would gain, infinite where that is not known.
+        gains, state, counts, worth: changed in place.
+        flips: (z) filled with the number of flips in each of the slices.
     """
     nz, ny, nx = state.shape
-    flips = np.zeros(nz, np.int64)
-    for half in prange((nz - parity + 1) // 2):
-        z = 2 * half + parity
+    for turn in prange(len(slices)):
+        z = slices[turn]
+        flips[z] = 0
+        if gains[z] <= least:
+            continue
+        most = np.float32(-np.inf)
+        slice_worth = worth[z]
         for place in range(starts[z], starts[z + 1]):
             number = order[place]
             y, x = ys[number], xs[number]
@@ -254,31 +323,25 @@ def sweep(
                             and state[near_z, near_y, near_x] == INSIDE
                         ):
                             energy -= 2 * weight
-            # A marked ray needs one voxel; others on it are worth little. One that is not marked
-            # speaks against every voxel on it: the n-th costs 1/n (were only the last to go of
-            # use, none would be the first).
-            others = np.int32(1 if inside else 0)
+            side = 1 if inside else 0
             for view in range(first.shape[1]):
                 for column in range(first[number, view], last[number, view] + 1):
-                    beside = counts[z, view, column] - others
-                    price = cost[z, view, column]
-                    if price > 0:
-                        energy += price / np.float32(beside + 1)
-                    elif beside == 0:
-                        energy += price
-                    else:
-                        energy += shared_marks * price / np.float32(beside + 1)
-            if (energy > least) if inside else (energy < -least):
+                    energy += slice_worth[side, view, column]
+            gain = energy if inside else -energy
+            most = max(most, gain)
+            if gain > least:
                 flips[z] += 1
                 state[z, y, x] = OUTSIDE if inside else INSIDE
                 change = -1 if inside else 1
                 for view in range(first.shape[1]):
                     for column in range(first[number, view], last[number, view] + 1):
                         counts[z, view, column] += change
-    return flips.sum()
+                        count = counts[z, view, column]
+                        _weigh(cost[z, view, column], shares, count, slice_worth, view, column)
+        gains[z] = most if flips[z] == 0 else np.float32(np.inf)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def collect_moments(suv, state, low, high, cell, sums):
     """Add the moments of the SUV inside and outside the mask, in coarse cells of a box.
 
@@ -289,32 +352,91 @@ def collect_moments(suv, state, low, high, cell, sums):
         sums: (2, 3, cells z, y, x) outside and inside: count, sum, sum of squares.
     """
     for z in range(low[0], high[0]):
+        at_z = (z - low[0]) // cell[0]
         for y in range(low[1], high[1]):
+            at_y = (y - low[1]) // cell[1]
+            at_x, left = 0, cell[2]
             for x in range(low[2], high[2]):
                 value = suv[z, y, x]
                 side = 1 if state[z, y, x] == INSIDE else 0
-                at_z = (z - low[0]) // cell[0]
-                at_y = (y - low[1]) // cell[1]
-                at_x = (x - low[2]) // cell[2]
                 sums[side, 0, at_z, at_y, at_x] += 1
                 sums[side, 1, at_z, at_y, at_x] += value
                 sums[side, 2, at_z, at_y, at_x] += value * value
+                left -= 1
+                if left == 0:
+                    at_x, left = at_x + 1, cell[2]
 
 
-@njit(cache=True)
-def uptake_evidence(zs, ys, xs, suv, low, cell, sums, spread, most, out):
-    """Fill out (n): log-likelihood ratio, inside against outside, of each voxel's SUV.
+@njit(cache=True, nogil=True)
+def inside_and_beside(state, low, high, shell):
+    """The voxels of the mask in a box, and those of the box within `shell` steps of them.
+
+    A step leads to one of six neighbours.
+
+    Returns:
+        (n, 3) int32 and (m, 3) int32, (z, y, x) in the volume.
+    """
+    size_z, size_y, size_x = high[0] - low[0], high[1] - low[1], high[2] - low[2]
+    near = np.zeros((size_z, size_y, size_x), np.bool_)
+    inside = 0
+    for z in range(size_z):
+        for y in range(size_y):
+            for x in range(size_x):
+                if state[low[0] + z, low[1] + y, low[2] + x] != INSIDE:
+                    continue
+                inside += 1
+                at_rim = False
+                for dz, dy, dx in (
+                    (-1, 0, 0),
+                    (1, 0, 0),
+                    (0, -1, 0),
+                    (0, 1, 0),
+                    (0, 0, -1),
+                    (0, 0, 1),
+                ):
+                    at_z, at_y, at_x = z + dz, y + dy, x + dx
+                    if 0 <= at_z < size_z and 0 <= at_y < size_y and 0 <= at_x < size_x:
+                        at_rim = at_rim or (
+                            state[low[0] + at_z, low[1] + at_y, low[2] + at_x] != INSIDE
+                        )
+                if not at_rim:
+                    continue
+                for dz in range(max(-shell, -z), min(shell, size_z - 1 - z) + 1):
+                    reach_y = shell - abs(dz)
+                    for dy in range(max(-reach_y, -y), min(reach_y, size_y - 1 - y) + 1):
+                        reach_x = reach_y - abs(dy)
+                        for dx in range(max(-reach_x, -x), min(reach_x, size_x - 1 - x) + 1):
+                            near[z + dz, y + dy, x + dx] = True
+    within = np.empty((inside, 3), np.int32)
+    beside = np.empty((near.sum(), 3), np.int32)
+    found, others = 0, 0
+    for z in range(size_z):
+        for y in range(size_y):
+            for x in range(size_x):
+                at_z, at_y, at_x = low[0] + z, low[1] + y, low[2] + x
+                if state[at_z, at_y, at_x] == INSIDE:
+                    within[found, 0], within[found, 1], within[found, 2] = at_z, at_y, at_x
+                    found += 1
+                elif near[z, y, x]:
+                    beside[others, 0], beside[others, 1], beside[others, 2] = at_z, at_y, at_x
+                    others += 1
+    return within, beside[:others]
+
+
+@njit(cache=True, nogil=True)
+def uptake_evidence(places, suv, low, cell, sums, spread, most, out):
+    """Fill out (n): log-likelihood ratio, inside against outside, of the SUV at places (n, 3).
 
     Both sides are normal distributions of a common variance, whose moments (sums, smoothed) are
     interpolated between the cells.
     """
     shape = sums.shape[2:]
     moments = np.empty((2, 3))
-    for number in range(len(zs)):
+    for number in range(len(places)):
         moments[:] = 0
-        at_z = (zs[number] - low[0] + 0.5) / cell[0] - 0.5
-        at_y = (ys[number] - low[1] + 0.5) / cell[1] - 0.5
-        at_x = (xs[number] - low[2] + 0.5) / cell[2] - 0.5
+        at_z = (places[number, 0] - low[0] + 0.5) / cell[0] - 0.5
+        at_y = (places[number, 1] - low[1] + 0.5) / cell[1] - 0.5
+        at_x = (places[number, 2] - low[2] + 0.5) / cell[2] - 0.5
         z0, y0, x0 = math.floor(at_z), math.floor(at_y), math.floor(at_x)
         for dz in range(2):
             weight_z = at_z - z0 if dz else 1 - (at_z - z0)
@@ -338,6 +460,6 @@ def uptake_evidence(zs, ys, xs, suv, low, cell, sums, spread, most, out):
         variance = (spread * max(mean_in, mean_out)) ** 2 + 1e-6
         variance += 0.5 * max(moments[0, 2] / moments[0, 0] - mean_out**2, 0.0)
         variance += 0.5 * max(moments[1, 2] / moments[1, 0] - mean_in**2, 0.0)
-        value = suv[zs[number], ys[number], xs[number]]
+        value = suv[places[number, 0], places[number, 1], places[number, 2]]
         ratio = (value - (mean_in + mean_out) / 2) * (mean_in - mean_out) / variance
         out[number] = min(max(ratio, -most), most)

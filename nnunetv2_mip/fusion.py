@@ -88,10 +88,9 @@ def fuse(
     if suv is not None:
         suv = np.ascontiguousarray(suv, np.float32)
         suv_views = project(suv, geometry).suv if suv_views is None else suv_views
-    if views.max(axis=(1, 2)).min() < 0.5:
-        # A view that marks nothing leaves no hull.
-        hull = np.zeros(geometry.grid.shape_zyx, np.bool_)
-    else:
+    hull = None
+    # A view that marks nothing leaves no hull.
+    if views.max(axis=(1, 2)).min() >= 0.5:
         hull = _combine(detector_layout(views), geometry, "hull", None, None) >= 0.5
     mask = explain(views, hull, suv, suv_views, geometry)
     return _tidy(mask, fusion, suv, spacing)
