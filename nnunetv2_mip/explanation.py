@@ -42,6 +42,8 @@ class Explanation:
         candidate: vote (rule `visibility` of `fusion`) from which a voxel may be lesion.
         start: vote from which it is at first.
         rays: weight of the views' log-likelihood. Below 1, since neighbouring rays err together.
+        independent_views: more views than this err together, too: of n views each weighs
+            √(independent_views / n) as much.
         shared_marks: a marked ray needs one voxel, and only the last on it counts; this share of a
             mark speaks for every voxel on its ray, as silence speaks against every one. Without it
             the rim of large lesions is worn away.
@@ -58,9 +60,10 @@ class Explanation:
     """
 
     in_views: float = 0.2
-    candidate: float = 0.2
+    candidate: float = 0.3
     start: float = 0.6
     rays: float = 0.35
+    independent_views: float = 12
     shared_marks: float = 0.05
     uptake: float = 0.5
     trust: float = 2.0
@@ -73,7 +76,9 @@ class Explanation:
 
 
 # Views that agree perfectly count fully, and most voxels of their hull are lesion.
-AGREEING_VIEWS = Explanation(shared_marks=0.0, rays=1.0, uptake=1.0, smooth=2.0, prior=0.75)
+AGREEING_VIEWS = Explanation(
+    shared_marks=0.0, rays=1.0, independent_views=math.inf, uptake=1.0, smooth=2.0, prior=0.75
+)
 # A lower energy by less than this is left alone, sweep by sweep.
 _LEAST = (1.5, 0.5, 0.0, 0.0)
 # Rates are drawn from at least this many rays of 50 % (hits) and 10 % (misses), and kept from 0, 1.
@@ -335,8 +340,10 @@ class _Problem:
         if_missed = rates[:, [kernels.NEAR] * 4 + [kernels.FAR]]
         # A view that marks no more of what is hit than of what is not tells nothing.
         telling = if_hit > if_missed
-        when_marked = np.where(telling, self.model.rays * np.log(if_missed / if_hit), 0)
-        when_not = np.where(telling, self.model.rays * np.log((1 - if_missed) / (1 - if_hit)), 0)
+        repeated = max(1.0, self.marks.shape[1] / self.model.independent_views)
+        weight = self.model.rays / math.sqrt(repeated)
+        when_marked = np.where(telling, weight * np.log(if_missed / if_hit), 0)
+        when_not = np.where(telling, weight * np.log((1 - if_missed) / (1 - if_hit)), 0)
         kernels.costs(
             self.slices,
             self.span,

@@ -17,6 +17,11 @@ class DiceFocalLoss(nn.Module):
     over the batches of all processes where `ddp` is set, so that the gradients (which DDP averages)
     are those of one process with the whole batch.
 
+    With `recall_weight` r other than a half, missed foreground costs r / (1 − r) times what false
+    foreground costs: the Dice becomes a Tversky index (Salehi et al., arXiv 1706.05721) of weights
+    1 − r for false and r for missed, and the focal term of foreground pixels is multiplied by
+    r / (1 − r).
+
     Shape:
         net_output: (B, C, *spatial) logits of any floating dtype; half precision is computed in
             float32.
@@ -31,9 +36,10 @@ class DiceFocalLoss(nn.Module):
         ignore_label: target value of pixels that count nowhere.
         smooth: s above.
         ddp: sum over the processes of torch.distributed.
+        recall_weight: r above, between 0 and 1.
 
     Raises:
-        ValueError: gamma below 0 or between 0 and 1.
+        ValueError: gamma below 0 or between 0 and 1, recall_weight not between 0 and 1.
     """
 
     def __init__(
@@ -45,8 +51,11 @@ class DiceFocalLoss(nn.Module):
         ignore_label: int | None = None,
         smooth: float = 1e-5,
         ddp: bool = False,
+        recall_weight: float = 0.5,
     ):
         super().__init__()
+        if not 0 < recall_weight < 1:
+            raise ValueError(f"recall_weight {recall_weight}: must lie between 0 and 1")
         if gamma != 0 and gamma < 1:
             raise ValueError(f"gamma {gamma}: must be 0 or at least 1")
         self.weight_dice = weight_dice
@@ -56,6 +65,7 @@ class DiceFocalLoss(nn.Module):
         self.ignore_label = ignore_label
         self.smooth = smooth
         self.ddp = ddp
+        self.recall_weight = recall_weight
 
     def forward(self, net_output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         # Under autocast the network answers in half precision; its sums over pixels overflow.
@@ -72,7 +82,12 @@ class DiceFocalLoss(nn.Module):
         log_pt = log_p.gather(1, target)
         # 1 − p_t without cancellation, where p_t is near 1 (nearly everywhere).
         missing = (-torch.expm1(log_pt)).clamp_min(0)
-        focal = (missing**self.gamma * -log_pt * annotated).sum()
+        focal = missing**self.gamma * -log_pt * annotated
+        if self.recall_weight != 0.5:
+            focal = focal * torch.where(
+                target > 0, self.recall_weight / (1 - self.recall_weight), 1
+            )
+        focal = focal.sum()
         pixels = annotated.sum()
 
         spatial = tuple(range(2, log_p.ndim))
@@ -81,7 +96,9 @@ class DiceFocalLoss(nn.Module):
         predicted = log_p[:, 1:].exp()
         # (B, C − 1) each
         intersect = (predicted * truth).sum(spatial)
-        union = truth.sum(spatial) + (predicted * annotated).sum(spatial)
+        # Twice the areas weighted by what a miss and a false alarm cost: T + P for equal costs.
+        union = 2 * self.recall_weight * truth.sum(spatial)
+        union = union + 2 * (1 - self.recall_weight) * (predicted * annotated).sum(spatial)
 
         if self.batch_dice:
             # Dice of summed areas

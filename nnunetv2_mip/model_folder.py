@@ -17,6 +17,8 @@ from nnunetv2_mip.splits import without_patients
 
 BUNDLED = "mip_pet"
 CHECKPOINT = "checkpoint_final.pth"
+# In an exported folder: the first stage of a cascade.
+FIRST_STAGE_FOLDER = "first_stage"
 
 
 def models_folder() -> Path:
@@ -39,6 +41,27 @@ def bundled_model() -> Path:
     return folder
 
 
+def first_stage_folder(folder: Path, configuration: str) -> Path:
+    """The model folder of a cascade's first stage.
+
+    Args:
+        folder: of the second stage, as nnU-Net's training or `export_model` leaves it.
+        configuration: of the first stage, by the plans.
+
+    Raises:
+        MipError: neither within `folder` nor beside it.
+    """
+    name = folder.resolve().name.rpartition("__")[0]
+    places = [folder / FIRST_STAGE_FOLDER, folder.resolve().parent / f"{name}__{configuration}"]
+    for place in places:
+        if (place / "plans.json").is_file():
+            return place
+    raise MipError(
+        f"{folder}: the second stage of a cascade, whose first stage ({configuration}) is neither "
+        f"{places[0]} nor {places[1]}: train it, or copy its model folder there"
+    )
+
+
 def export_model(
     source: Path | str,
     target: Path | str,
@@ -48,7 +71,8 @@ def export_model(
     """Write a trained model folder in the form that ships: weights alone, in half precision.
 
     Optimiser, logs and what names the machine stay behind. Where the network is the one nnU-Net
-    builds from the plans, the checkpoint asks for nnU-Net's own trainer, which starts faster.
+    builds from the plans, the checkpoint asks for nnU-Net's own trainer, which starts faster. The
+    first stage of a cascade goes along, in `FIRST_STAGE_FOLDER`.
 
     Args:
         source: as nnU-Net's training leaves it.
@@ -71,26 +95,39 @@ def export_model(
     for path in paths.values():
         if not path.is_file():
             raise MipError(f"{path}: no such file; check -f and -chk")
+    checkpoints = {fold: _read_checkpoint(path) for fold, path in paths.items()}
+    configuration = next(iter(checkpoints.values()))["init_args"]["configuration"]
+    stage = plans["configurations"].get(configuration, {}).get("previous_stage")
+    first = first_stage_folder(source, stage) if stage else None
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(target) as partial:
         partial.mkdir()
-        for fold, path in paths.items():
+        if first is not None:
+            export_model(first, partial / FIRST_STAGE_FOLDER, folds, checkpoint)
+        for fold, content in checkpoints.items():
             (partial / f"fold_{fold}").mkdir()
-            _write_weights(path, partial / f"fold_{fold}" / CHECKPOINT)
+            _write_weights(content, partial / f"fold_{fold}" / CHECKPOINT)
         write_json(partial / "dataset.json", without_patients(dataset))
         write_json(partial / "plans.json", plans)
         config.save(partial)
     return target
 
 
-def _write_weights(source: Path, target: Path) -> None:
+def _read_checkpoint(path: Path) -> dict:
     import torch
 
     try:
-        checkpoint = torch.load(source, map_location="cpu", weights_only=False)
-        weights = checkpoint["network_weights"]
+        checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+        checkpoint["network_weights"], checkpoint["init_args"]["configuration"]
     except Exception as error:
-        raise MipError(f"{source}: is not a checkpoint of nnU-Net: {error}") from None
+        raise MipError(f"{path}: is not a checkpoint of nnU-Net: {error}") from None
+    return checkpoint
+
+
+def _write_weights(checkpoint: dict, target: Path) -> None:
+    import torch
+
+    weights = checkpoint["network_weights"]
     halved: dict[int, torch.Tensor] = {}
     small = {}
     for name, value in weights.items():

@@ -22,6 +22,7 @@ from nnunetv2_mip.fusion_rules import VOTES
 from nnunetv2_mip.geometry import ViewGeometry
 from nnunetv2_mip.inference_config import InferenceConfig
 from nnunetv2_mip.masks import mask_of_view
+from nnunetv2_mip.model_folder import first_stage_folder
 from nnunetv2_mip.nnunet_paths import add_own_trainers
 from nnunetv2_mip.pixels import to_detector, view_spacing_mm
 from nnunetv2_mip.prefilter import without_impulses
@@ -67,9 +68,15 @@ class MIPPredictor:
         config: the recipe; `override` gives a predictor with other choices and the same weights.
     """
 
-    def __init__(self, nnunet_predictor, config: InferenceConfig):
+    def __init__(
+        self,
+        nnunet_predictor,
+        config: InferenceConfig,
+        first_stage: "MIPPredictor | None" = None,
+    ):
         self._nnunet = nnunet_predictor
         self.config = config
+        self._first_stage = first_stage
 
     @classmethod
     def from_model_folder(
@@ -83,6 +90,8 @@ class MIPPredictor:
 
         Args:
             folder: has dataset.json, plans.json, fold_*/ and (from our trainers) inference.json.
+                For the second stage of a cascade the first one is looked for within it
+                (`model_folder.FIRST_STAGE_FOLDER`), then beside it, where training leaves it.
             folds: folds to average, None for all that are there.
             checkpoint: file name in the fold folders.
             device: `cpu`, `cuda` or `mps`; `cuda` falls back to `cpu` where there is none.
@@ -114,12 +123,17 @@ class MIPPredictor:
             except (RuntimeError, UnpicklingError, EOFError, OSError) as error:
                 # A damaged checkpoint, or a trainer class that nnU-Net cannot find.
                 raise MipError(f"{folder}: the model cannot be loaded: {error}") from None
-        return cls(predictor, config)
+        stage = predictor.configuration_manager.previous_stage_name
+        if stage is None:
+            return cls(predictor, config)
+        first = first_stage_folder(folder, stage)
+        return cls(predictor, config, cls.from_model_folder(first, folds, checkpoint, device))
 
     @property
     def parameters(self) -> int:
-        """Number of weights of the network."""
-        return sum(weight.numel() for weight in self._nnunet.network.parameters())
+        """Number of weights of the network, of both where it is a cascade."""
+        own = sum(weight.numel() for weight in self._nnunet.network.parameters())
+        return own + (self._first_stage.parameters if self._first_stage else 0)
 
     def override(self, **choices) -> "MIPPredictor":
         """The same weights with other choices of `InferenceConfig` (`views=12`, `tta=False`, …).
@@ -128,7 +142,7 @@ class MIPPredictor:
         """
         if "views" in choices:
             choices.setdefault("angles_deg", None)
-        return MIPPredictor(self._nnunet, replace(self.config, **choices))
+        return MIPPredictor(self._nnunet, replace(self.config, **choices), self._first_stage)
 
     def view_probabilities(self, levels: np.ndarray, pixel_mm: tuple[float, float]) -> np.ndarray:
         """Lesion probability of every pixel of a stack.
@@ -160,11 +174,16 @@ class MIPPredictor:
             # The SUV channel: PNGs have no other, and CT and depth are computed here.
             cleaned = [without_impulses(view) for view in levels[0]]
             levels = np.concatenate([np.stack(cleaned)[None], levels[1:]])
+        found = None
+        if self._first_stage is not None:
+            first = self._first_stage.override(tta=self.config.tta, prefilter="none")
+            # The first stage's mask in nnU-Net's form: as training was given it.
+            found = (first.view_probabilities(levels, pixel_mm) >= 0.5).astype(np.int16)[None]
         self._nnunet.use_mirroring = self.config.tta
         spacing = [VIEW_AXIS_SPACING_MM, *map(float, pixel_mm)]
         with _quiet():
             _, probabilities = self._nnunet.predict_single_npy_array(
-                levels.astype(np.float32), {"spacing": spacing}, None, None, True
+                levels.astype(np.float32), {"spacing": spacing}, found, None, True
             )
         return np.ascontiguousarray(probabilities[LESION], dtype=np.float32)
 

@@ -28,6 +28,8 @@ from nnunetv2_mip.plans.presets import DEFAULT_PRESET, Preset, load_preset
 from nnunetv2_mip.volumes import STACK_SPACING_MM
 
 CONFIGURATION = "2d"
+# Of a preset with `localization`: nnU-Net's cascade, in two dimensions.
+FIRST_STAGE, SECOND_STAGE = "2d_loc", "2d_seg"
 # Foreground values drawn for statistics that these plans do not use; nnU-Net draws 10⁸.
 FINGERPRINT_SAMPLES = 1e5
 # Bottleneck maps keep this many pixels along each edge, as in nnU-Net.
@@ -142,21 +144,18 @@ class MIPExperimentPlanner(ExperimentPlanner):
 
     def plan_experiment(self) -> dict:
         """Plan, write the plans file and a copy of dataset.json beside it, and give the plans."""
-        spacing = self.determine_fullres_target_spacing()
-        shapes = [
-            compute_new_shape(shape, own, [own[0], *spacing[1:]])
-            for own, shape in zip(
-                self.dataset_fingerprint["spacings"], self.dataset_fingerprint["shapes_after_crop"]
+        if self.preset.localization is None:
+            configurations = {CONFIGURATION: self._configuration(CONFIGURATION)}
+        else:
+            coarse = type(self)(
+                self.dataset_name,
+                preprocessor_name=self.preprocessor_name,
+                plans_name=self.plans_identifier,
+                preset=self.preset.localization,
             )
-        ]
-        configuration = self.get_plans_for_configuration(
-            spacing[1:],
-            np.median(shapes, 0)[1:],
-            self.generate_data_identifier(CONFIGURATION),
-            float(np.prod(shapes, axis=1).sum()),
-            {},
-        )
-        configuration["batch_dice"] = True
+            first, second = coarse._configuration(FIRST_STAGE), self._configuration(SECOND_STAGE)
+            first["next_stage"], second["previous_stage"] = SECOND_STAGE, FIRST_STAGE
+            configurations = {FIRST_STAGE: first, SECOND_STAGE: second}
         transpose_forward, transpose_backward = self.determine_transpose()
         median_shape = np.median(np.vstack(self.dataset_fingerprint["shapes_after_crop"]), 0)
         self.plans = {
@@ -169,7 +168,7 @@ class MIPExperimentPlanner(ExperimentPlanner):
             "image_reader_writer": self.determine_reader_writer().__name__,
             "transpose_forward": transpose_forward,
             "transpose_backward": transpose_backward,
-            "configurations": {CONFIGURATION: configuration},
+            "configurations": configurations,
             "experiment_planner_used": self.__class__.__name__,
             "label_manager": "LabelManager",
             "foreground_intensity_properties_per_channel": self.intensity_properties(),
@@ -181,6 +180,25 @@ class MIPExperimentPlanner(ExperimentPlanner):
         self.save_plans(self.plans)
         return self.plans
 
+    def _configuration(self, name: str) -> dict:
+        """The plan of one configuration within the preset's limits."""
+        spacing = self.determine_fullres_target_spacing()
+        shapes = [
+            compute_new_shape(shape, own, [own[0], *spacing[1:]])
+            for own, shape in zip(
+                self.dataset_fingerprint["spacings"], self.dataset_fingerprint["shapes_after_crop"]
+            )
+        ]
+        configuration = self.get_plans_for_configuration(
+            spacing[1:],
+            np.median(shapes, 0)[1:],
+            self.generate_data_identifier(name),
+            float(np.prod(shapes, axis=1).sum()),
+            {},
+        )
+        configuration["batch_dice"] = True
+        return configuration
+
     def get_plans_for_configuration(
         self,
         spacing: np.ndarray,
@@ -189,7 +207,7 @@ class MIPExperimentPlanner(ExperimentPlanner):
         approximate_n_voxels_dataset: float,
         _cache: dict,
     ) -> dict:
-        """The `2d` configuration.
+        """A configuration of single views.
 
         The patch is the median view within the preset's limit, rounded up to what the network can
         halve, and shrinks only where two images do not fit into memory. The batch is what fits, up

@@ -34,6 +34,8 @@ class Preset:
         vram_gb: memory that training may take, by nnU-Net's estimate.
         residual_blocks: blocks of the encoder's stages for nnU-Net's residual encoder U-Net (one
             convolution a stage in the decoder); None: the plain U-Net.
+        localization: limits of a first, coarser stage that looks for lesions; the network of this
+            preset then gets its answer as further input (nnU-Net's cascade). None: one stage.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Preset:
     convs_per_stage: int = 2
     vram_gb: float = 8.0
     residual_blocks: tuple[int, ...] | None = None
+    localization: "Preset | None" = None
 
     def __post_init__(self):
         # Names of plans end up in nnU-Net's folder names, which are split at "__".
@@ -99,23 +102,32 @@ def load_preset(name_or_path: str | Path) -> Preset:
             f"--preset {text}: no such preset: choose {', '.join(preset_names())}, or a .json file"
         )
     content = read_json(path)
+    try:
+        return _preset_of(path.stem, content)
+    except MipError as error:
+        raise MipError(f"{path}: {error}") from None
+
+
+def _preset_of(name: str, content: Any) -> Preset:
     if not isinstance(content, dict):
-        raise MipError(f"{path}: not a JSON object")
+        raise MipError("not a JSON object")
     known = {item.name for item in fields(Preset)} - {"name"}
     unknown = sorted(set(content) - known)
     if unknown:
-        raise MipError(
-            f"{path}: unknown key {', '.join(unknown)}; known are {', '.join(sorted(known))}"
-        )
+        raise MipError(f"unknown key {', '.join(unknown)}; known are {', '.join(sorted(known))}")
     if "features_per_stage" not in content:
-        raise MipError(f"{path}: features_per_stage is missing")
+        raise MipError("features_per_stage is missing")
     settings = {
         key: tuple(value) if isinstance(value, list) else value for key, value in content.items()
     }
-    try:
-        return Preset(name=path.stem, **settings)
-    except MipError as error:
-        raise MipError(f"{path}: {error}") from None
+    if settings.get("localization") is not None:
+        try:
+            settings["localization"] = _preset_of("localization", settings["localization"])
+        except MipError as error:
+            raise MipError(f"localization: {error}") from None
+        if settings["localization"].localization is not None:
+            raise MipError("localization: a cascade has two stages, not three")
+    return Preset(name=name, **settings)
 
 
 def _numbers(values: Any, kind: type, least: int = 1) -> bool:

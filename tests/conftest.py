@@ -8,8 +8,9 @@ folder of the trained model.
 import json
 import os
 import random
+import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 # nnU-Net reads these when it is imported: one export process, augmentation in the main process.
@@ -195,6 +196,25 @@ def untrained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
     for name, value in tiny.environment.items():
         monkeypatch.setenv(name, value)
     return tiny
+
+
+@pytest.fixture
+def with_trainer(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str, str], Tiny]:
+    """Makes a copy of the preprocessed tiny data with a trainer of the test's own."""
+
+    def make(name: str, source: str) -> Tiny:
+        for folder in ("nnUNet_preprocessed", "nnUNet_raw"):
+            shutil.copytree(tiny.base / folder, tmp_path / folder)
+        (tmp_path / "trainers").mkdir()
+        own = replace(tiny, base=tmp_path, trainer=name)
+        (tmp_path / "trainers" / f"{name}.py").write_text(source)
+        for variable, value in own.environment.items():
+            monkeypatch.setenv(variable, value)
+        return own
+
+    return make
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 
 import numpy as np
 import pytest
@@ -157,18 +156,9 @@ def test_layers_with_two_names_are_swapped_once():
 
 
 @pytest.fixture
-def recipe(tiny, tmp_path, monkeypatch):
+def recipe(with_trainer):
     """A copy of the tiny data with a trainer of two short epochs."""
-    from dataclasses import replace
-
-    for folder in ("nnUNet_preprocessed", "nnUNet_raw"):
-        shutil.copytree(tiny.base / folder, tmp_path / folder)
-    (tmp_path / "trainers").mkdir()
-    own = replace(tiny, base=tmp_path, trainer="nnUNetTrainerMIP_tinyrecipe")
-    (tmp_path / "trainers" / f"{own.trainer}.py").write_text(TINY_RECIPE)
-    for name, value in own.environment.items():
-        monkeypatch.setenv(name, value)
-    return own
+    return with_trainer("nnUNetTrainerMIP_tinyrecipe", TINY_RECIPE)
 
 
 def build(own, fold=0):

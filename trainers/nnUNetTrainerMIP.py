@@ -8,6 +8,7 @@ import math
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import numpy as np
 import torch
 from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
@@ -111,7 +112,17 @@ class nnUNetTrainerMIP(nnUNetTrainer):
         if not isinstance(base, DeepSupervisionWrapper):
             return loss
         base.loss = loss
+        if not np.isfinite(base.weight_factors).all():
+            # A network of two stages has one output, whose weight nnU-Net computes as 0 / 0.
+            base.weight_factors = (1.0,)
         return base
+
+    def save_checkpoint(self, filename: str) -> None:
+        # Beside the target, then renamed: a training killed meanwhile resumes from the one before.
+        partial = Path(f"{filename}.partial")
+        super().save_checkpoint(str(partial))
+        if partial.exists():
+            partial.replace(filename)
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self):
         rotation, dummy_2d, initial_patch, _ = (
@@ -135,8 +146,27 @@ class nnUNetTrainerMIP(nnUNetTrainer):
 
         Raises:
             MipError: splits are missing, are stale, mix patients, or do not have this fold (where
-                nnU-Net would draw a random 80:20 split of cases).
+                nnU-Net would draw a random 80:20 split of cases); or a cascade's first stage has
+                not answered for all cases.
         """
+        training, validation = self._cases_of_fold()
+        if self.is_cascaded:
+            self._check_first_stage({*training, *validation})
+        return training, validation
+
+    def _check_first_stage(self, cases: set[str]) -> None:
+        """Every case needs an answer of the first stage, made by the fold that has not seen it."""
+        folder = Path(self.folder_with_segs_from_previous_stage)
+        missing = sorted(cases - {path.stem for path in folder.glob("*.*")})
+        if missing:
+            first = self.configuration_manager.previous_stage_name
+            raise MipError(
+                f"{folder}: {len(missing)} of {len(cases)} cases have no answer of the first stage "
+                f"({', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}): train {first} "
+                f"first, every fold to its end, with the same -tr and -p"
+            )
+
+    def _cases_of_fold(self) -> tuple[list[str], list[str]]:
         base = Path(self.preprocessed_dataset_folder_base)
         if not Path(self.preprocessed_dataset_folder).is_dir():
             raise MipError(

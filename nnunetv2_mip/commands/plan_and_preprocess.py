@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--preset",
         default="default",
-        help="name of a preset (default, cpu, cpu_3mm, cpu_wide, resenc) or a .json file",
+        help="name of a preset (default, cpu, cpu_3mm, cpu_wide, resenc, cascade) or a .json file",
     )
     parser.add_argument(
         "-np",
@@ -64,11 +64,7 @@ def run(args: argparse.Namespace) -> None:
         preprocess_dataset,
     )
 
-    from nnunetv2_mip.plans.mip_planner import (
-        CONFIGURATION,
-        MIPExperimentPlanner,
-        MIPFingerprintExtractor,
-    )
+    from nnunetv2_mip.plans.mip_planner import MIPExperimentPlanner, MIPFingerprintExtractor
     from nnunetv2_mip.plans.presets import load_preset
 
     preset = load_preset(args.preset)
@@ -83,24 +79,31 @@ def run(args: argparse.Namespace) -> None:
     plans, plans_name = plan_experiment_dataset(
         number, partial(MIPExperimentPlanner, preset=preset)
     )
+    configurations = plans["configurations"]
     if not args.no_pp:
-        preprocess_dataset(number, plans_name, (CONFIGURATION,), (args.np,))
+        each = (args.np,) * len(configurations)
+        preprocess_dataset(number, plans_name, tuple(configurations), each)
 
-    planned = plans["configurations"][CONFIGURATION]
     device = "" if torch.cuda.is_available() else " -device cpu"
-    folds = read_json(raw / SPLITS_FILE)
-    print(
-        f"\nPlanned {raw.name} with preset {preset.name}: patch {planned['patch_size']}, "
-        f"batch {planned['batch_size']}, spacing {planned['spacing']} mm."
-    )
+    folds = range(len(read_json(raw / SPLITS_FILE))) or ("all",)
+    print(f"\nPlanned {raw.name} with preset {preset.name}:")
+    for name, planned in configurations.items():
+        print(
+            f"  {name}: patch {planned['patch_size']}, batch {planned['batch_size']}, spacing "
+            f"{planned['spacing']} mm"
+        )
     if args.no_pp:
         again = f"nnUNetv2_mip_plan_and_preprocess -d {number} --preset {shlex.quote(args.preset)}"
         print(f"Not preprocessed yet: {again}")
     print("Train with")
-    print(
-        f"  nnUNetv2_train {number} {CONFIGURATION} {0 if folds else 'all'} -p {plans_name} "
-        f"-tr nnUNetTrainerMIP{device}"
-    )
+    for name, planned in configurations.items():
+        # The second stage of a cascade needs what every fold of the first one answers.
+        asked = folds if "next_stage" in planned else folds[:1]
+        for fold in asked:
+            print(
+                f"  nnUNetv2_train {number} {name} {fold} -p {plans_name} "
+                f"-tr nnUNetTrainerMIP{device}"
+            )
 
 
 def find_raw_dataset(dataset: str) -> Path:

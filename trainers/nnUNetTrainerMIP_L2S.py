@@ -1,0 +1,70 @@
+"""`nnUNetTrainerMIP` with a localization head whose cue weights the segmentation in space.
+
+The network and its loss are described in `nnunetv2_mip.localization`. Model folders work with
+`nnUNetv2_predict` and everything of this package like any other.
+"""
+
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.localization import LOCALIZING, LocalizationLoss
+from nnunetv2_mip.losses import DiceFocalLoss
+from nnunetv2_mip.trainers.nnUNetTrainerMIP import nnUNetTrainerMIP
+from nnunetv2_mip.trainers.nnUNetTrainerMIP_recipe import nnUNetTrainerMIP_recipe
+
+
+class nnUNetTrainerMIP_L2S(nnUNetTrainerMIP):
+    """Localization and segmentation, trained together from the first iteration."""
+
+    # Factor of the cue's loss, and what a missed region weighs in it (a half: as a false one).
+    cue_weight = 0.5
+    cue_recall_weight = 0.7
+
+    @staticmethod
+    def build_network_architecture(
+        plans_manager,
+        configuration_manager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ):
+        """The network of the plans with a localizer.
+
+        Raises:
+            MipError: the plans name a network that has no variant with a localizer.
+        """
+        name = configuration_manager.network_arch_class_name
+        if name not in LOCALIZING and name not in LOCALIZING.values():
+            raise MipError(
+                f"plans: network {name} has no variant with a localizer: choose a preset with a "
+                "plain or residual encoder U-Net"
+            )
+        return get_network_from_plans(
+            LOCALIZING.get(name, name),
+            configuration_manager.network_arch_init_kwargs,
+            configuration_manager.network_arch_init_kwargs_req_import,
+            num_input_channels,
+            num_output_channels,
+            allow_init=True,
+            deep_supervision=enable_deep_supervision,
+        )
+
+    def _build_loss(self):
+        segmentation = super()._build_loss()
+        if not isinstance(segmentation, DeepSupervisionWrapper):
+            raise MipError("the localization head is trained with deep supervision only")
+        cue = DiceFocalLoss(
+            weight_dice=self.weight_dice,
+            weight_focal=self.weight_focal,
+            gamma=self.gamma,
+            batch_dice=self.configuration_manager.batch_dice,
+            ignore_label=self.label_manager.ignore_label,
+            ddp=self.is_ddp,
+            recall_weight=self.cue_recall_weight,
+        )
+        return LocalizationLoss(segmentation, cue, self.cue_weight, self.label_manager.ignore_label)
+
+
+class nnUNetTrainerMIP_recipe_L2S(nnUNetTrainerMIP_L2S, nnUNetTrainerMIP_recipe):
+    """The recipe with a localization head."""
