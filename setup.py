@@ -18,6 +18,7 @@ VERSION = re.search(
 COMMANDS = [
     "convert_autopet",
     "convert_dmiai",
+    "convert_stage2",
     "plan_and_preprocess",
     "project",
     "predict",

@@ -96,6 +96,9 @@ class ConversionPlan:
         warnings: lines for the user.
         labels: of dataset.json; nnU-Net wants `ignore` to be the highest.
         totals: entries of the records whose sums the summary tells.
+        intensity: for every channel the constants (`mean`, `std`, `low`, `high`) to standardise it
+            by; None takes them from the records' `body`, which is needed only then.
+        splits: of the cases (what is not converted is left out); None draws them.
     """
 
     dataset_id: int
@@ -109,6 +112,8 @@ class ConversionPlan:
     warnings: Sequence[str] = ()
     labels: Mapping[str, int] = field(default_factory=lambda: {"background": 0, "lesion": 1})
     totals: Sequence[str] = ()
+    intensity: Mapping[str, Mapping[str, float]] | None = None
+    splits: Sequence[Mapping[str, Sequence[str]]] | None = None
 
 
 @dataclass
@@ -264,27 +269,12 @@ def _finish(
     patients = dict(sorted(patients.items()))
     has_lesion = {case: bool(record["has_lesion"]) for case, record in records.items()}
     channels = plan.mip["channels"]
-    body = {
-        channel: sum(
-            (BodyStatistics(*record["body"][channel]) for record in records.values()),
-            BodyStatistics(),
-        )
-        for channel in channels
-    }
     mip = {
         "format_version": FORMAT_VERSION,
         **plan.mip,
         "patients": patients,
         "has_lesion": has_lesion,
-        "intensity": {
-            channel: {
-                "mean": round(found.mean, 4),
-                "std": round(found.std, 4),
-                "low": 0.0,
-                "high": float(LEVEL_MAX),
-            }
-            for channel, found in body.items()
-        },
+        "intensity": plan.intensity or _intensity_of(channels, records.values()),
     }
     write_json(
         partial / "dataset.json",
@@ -297,11 +287,16 @@ def _finish(
             "mip": mip,
         },
     )
-    write_json(partial / "splits_final.json", patient_grouped_splits(patients, has_lesion))
+    splits = plan.splits and [
+        {part: [case for case in cases if case in records] for part, cases in split.items()}
+        for split in plan.splits
+    ]
+    splits = splits or patient_grouped_splits(patients, has_lesion)
+    write_json(partial / "splits_final.json", splits)
     warnings = [*plan.warnings]
     for record in records.values():
         warnings += record.pop("warnings", [])
-        record.pop("body")
+        record.pop("body", None)
     summary = {
         "settings": dict(plan.settings),
         "converted": len(records),
@@ -317,3 +312,21 @@ def _finish(
     (partial / _MANIFEST).unlink()
     partial.replace(target)
     return ConversionResult(target, summary)
+
+
+def _intensity_of(channels: Sequence[str], records: Iterable[dict]) -> dict[str, dict[str, float]]:
+    """The constants of every channel from what the records say of the body."""
+    records = list(records)
+    found = {
+        channel: sum((BodyStatistics(*r["body"][channel]) for r in records), BodyStatistics())
+        for channel in channels
+    }
+    return {
+        channel: {
+            "mean": round(body.mean, 4),
+            "std": round(body.std, 4),
+            "low": 0.0,
+            "high": float(LEVEL_MAX),
+        }
+        for channel, body in found.items()
+    }

@@ -229,3 +229,25 @@ def _box(body: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]] | None:
         lines = np.flatnonzero(body.any(axis))
         box.append((int(lines[0]), int(lines[-1])))
     return tuple(box)
+
+
+class CueAsideTransform(BasicTransform):
+    """Takes the last channel out of the image: what follows moves it and keeps its values.
+
+    `CueBackTransform` puts it back. In between it is nnU-Net's regression target, which spatial
+    transforms move with the image and intensity transforms leave alone.
+    """
+
+    def apply(self, data_dict: dict, **params) -> dict:
+        image = data_dict["image"]
+        data_dict["image"], data_dict["regression_target"] = image[:-1], image[-1:]
+        return data_dict
+
+
+class CueBackTransform(BasicTransform):
+    """Puts back as the last channel what `CueAsideTransform` took out."""
+
+    def apply(self, data_dict: dict, **params) -> dict:
+        cue = data_dict.pop("regression_target")
+        data_dict["image"] = torch.cat([data_dict["image"], cue.to(data_dict["image"].dtype)])
+        return data_dict

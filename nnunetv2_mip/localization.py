@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from nnunetv2_mip.losses import DiceFocalLoss
+from nnunetv2_mip.network_plans import replacements
 
 # The cue's pixels are about this many of the image's wide: coarse regions, not outlines.
 CUE_STRIDE = 4
@@ -44,8 +45,7 @@ class Localizer(nn.Module):
     def __init__(self, encoder: nn.Module):
         super().__init__()
         self.first = coarse_stage(encoder.strides)
-        conv, dims = encoder.conv_op, 3 if encoder.conv_op is nn.Conv3d else 2
-        self.mode = "trilinear" if dims == 3 else "bilinear"
+        conv = encoder.conv_op
         self.lateral = nn.ModuleList(
             conv(channels, CUE_CHANNELS, 1) for channels in encoder.output_channels[self.first :]
         )
@@ -67,7 +67,7 @@ class Localizer(nn.Module):
         size = skips[self.first].shape[2:]
         total = 0
         for lateral, features in zip(self.lateral, skips[self.first :]):
-            total = total + _resized(lateral(features), size, self.mode)
+            total = total + _resized(lateral(features), size)
         return self.answer(self.mix(total))
 
 
@@ -94,11 +94,24 @@ class LocalizingDecoder(UNetDecoder):
 
     def weighted(self, skips: Sequence[torch.Tensor], cue: torch.Tensor) -> list[torch.Tensor]:
         """The features of every stage, weighted by the cue (B, 1, *coarse)."""
-        weighted = []
-        for features, strength in zip(skips, torch.sigmoid(self.strengths)):
-            here = _resized(cue, features.shape[2:], self.localizer.mode)
-            weighted.append(features * (1 + strength * (2 * here - 1)).to(features.dtype))
-        return weighted
+        return weighted_features(skips, cue, self.strengths)
+
+
+def weighted_features(
+    skips: Sequence[torch.Tensor], cue: torch.Tensor, strengths: torch.Tensor
+) -> list[torch.Tensor]:
+    """Features multiplied by 1 + g (2 cue − 1): raised where the cue is, damped elsewhere.
+
+    Args:
+        skips: (B, C, *spatial) of every stage.
+        cue: (B, 1, *spatial) in [0, 1], on any grid.
+        strengths: logits of g, one a stage.
+    """
+    weighted = []
+    for features, strength in zip(skips, torch.sigmoid(strengths)):
+        here = _resized(cue, features.shape[2:])
+        weighted.append(features * (1 + strength * (2 * here - 1)).to(features.dtype))
+    return weighted
 
 
 class _Localizing:
@@ -132,7 +145,7 @@ class _Localizing:
         cue = cue_of(self.decoder.localizer(skips))
         answer = UNetDecoder.forward(self.decoder, self.decoder.weighted(skips, cue))
         logits = answer[0] if self.decoder.deep_supervision else answer
-        return logits, _resized(cue, x.shape[2:], self.decoder.localizer.mode)
+        return logits, _resized(cue, x.shape[2:])
 
 
 class LocalizingUNet(_Localizing, PlainConvUNet):
@@ -144,13 +157,12 @@ class LocalizingResidualEncoderUNet(_Localizing, ResidualEncoderUNet):
 
 
 # nnU-Net's networks that plans name, and ours in their place.
-LOCALIZING = {
-    f"{network.__module__}.{network.__qualname__}": f"{ours.__module__}.{ours.__qualname__}"
-    for network, ours in (
+LOCALIZING = replacements(
+    [
         (PlainConvUNet, LocalizingUNet),
         (ResidualEncoderUNet, LocalizingResidualEncoderUNet),
-    )
-}
+    ]
+)
 
 
 class LocalizationLoss(nn.Module):
@@ -239,7 +251,8 @@ def cue_of(logits: torch.Tensor) -> torch.Tensor:
     return torch.softmax(logits.float(), 1)[:, 1:]
 
 
-def _resized(features: torch.Tensor, size: Sequence[int], mode: str) -> torch.Tensor:
+def _resized(features: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     if features.shape[2:] == tuple(size):
         return features
+    mode = "trilinear" if features.ndim == 5 else "bilinear"
     return functional.interpolate(features, tuple(size), mode=mode, align_corners=False)

@@ -275,8 +275,7 @@ def _holds_raw_suv(path: Path) -> bool:
 
 def _run_volume(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | None:
     warnings: list[str] = []
-    wants_ct = "ct" in predictor.config.channels
-    suv, ct = read_pet_and_ct(job.source, job.ct, wants_ct, warnings.append)
+    suv, ct = read_pet_and_ct(job.source, job.ct, predictor.wants_ct, warnings.append)
     _predict_volume(suv, ct, job, predictor, extras)
     warnings += filter(None, [suv_warning(suv)])
     return "; ".join(warnings) or None
@@ -290,7 +289,7 @@ def _run_dicom(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | Non
     import_highdicom()
     pet = read_dicom_pet(job.source, job.series)
     warnings = [*pet.warnings, *filter(None, [suv_warning(pet.suv)])]
-    ct = read_dicom_ct(job.source, pet) if "ct" in predictor.config.channels else None
+    ct = read_dicom_ct(job.source, pet) if predictor.wants_ct else None
     mask = _predict_volume(pet.suv, ct, job, predictor, extras)
     try:
         write_dicom_seg(mask, pet, job.target.with_name(f"{job.case}{SEG_SUFFIX}"))

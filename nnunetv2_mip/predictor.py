@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -30,6 +31,9 @@ from nnunetv2_mip.scale import PNG_PIXEL_MM
 from nnunetv2_mip.view_settings import check_channels
 from nnunetv2_mip.views import make_views
 from nnunetv2_mip.volumes import VIEW_AXIS_SPACING_MM, Volume
+
+if TYPE_CHECKING:
+    from nnunetv2_mip.stage2 import Stage2Predictor
 
 DEFAULT_CHECKPOINT = "checkpoint_final.pth"
 LESION = 1
@@ -73,10 +77,12 @@ class MIPPredictor:
         nnunet_predictor,
         config: InferenceConfig,
         first_stage: "MIPPredictor | None" = None,
+        second_stage: "Stage2Predictor | None" = None,
     ):
         self._nnunet = nnunet_predictor
         self.config = config
         self._first_stage = first_stage
+        self._second_stage = second_stage
 
     @classmethod
     def from_model_folder(
@@ -100,29 +106,12 @@ class MIPPredictor:
             MipError: the folder lacks something, or was trained on something else than MIPs.
         """
         folder = Path(folder)
-        folds = _folds_with_checkpoint(folder, folds, checkpoint)
         config = InferenceConfig.load(folder)
         try:
             check_channels(config.channels)
         except MipError as error:
             raise MipError(f"{folder}: the model wants {error}") from None
-        add_own_trainers()
-        with _quiet():
-            from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-
-            target = _device(device)
-            predictor = nnUNetPredictor(
-                perform_everything_on_device=target.type == "cuda",
-                device=target,
-                allow_tqdm=False,
-            )
-            try:
-                predictor.initialize_from_trained_model_folder(
-                    str(folder), tuple(folds), checkpoint
-                )
-            except (RuntimeError, UnpicklingError, EOFError, OSError) as error:
-                # A damaged checkpoint, or a trainer class that nnU-Net cannot find.
-                raise MipError(f"{folder}: the model cannot be loaded: {error}") from None
+        predictor = load_nnunet(folder, folds, checkpoint, device)
         stage = predictor.configuration_manager.previous_stage_name
         if stage is None:
             return cls(predictor, config)
@@ -142,7 +131,18 @@ class MIPPredictor:
         """
         if "views" in choices:
             choices.setdefault("angles_deg", None)
-        return MIPPredictor(self._nnunet, replace(self.config, **choices), self._first_stage)
+        config = replace(self.config, **choices)
+        return MIPPredictor(self._nnunet, config, self._first_stage, self._second_stage)
+
+    def with_second_stage(self, second_stage: "Stage2Predictor") -> "MIPPredictor":
+        """The same, but volumes get the 3D mask of a second stage, which is given the cue."""
+        return MIPPredictor(self._nnunet, self.config, self._first_stage, second_stage)
+
+    @property
+    def wants_ct(self) -> bool:
+        """Whether a volume's CT is needed."""
+        second = self._second_stage
+        return "ct" in self.config.channels or (second is not None and "ct" in second.channels)
 
     def view_probabilities(self, levels: np.ndarray, pixel_mm: tuple[float, float]) -> np.ndarray:
         """Lesion probability of every pixel of a stack.
@@ -181,7 +181,7 @@ class MIPPredictor:
             found = (first.view_probabilities(levels, pixel_mm) >= 0.5).astype(np.int16)[None]
         self._nnunet.use_mirroring = self.config.tta
         spacing = [VIEW_AXIS_SPACING_MM, *map(float, pixel_mm)]
-        with _quiet():
+        with quiet():
             _, probabilities = self._nnunet.predict_single_npy_array(
                 levels.astype(np.float32), {"spacing": spacing}, found, None, True
             )
@@ -215,7 +215,8 @@ class MIPPredictor:
         Args:
             suv: from `volumes.read_suv`.
             ct: from `views.read_ct`, on the same grid, for a model with the channel `ct`.
-            with_probability: also say how likely every voxel is. Takes longer than the mask.
+            with_probability: also say how likely every voxel is. Takes longer than the mask. With
+                a second stage it is that one's, and comes for nothing.
 
         Raises:
             MipError: the model wants the CT and there is none.
@@ -234,12 +235,45 @@ class MIPPredictor:
         spacing = view_spacing_mm(geometry, config.pixel_mm)
         view_probability = self.view_probabilities(views.levels, spacing[1:])
         asked = to_detector(view_probability, geometry, config.pixel_mm)
-        mask = fuse(asked, geometry, config.fusion, suv.array, views.suv)
         probability = None
-        if with_probability:
+        if with_probability or self._second_stage is not None:
             rule = config.fusion.rule if config.fusion.rule in VOTES else "visibility"
             probability = backproject(asked, geometry, rule, suv.array, views.suv)
+        if self._second_stage is None:
+            mask = fuse(asked, geometry, config.fusion, suv.array, views.suv)
+        else:
+            mask, probability = self._second_stage.predict(suv, ct, probability)
         return StudyPrediction(mask, probability, view_probability, views.levels, geometry, spacing)
+
+
+def load_nnunet(
+    folder: Path,
+    folds: Sequence[int | str] | None = None,
+    checkpoint: str = DEFAULT_CHECKPOINT,
+    device: str = "cuda",
+):
+    """nnU-Net's predictor with the model of a folder, loaded without a word on stdout.
+
+    Raises:
+        MipError: the folder lacks something, or the model cannot be loaded.
+    """
+    folds = _folds_with_checkpoint(folder, folds, checkpoint)
+    add_own_trainers()
+    with quiet():
+        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+        target = _device(device)
+        predictor = nnUNetPredictor(
+            perform_everything_on_device=target.type == "cuda",
+            device=target,
+            allow_tqdm=False,
+        )
+        try:
+            predictor.initialize_from_trained_model_folder(str(folder), tuple(folds), checkpoint)
+        except (RuntimeError, UnpicklingError, EOFError, OSError) as error:
+            # A damaged checkpoint, or a trainer class that nnU-Net cannot find.
+            raise MipError(f"{folder}: the model cannot be loaded: {error}") from None
+    return predictor
 
 
 def _folds_with_checkpoint(
@@ -280,7 +314,7 @@ def _device(name: str) -> torch.device:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep nnU-Net's remarks on stdout out of our output (`NNUNETV2_MIP_VERBOSE=1` shows them)."""
     if os.environ.get("NNUNETV2_MIP_VERBOSE"):
         yield

@@ -86,6 +86,21 @@ class SourceGrid:
     def voxel_ml(self) -> float:
         return float(np.prod(self.spacing)) / 1000.0
 
+    def canonical(self) -> "SourceGrid":
+        """The grid of the canonical array itself: the same voxels, index axes along x, y, z."""
+        axes, signs = self._axes()
+        corner = np.zeros(3)
+        for axis, sign in zip(axes, signs):
+            corner[axis] = 0 if sign > 0 else self.size[axis] - 1
+        direction = np.array(self.direction).reshape(3, 3)
+        origin = direction @ (corner * np.array(self.spacing)) + np.array(self.origin)
+        return SourceGrid(
+            tuple(self.shape_zyx[::-1]),
+            tuple(self.spacing_zyx[::-1]),
+            tuple(float(value) for value in origin),
+            tuple(np.eye(3).ravel().tolist()),
+        )
+
     def to_canonical(self, array: np.ndarray) -> np.ndarray:
         """File order (k, j, i) to canonical (z, y, x); a view, not a copy."""
         axes, signs = self._axes()

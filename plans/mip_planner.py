@@ -64,6 +64,10 @@ class MIPExperimentPlanner(ExperimentPlanner):
         MipError: dataset.json has no "mip" part, or the cases are not stacks.
     """
 
+    # Axes of what a network sees, and the configuration of a preset without `localization`.
+    dimensions = 2
+    configuration = CONFIGURATION
+
     def __init__(
         self,
         dataset_name_or_id: str | int,
@@ -89,7 +93,14 @@ class MIPExperimentPlanner(ExperimentPlanner):
                 f'{self.dataset_file}: no "mip" part: plan this data set with nnUNetv2_'
                 "plan_and_preprocess, or convert it with a converter of this package"
             )
-        spacings = np.atleast_2d(self.dataset_fingerprint["spacings"])
+        if self.dimensions != len(self.preset.max_patch_px or range(self.dimensions)):
+            raise MipError(
+                f"preset {self.preset.name}: its patch has {len(self.preset.max_patch_px)} axes, "
+                f"the images of {self.raw_dataset_folder} have {self.dimensions}: choose another"
+            )
+        self._check_cases(np.atleast_2d(self.dataset_fingerprint["spacings"]))
+
+    def _check_cases(self, spacings: np.ndarray) -> None:
         if (spacings[:, 0] < STACK_SPACING_MM).any():
             raise MipError(
                 f"{self.raw_dataset_folder}: images with {spacings[:, 0].min():g} mm along the "
@@ -145,7 +156,7 @@ class MIPExperimentPlanner(ExperimentPlanner):
     def plan_experiment(self) -> dict:
         """Plan, write the plans file and a copy of dataset.json beside it, and give the plans."""
         if self.preset.localization is None:
-            configurations = {CONFIGURATION: self._configuration(CONFIGURATION)}
+            configurations = {self.configuration: self._configuration(self.configuration)}
         else:
             coarse = type(self)(
                 self.dataset_name,
@@ -183,15 +194,16 @@ class MIPExperimentPlanner(ExperimentPlanner):
     def _configuration(self, name: str) -> dict:
         """The plan of one configuration within the preset's limits."""
         spacing = self.determine_fullres_target_spacing()
+        seen = slice(3 - self.dimensions, 3)
         shapes = [
-            compute_new_shape(shape, own, [own[0], *spacing[1:]])
+            compute_new_shape(shape, own, [*own[: seen.start], *spacing[seen]])
             for own, shape in zip(
                 self.dataset_fingerprint["spacings"], self.dataset_fingerprint["shapes_after_crop"]
             )
         ]
         configuration = self.get_plans_for_configuration(
-            spacing[1:],
-            np.median(shapes, 0)[1:],
+            spacing[seen],
+            np.median(shapes, 0)[seen],
             self.generate_data_identifier(name),
             float(np.prod(shapes, axis=1).sum()),
             {},
@@ -215,17 +227,19 @@ class MIPExperimentPlanner(ExperimentPlanner):
         not apply, since it would make batches of 2 or 3 for the small sets that people start with.
 
         Args:
-            spacing: (row, column) mm.
-            median_shape: (rows, columns) of the median view at this spacing.
+            spacing: of an image's axes, mm.
+            median_shape: of the median image at this spacing.
             data_identifier: name of the folder with the preprocessed data.
             approximate_n_voxels_dataset: not used.
             _cache: not used.
         """
         limit = self.preset.max_patch_px or tuple(median_shape)
         patch = [int(min(size, most)) for size, most in zip(median_shape, limit)]
+        # nnU-Net's estimate of what fits, for images of as many axes.
+        kind = f"{self.dimensions}d"
         memory = (
-            self.UNet_reference_val_2d
-            * self.UNet_reference_val_corresp_bs_2d
+            getattr(self, f"UNet_reference_val_{kind}")
+            * getattr(self, f"UNet_reference_val_corresp_bs_{kind}")
             * self.UNet_vram_target_GB
             / self.UNet_reference_val_corresp_GB
         )
@@ -291,12 +305,12 @@ class MIPExperimentPlanner(ExperimentPlanner):
             "arch_kwargs": {
                 "n_stages": stages,
                 "features_per_stage": list(self.preset.features_per_stage[:stages]),
-                "conv_op": "torch.nn.modules.conv.Conv2d",
+                "conv_op": f"torch.nn.modules.conv.Conv{self.dimensions}d",
                 "kernel_sizes": [list(kernel) for kernel in kernels],
                 "strides": [list(stride) for stride in strides],
                 **depth,
                 "conv_bias": True,
-                "norm_op": "torch.nn.modules.instancenorm.InstanceNorm2d",
+                "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{self.dimensions}d",
                 "norm_op_kwargs": {"eps": 1e-5, "affine": True},
                 "dropout_op": None,
                 "dropout_op_kwargs": None,

@@ -26,9 +26,10 @@ class Preset:
         name: names the plans: nnUNetMIPPlans for "default", else nnUNetMIPPlans_<name>.
         features_per_stage: channels of the encoder's stages; its length is the most stages.
         description: one line for people.
-        finest_spacing_mm: (row, column) mm; finer images are resampled to it, coarser ones keep
-            their own pixels. None keeps all.
-        max_patch_px: (rows, columns), rounded up to what the network can halve; None: no limit.
+        finest_spacing_mm: (row, column) mm, (z, y, x) for volumes; finer images are resampled to
+            it, coarser ones keep their own pixels. None keeps all.
+        max_patch_px: (rows, columns), for volumes (z, y, x), rounded up to what the network can
+            halve; None: no limit.
         max_batch_size: images a step, fewer where the memory target asks for it, at least 2.
         convs_per_stage: convolutions of a stage, in encoder and decoder.
         vram_gb: memory that training may take, by nnU-Net's estimate.
@@ -41,8 +42,8 @@ class Preset:
     name: str
     features_per_stage: tuple[int, ...]
     description: str = ""
-    finest_spacing_mm: tuple[float, float] | None = None
-    max_patch_px: tuple[int, int] | None = None
+    finest_spacing_mm: tuple[float, ...] | None = None
+    max_patch_px: tuple[int, ...] | None = None
     max_batch_size: int = 12
     convs_per_stage: int = 2
     vram_gb: float = 8.0
@@ -63,8 +64,14 @@ class Preset:
             )
         for key, kind in (("finest_spacing_mm", Real), ("max_patch_px", int)):
             pair = getattr(self, key)
-            if pair is not None and not (_numbers(pair, kind) and len(pair) == 2):
-                raise MipError(f"{key}: null or two numbers above 0 (row, column) are needed")
+            if pair is not None and not (_numbers(pair, kind) and len(pair) in (2, 3)):
+                raise MipError(
+                    f"{key}: null or two numbers above 0 (row, column) are needed, three for "
+                    "volumes"
+                )
+        both = [pair for pair in (self.finest_spacing_mm, self.max_patch_px) if pair is not None]
+        if len({len(pair) for pair in both}) > 1:
+            raise MipError("finest_spacing_mm, max_patch_px: two numbers each, or three")
         for key in ("max_batch_size", "convs_per_stage"):
             if not _numbers((getattr(self, key),), int):
                 raise MipError(f"{key}: a whole number above 0 is needed")

@@ -323,5 +323,5 @@ def test_plans_with_another_network_are_refused(l2s):
     trainer = get_trainer_from_args(
         str(l2s.number), "2d", 0, l2s.trainer, l2s.plans, device=torch.device("cpu")
     )
-    with pytest.raises(MipError, match="no variant with a localizer"):
+    with pytest.raises(MipError, match=r"no variant of the network torch\.nn\.Identity"):
         trainer.initialize()

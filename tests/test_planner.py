@@ -181,7 +181,8 @@ def test_volumes_are_no_stacks(plan):
 
 
 def test_presets_of_the_package_load():
-    assert preset_names() == ["cpu", "cpu_3mm", "cpu_wide", "default", "resenc"]
+    names = ["cascade", "cpu", "cpu_3d", "cpu_3mm", "cpu_wide", "default", "resenc"]
+    assert preset_names() == names
     for name in preset_names():
         assert load_preset(name).description
 
@@ -209,7 +210,7 @@ def test_preset_files_that_cannot_be_used(tmp_path, file_name, content, message)
 
 def test_unknown_preset():
     with pytest.raises(
-        MipError, match=r"--preset huge: no such preset: choose cpu, cpu_3mm, cpu_wide, default"
+        MipError, match=r"--preset huge: no such preset: choose cascade, cpu, cpu_3d, cpu_3mm"
     ):
         load_preset("huge")
 

@@ -5,11 +5,11 @@ The network and its loss are described in `nnunetv2_mip.localization`. Model fol
 """
 
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.localization import LOCALIZING, LocalizationLoss
 from nnunetv2_mip.losses import DiceFocalLoss
+from nnunetv2_mip.network_plans import network_in_place
 from nnunetv2_mip.trainers.nnUNetTrainerMIP import nnUNetTrainerMIP
 from nnunetv2_mip.trainers.nnUNetTrainerMIP_recipe import nnUNetTrainerMIP_recipe
 
@@ -34,20 +34,12 @@ class nnUNetTrainerMIP_L2S(nnUNetTrainerMIP):
         Raises:
             MipError: the plans name a network that has no variant with a localizer.
         """
-        name = configuration_manager.network_arch_class_name
-        if name not in LOCALIZING and name not in LOCALIZING.values():
-            raise MipError(
-                f"plans: network {name} has no variant with a localizer: choose a preset with a "
-                "plain or residual encoder U-Net"
-            )
-        return get_network_from_plans(
-            LOCALIZING.get(name, name),
-            configuration_manager.network_arch_init_kwargs,
-            configuration_manager.network_arch_init_kwargs_req_import,
+        return network_in_place(
+            LOCALIZING,
+            configuration_manager,
             num_input_channels,
             num_output_channels,
-            allow_init=True,
-            deep_supervision=enable_deep_supervision,
+            enable_deep_supervision,
         )
 
     def _build_loss(self):

@@ -14,6 +14,7 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.nnunet_paths import VARIABLES, existing_datasets, nnunet_folder
 from nnunetv2_mip.splits import SPLITS_FILE, check_splits
+from nnunetv2_mip.stage2_data import CUE, STAGE2
 
 FINGERPRINT_FILE = "dataset_fingerprint.json"
 MOST_PROCESSES = 8
@@ -28,7 +29,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--preset",
         default="default",
-        help="name of a preset (default, cpu, cpu_3mm, cpu_wide, resenc, cascade) or a .json file",
+        help="name of a preset (default, cpu, cpu_3mm, cpu_wide, resenc, cascade; for volumes "
+        "cpu_3d) or a .json file",
     )
     parser.add_argument(
         "-np",
@@ -66,6 +68,7 @@ def run(args: argparse.Namespace) -> None:
 
     from nnunetv2_mip.plans.mip_planner import MIPExperimentPlanner, MIPFingerprintExtractor
     from nnunetv2_mip.plans.presets import load_preset
+    from nnunetv2_mip.plans.volume_planner import MIPVolumePlanner
 
     preset = load_preset(args.preset)
     _settle_splits(raw, preprocessed, args.clean)
@@ -76,9 +79,9 @@ def run(args: argparse.Namespace) -> None:
         num_processes=args.np,
         clean=args.clean or _fingerprint_is_stale(raw, preprocessed),
     )
-    plans, plans_name = plan_experiment_dataset(
-        number, partial(MIPExperimentPlanner, preset=preset)
-    )
+    mip = read_json(raw / "dataset.json")["mip"]
+    planner = MIPVolumePlanner if mip["source"] == STAGE2 else MIPExperimentPlanner
+    plans, plans_name = plan_experiment_dataset(number, partial(planner, preset=preset))
     configurations = plans["configurations"]
     if not args.no_pp:
         each = (args.np,) * len(configurations)
@@ -95,15 +98,15 @@ def run(args: argparse.Namespace) -> None:
     if args.no_pp:
         again = f"nnUNetv2_mip_plan_and_preprocess -d {number} --preset {shlex.quote(args.preset)}"
         print(f"Not preprocessed yet: {again}")
+    trainer = "nnUNetTrainerMIP"
+    if mip["source"] == STAGE2:
+        trainer += "_L2S3D" if CUE in mip["channels"] else "_volumes"
     print("Train with")
     for name, planned in configurations.items():
         # The second stage of a cascade needs what every fold of the first one answers.
         asked = folds if "next_stage" in planned else folds[:1]
         for fold in asked:
-            print(
-                f"  nnUNetv2_train {number} {name} {fold} -p {plans_name} "
-                f"-tr nnUNetTrainerMIP{device}"
-            )
+            print(f"  nnUNetv2_train {number} {name} {fold} -p {plans_name} -tr {trainer}{device}")
 
 
 def find_raw_dataset(dataset: str) -> Path:

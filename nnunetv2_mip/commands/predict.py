@@ -35,6 +35,17 @@ def build_parser() -> argparse.ArgumentParser:
     model.add_argument("-c", default="2d", metavar="CONFIG", help="configuration")
     model.add_argument("-f", nargs="+", metavar="FOLD", help="folds to average (all there are)")
     model.add_argument("-chk", default="checkpoint_final.pth", metavar="FILE", help="checkpoint")
+    second = parser.add_argument_group(
+        "second stage (volumes: a 3D network that is given what the views say)"
+    )
+    second.add_argument("--stage2", metavar="FOLDER", help="its model folder")
+    second.add_argument(
+        "--combine",
+        default="none",
+        metavar="HOW",
+        help="none (what the 3D network says), or l2snet: L2SNet's rules, which mark single voxels "
+        "of doubtful lesions (good for the false negative volume, not for the eye)",
+    )
     parser.add_argument(
         "--ct", metavar="CT", help="CT on the grid of a single SUV volume, if the model uses it"
     )
@@ -68,6 +79,15 @@ def run(args: argparse.Namespace) -> None:
     if args.never_empty:
         choices["never_empty"] = True
     predictor = predictor.override(**choices)
+    if args.stage2 is not None:
+        from nnunetv2_mip.stage2 import Stage2Predictor
+
+        second = Stage2Predictor.from_model_folder(
+            args.stage2, checkpoint=args.chk, device=args.device, combine=args.combine
+        )
+        predictor = predictor.with_second_stage(second)
+    elif args.combine != "none":
+        raise MipError("--combine needs a second stage: name one with --stage2 FOLDER")
     extras = Extras(args.save_views, args.save_probabilities)
     with tqdm(total=len(jobs), unit="case", disable=len(jobs) == 1 or None) as bar:
         for _, warning in run_jobs(jobs, predictor, extras):

@@ -1,0 +1,355 @@
+"""Ways from views to 3D at equal training compute, on simulated patients never seen in training.
+
+    python benchmarks/cascade.py -o OUT [--organs FOLDER] [--train 40] [--test 20] [--spacing 4]
+        [--pflop 5] [--views 12] [--only 2d l2s ...] [-device cpu]
+
+| pipeline | trained | at prediction |
+|---|---|---|
+| `2d` | nnUNetTrainerMIP | views, fused |
+| `l2s` | nnUNetTrainerMIP_L2S | views, fused |
+| `cascade` | 2d_loc in two folds, then 2d_seg | views through both, fused |
+| `3d` | nnUNetTrainerMIP_volumes | 3D |
+| `3d+cue` | nnUNetTrainerMIP in two folds, then nnUNetTrainerMIP_L2S3D | views, cue, 3D |
+
+Training compute is counted in floating-point operations of the networks (torch's counter; a
+backward pass counts as two forward ones), and every pipeline gets --pflop of them in all: where a
+stage comes first, its folds together get a half and the last stage the other half. The last stage
+of each pipeline trains on all training patients (`all`). What is counted at prediction are the
+operations of one test study, all windows, views and mirrored copies included.
+
+OUT gets `table.md` and `cascade.json`. Every step that is done is not repeated: run again to go on.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from nnunetv2_mip.files import read_json, write_json
+from nnunetv2_mip.metrics import bootstrap_interval
+from nnunetv2_mip.predictor import MIPPredictor
+from nnunetv2_mip.stage2 import Stage2Predictor
+from nnunetv2_mip.studies import find_studies
+from nnunetv2_mip.volumes import read_suv
+
+VIEWS_ID, CUE_ID, ALONE_ID = 801, 802, 803
+EPOCHS = 10
+SCORES = ("dice", "false_positive_volume_ml", "false_negative_volume_ml")
+FOLDS = (0, 1)
+TRAINER = '''"""Written by benchmarks/cascade.py."""
+
+from nnunetv2_mip.trainers.{base} import {base}
+
+
+class {name}({base}):
+    epochs = {epochs}
+    iterations_per_epoch = {iterations}
+    val_iterations_per_epoch = 2
+
+    def initialize(self):
+        super().initialize()
+        self.save_every = 1
+'''
+LIMITS = {"features_per_stage": [16, 32, 64, 128, 192], "convs_per_stage": 2, "vram_gb": 8}
+PRESETS = {
+    "flat": {
+        **LIMITS,
+        "finest_spacing_mm": [4, 4],
+        "max_patch_px": [256, 160],
+        "max_batch_size": 4,
+    },
+    "two": {
+        **LIMITS,
+        "finest_spacing_mm": [4, 4],
+        "max_patch_px": [256, 160],
+        "max_batch_size": 4,
+        "localization": {
+            **LIMITS,
+            "finest_spacing_mm": [8, 8],
+            "max_patch_px": [256, 96],
+            "max_batch_size": 12,
+        },
+    },
+    "deep": {
+        "features_per_stage": [16, 32, 64, 128],
+        "convs_per_stage": 2,
+        "vram_gb": 8,
+        "finest_spacing_mm": [4, 4, 4],
+        "max_patch_px": [96, 64, 96],
+        "max_batch_size": 2,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One network of a pipeline: what it is trained on, and its share of the compute."""
+
+    dataset: int
+    preset: str
+    configuration: str
+    trainer: str
+    folds: tuple
+    share: float
+
+
+FIRST_2D = Stage(VIEWS_ID, "flat", "2d", "nnUNetTrainerMIP", FOLDS, 0.5)
+PIPELINES = {
+    "2d": (Stage(VIEWS_ID, "flat", "2d", "nnUNetTrainerMIP", ("all",), 1.0),),
+    "l2s": (Stage(VIEWS_ID, "flat", "2d", "nnUNetTrainerMIP_L2S", ("all",), 1.0),),
+    "cascade": (
+        Stage(VIEWS_ID, "two", "2d_loc", "nnUNetTrainerMIP", FOLDS, 0.5),
+        Stage(VIEWS_ID, "two", "2d_seg", "nnUNetTrainerMIP", ("all",), 0.5),
+    ),
+    "3d": (Stage(ALONE_ID, "deep", "3d_fullres", "nnUNetTrainerMIP_volumes", ("all",), 1.0),),
+    "3d+cue": (
+        FIRST_2D,
+        Stage(CUE_ID, "deep", "3d_fullres", "nnUNetTrainerMIP_L2S3D", ("all",), 0.5),
+    ),
+}
+
+
+class Bench:
+    def __init__(self, args: argparse.Namespace):
+        self.args, self.out = args, args.out.resolve()
+        for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+            os.environ[name] = str(self.out / name)
+            (self.out / name).mkdir(parents=True, exist_ok=True)
+        (self.out / "trainers").mkdir(exist_ok=True)
+        os.environ["nnUNet_extTrainer"] = str(self.out / "trainers")
+        for name, content in PRESETS.items():
+            write_json(self.out / f"{name}.json", content)
+
+    def run(self, command: str, *arguments) -> float:
+        """Run a command of nnU-Net or ours; seconds."""
+        start = time.perf_counter()
+        line = [str(Path(sys.executable).parent / command), *map(str, arguments)]
+        print("$", " ".join([command, *line[1:]]), flush=True)
+        with (self.out / "log.txt").open("a") as log:
+            if subprocess.run(line, stdout=log, stderr=subprocess.STDOUT).returncode:
+                raise SystemExit(f"{command} failed: see {self.out / 'log.txt'}")
+        return time.perf_counter() - start
+
+    def raw(self, number: int) -> Path | None:
+        return next((self.out / "nnUNet_raw").glob(f"Dataset{number}_*"), None)
+
+    def prepare(self) -> None:
+        """The cohorts, and the data sets that need no model."""
+        args = self.args
+        for name, count, seed in (
+            ("train", args.train, args.seed),
+            ("test", args.test, args.seed + 1000),
+        ):
+            if not (self.out / name).is_dir():
+                organs = ("--organs", args.organs) if args.organs else ()
+                partial = self.out / f"{name}.partial"
+                self.run("nnUNetv2_mip_phantom", "-o", partial, "-n", count, "--seed", seed,
+                         "--spacing", args.spacing, "-np", args.np, *organs)  # fmt: skip
+                partial.rename(self.out / name)
+        if self.raw(VIEWS_ID) is None:
+            self.run("nnUNetv2_mip_convert_autopet", "-i", self.out / "train", "-d", VIEWS_ID,
+                     "--views", args.views, "-np", args.np)  # fmt: skip
+        self._two_folds(self.raw(VIEWS_ID))
+        if self.raw(ALONE_ID) is None:
+            self.run("nnUNetv2_mip_convert_stage2", "-i", self.out / "train", "-d", ALONE_ID,
+                     "--no-cue", "-n", "Alone", "-np", args.np)  # fmt: skip
+
+    def _two_folds(self, raw: Path) -> None:
+        patients = read_json(raw / "dataset.json")["mip"]["patients"]
+        people = sorted(set(patients.values()))
+        halves = [set(people[fold :: len(FOLDS)]) for fold in FOLDS]
+        splits = [
+            {
+                "train": [case for case in patients if patients[case] not in half],
+                "val": [case for case in patients if patients[case] in half],
+            }
+            for half in halves
+        ]
+        write_json(raw / "splits_final.json", splits)
+
+    def plan(self, stage: Stage) -> dict:
+        """Plan and preprocess a stage's data set; the plans."""
+        raw = self.raw(stage.dataset)
+        path = self.out / "nnUNet_preprocessed" / raw.name / f"nnUNetMIPPlans_{stage.preset}.json"
+        done = path.with_suffix(".done")
+        if not done.exists():
+            self.run("nnUNetv2_mip_plan_and_preprocess", "-d", stage.dataset, "--preset",
+                     self.out / f"{stage.preset}.json", "-np", self.args.np)  # fmt: skip
+            done.touch()
+        return read_json(path)
+
+    def model(self, stage: Stage, name: str) -> Path:
+        folder = f"{name}__nnUNetMIPPlans_{stage.preset}__{stage.configuration}"
+        return self.out / "nnUNet_results" / self.raw(stage.dataset).name / folder
+
+    def train(self, pipeline: str, stage: Stage, total: float) -> tuple[Path, float, float]:
+        """Train a stage within its share; model folder, operations spent, seconds."""
+        plans = self.plan(stage)
+        each = self._operations_of_an_iteration(stage, plans)
+        iterations = max(1, round(total * stage.share / len(stage.folds) / each / EPOCHS))
+        # Both stages of nnU-Net's cascade need one trainer: each has its own length in a file.
+        name = f"{stage.trainer}_{pipeline.replace('+', '_')}"
+        lengths = self.out / "trainers" / f"{name}.py"
+        lengths.write_text(
+            TRAINER.format(base=stage.trainer, name=name, epochs=EPOCHS, iterations=iterations)
+        )
+        folder = self.model(stage, name)
+        seconds = 0.0
+        for fold in stage.folds:
+            done = folder / f"fold_{fold}" / "seconds.json"
+            if not done.exists():
+                resume = (
+                    ["--c"] if (folder / f"fold_{fold}" / "checkpoint_latest.pth").exists() else []
+                )
+                spent = self.run("nnUNetv2_train", stage.dataset, stage.configuration, fold, "-tr",
+                                 name, "-p", f"nnUNetMIPPlans_{stage.preset}", "-device",
+                                 self.args.device, *resume)  # fmt: skip
+                write_json(done, {"seconds": spent, "resumed": bool(resume)})
+            seconds += read_json(done)["seconds"]
+        return folder, each * iterations * EPOCHS * len(stage.folds), seconds
+
+    def _operations_of_an_iteration(self, stage: Stage, plans: dict) -> float:
+        from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+        from nnunetv2_mip.nnunet_paths import add_own_trainers
+
+        add_own_trainers()
+        manager = PlansManager(plans)
+        configuration = manager.get_configuration(stage.configuration)
+        content = read_json(self.raw(stage.dataset) / "dataset.json")
+        channels = len(content["channel_names"]) + (configuration.previous_stage_name is not None)
+        network = recursive_find_trainer_class_by_name(stage.trainer).build_network_architecture(
+            manager, configuration, channels, 2, True
+        )
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network(torch.zeros(configuration.batch_size, channels, *configuration.patch_size))
+        return 3.0 * counter.get_total_flops()
+
+    def pipeline(self, name: str, total: float) -> dict:
+        """Train, predict and score one pipeline."""
+        stages = PIPELINES[name]
+        folders, spent, seconds = [], 0.0, 0.0
+        for stage in stages:
+            if stage.dataset == CUE_ID and self.raw(CUE_ID) is None:
+                # The cue is made by networks: its time is training time too.
+                seconds += self.run(
+                    "nnUNetv2_mip_convert_stage2", "-i", self.out / "train", "-d", CUE_ID,
+                    "--cue-from", folders[0], "-n", "Cued", "-device", self.args.device,
+                )  # fmt: skip
+            folder, operations, took = self.train(name, stage, total)
+            folders.append(folder)
+            spent, seconds = spent + operations, seconds + took
+        predictor = self._predictor(name, stages, folders)
+        target = self.out / "predictions" / name.replace("+", "_")
+        result = self._predict(predictor, target)
+        metrics = target / "metrics.json"
+        self.run("nnUNetv2_mip_evaluate", "-p", target, "-g", self.out / "test", "-o", metrics)
+        report = read_json(metrics)
+        return {
+            "training_pflop": spent / 1e15,
+            "training_seconds": seconds,
+            **result,
+            **{key: _with_interval(report, key) for key in SCORES},
+            "cases": report["cases"],
+        }
+
+    def _predictor(self, name: str, stages: tuple, folders: list[Path]):
+        device = self.args.device
+        if name == "3d":
+            return Stage2Predictor.from_model_folder(folders[0], ("all",), device=device)
+        if name == "3d+cue":
+            first = MIPPredictor.from_model_folder(folders[0], FOLDS, device=device)
+            second = Stage2Predictor.from_model_folder(folders[1], ("all",), device=device)
+            return first.with_second_stage(second)
+        folds = None if name == "cascade" else ("all",)
+        return MIPPredictor.from_model_folder(folders[-1], folds, device=device)
+
+    def _predict(self, predictor, target: Path) -> dict:
+        """Masks of all test studies; seconds and operations of a study."""
+        from nnunetv2_mip.volumes import write_volume
+
+        target.mkdir(parents=True, exist_ok=True)
+        seconds, operations = [], None
+        for study in find_studies(self.out / "test"):
+            suv = read_suv(study.suv)
+
+            def ask(suv=suv):
+                if isinstance(predictor, Stage2Predictor):
+                    return predictor.predict(suv, None, np.zeros_like(suv.array))[0]
+                return predictor.predict_study(suv).mask
+
+            start = time.perf_counter()
+            mask = ask()
+            seconds.append(time.perf_counter() - start)
+            if operations is None:
+                with FlopCounterMode(display=False) as counter:
+                    ask()
+                operations = counter.get_total_flops()
+            write_volume(mask, suv.grid, target / f"{study.case}.nii.gz")
+        return {
+            "seconds_a_study": float(np.median(seconds)),
+            "tflop_a_study": operations / 1e12,
+        }
+
+
+def _with_interval(report: dict, key: str) -> list[float]:
+    values = [case[key] for case in report["cases"].values() if case.get(key) is not None]
+    return [float(np.mean(values)), *bootstrap_interval(np.array(values))]
+
+
+def table(results: dict) -> str:
+    lines = [
+        "| pipeline | Dice (95 % over patients) | FPV ml | FNV ml | training PFLOP | training s | "
+        "TFLOP a study | s a study |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in results.items():
+        (mean, low, high), spent = row["dice"], row["training_seconds"]
+        lines.append(
+            f"| `{name}` | {mean:.3f} ({low:.3f}–{high:.3f}) | {row[SCORES[1]][0]:.2f} | "
+            f"{row[SCORES[2]][0]:.2f} | {row['training_pflop']:.2f} | {spent:.0f} | "
+            f"{row['tflop_a_study']:.3f} | {row['seconds_a_study']:.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-o", dest="out", type=Path, required=True)
+    parser.add_argument("--organs", type=Path, help="organ label maps for the phantoms")
+    parser.add_argument("--train", type=int, default=40)
+    parser.add_argument("--test", type=int, default=20)
+    parser.add_argument("--spacing", type=float, default=4.0)
+    parser.add_argument("--seed", type=int, default=61)
+    parser.add_argument("--views", type=int, default=12)
+    parser.add_argument("--pflop", type=float, default=5.0, help="training compute of a pipeline")
+    parser.add_argument("--only", nargs="+", choices=list(PIPELINES), default=list(PIPELINES))
+    parser.add_argument("-np", type=int, default=2)
+    parser.add_argument("-device", default="cpu")
+    args = parser.parse_args()
+    bench = Bench(args)
+    bench.prepare()
+    path = bench.out / "cascade.json"
+    report = json.loads(path.read_text()) if path.exists() else {"results": {}}
+    for name in args.only:
+        if name not in report["results"]:
+            report["results"][name] = bench.pipeline(name, args.pflop * 1e15)
+            report["date"] = date.today().isoformat()
+            report["settings"] = {key: str(value) for key, value in vars(args).items()}
+            write_json(path, report)
+    (bench.out / "table.md").write_text(table(report["results"]))
+    print(table(report["results"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""PET/CT studies to the volumetric data set of the second stage, with the cue of a 2D model.
+
+Every cue is out of fold: it comes from the one fold of the 2D model that has not seen the patient.
+"""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nnunetv2_mip.dataset_conversion.raw_dataset import (
+    Case,
+    CasePaths,
+    ConversionPlan,
+    ConversionResult,
+    build_raw_dataset,
+)
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.files import read_json
+from nnunetv2_mip.metrics import dice
+from nnunetv2_mip.nnunet_paths import nnunet_folder
+from nnunetv2_mip.pet_input import read_pet_and_ct
+from nnunetv2_mip.splits import SPLITS_FILE, check_splits
+from nnunetv2_mip.stage2_data import CUE, INTENSITY, STAGE2, stage2_input
+from nnunetv2_mip.studies import CT_NAME, StudyFiles, scan_tree
+from nnunetv2_mip.volumes import read_mask, require_same_grid, write_volume
+
+DEFAULT_NAME = "AutoPETStage2"
+CHECKPOINT = "checkpoint_final.pth"
+
+
+@dataclass(frozen=True)
+class _Study:
+    """What one case needs; `model` and `fold` are None without a cue."""
+
+    files: StudyFiles
+    channels: tuple[str, ...]
+    model: Path | None = None
+    fold: int | None = None
+    device: str = "cpu"
+
+
+def convert_stage2(
+    tree: Path | str,
+    dataset_id: int,
+    model: Path | str | None,
+    name: str = DEFAULT_NAME,
+    with_ct: bool = False,
+    device: str = "cpu",
+    workers: int = 1,
+    skip_broken: bool = False,
+    dask: str | None = None,
+) -> ConversionResult:
+    """Convert every study of an autoPET tree into volumes with a cue.
+
+    Args:
+        tree: folder with the studies, as for `convert_autopet`.
+        dataset_id: of the new data set.
+        model: model folder of a 2D model, trained on these studies in folds; None makes a data set
+            without a cue, to compare with.
+        name: of the new data set.
+        with_ct: the CT is a channel too.
+        device: on which the 2D model runs.
+        workers, skip_broken, dask: see `raw_dataset.build_raw_dataset`.
+
+    The splits are those of the 2D model's data set, so that the second stage is validated on
+    patients that neither stage has seen.
+
+    Raises:
+        MipError: see `studies.scan_tree` and `raw_dataset.build_raw_dataset`; or the model's data
+            set or one of its folds is missing.
+    """
+    found = scan_tree(tree)
+    channels = ("suv", *(("ct",) if with_ct else ()), *((CUE,) if model is not None else ()))
+    splits, folds = None, {}
+    if model is not None:
+        model = Path(model)
+        splits = _splits_of(model)
+        folds = {case: fold for fold, split in enumerate(splits) for case in split["val"]}
+        # A model that is not there, or not whole, is said before the first study is read.
+        for fold in sorted(set(folds.values())):
+            path = model / f"fold_{fold}" / CHECKPOINT
+            if not path.is_file():
+                raise MipError(f"{path}: no such file: train fold {fold} of the 2D model first")
+    cases, problems = [], list(found.problems)
+    for study in found.studies:
+        if study.seg is None:
+            problems.append((study.suv, "its study has no lesion mask (SEG); training needs one"))
+        elif with_ct and study.ct is None and not study.suv.is_dir():
+            problems.append((study.suv, f"its study has no {CT_NAME}; --ct needs it"))
+        elif model is not None and study.case not in folds:
+            problems.append(
+                (study.suv, f"{study.case} is in no fold of {model}: convert the same studies")
+            )
+        else:
+            payload = _Study(study, channels, model, folds.get(study.case), device)
+            cases.append(Case(study.case, study.patient, payload))
+    entries = {"channels": list(channels), "cue_from": model and model.name}
+    plan = ConversionPlan(
+        dataset_id=dataset_id,
+        name=name,
+        cases=cases,
+        convert=convert_study,
+        settings={"converter": STAGE2, "layout": found.layout, **entries},
+        mip={"source": STAGE2, **entries},
+        source=Path(tree),
+        problems=problems,
+        warnings=found.warnings,
+        totals=("lesion_ml",),
+        intensity={channel: INTENSITY[channel] for channel in channels},
+        splits=splits,
+    )
+    return build_raw_dataset(plan, workers, skip_broken, dask)
+
+
+def _splits_of(model: Path) -> list[dict[str, list[str]]]:
+    """The splits that a model was trained with, after checking that they keep patients apart."""
+    if not (model / "plans.json").is_file():
+        raise MipError(f"{model}: is not a model folder: give one of nnUNet_results")
+    dataset = read_json(model / "plans.json")["dataset_name"]
+    folder = nnunet_folder("nnUNet_preprocessed") / dataset
+    path = folder / SPLITS_FILE
+    if not path.is_file():
+        raise MipError(f"{path}: no such file: it says which patients each fold of {model} saw")
+    splits = read_json(path)
+    patients = read_json(folder / "dataset.json").get("mip", {}).get("patients", {})
+    check_splits(splits, patients, sorted(patients), source=str(path))
+    return splits
+
+
+def convert_study(study: _Study, paths: CasePaths) -> dict:
+    """Write SUV, CT, cue and mask of one study in canonical axes; returns its record."""
+    warnings: list[str] = []
+    wants_ct = "ct" in study.channels or (
+        study.model is not None
+        and "ct" in _predictor(study.model, study.fold, study.device).config.channels
+    )
+    suv, ct = read_pet_and_ct(study.files.suv, study.files.ct, wants_ct, warnings.append)
+    seg = read_mask(study.files.seg)
+    require_same_grid(seg, suv)
+    cue = np.zeros((0,), np.float32)
+    record = {
+        "has_lesion": bool(seg.array.any()),
+        "lesion_ml": round(float(seg.array.sum()) * suv.grid.voxel_ml, 3),
+    }
+    if study.model is not None:
+        predictor = _predictor(study.model, study.fold, study.device)
+        found = predictor.predict_study(suv, ct, with_probability=True)
+        cue = found.probability
+        record["cue_fold"] = study.fold
+        # How good the fused 2D answer is, for those who wonder what the second stage adds.
+        if record["has_lesion"]:
+            record["fused_dice"] = round(dice(found.mask > 0, seg.array > 0), 4)
+    grid = suv.grid.canonical()
+    array = stage2_input(study.channels, suv.array, ct and ct.array, cue, str(suv.path))
+    for index, channel in enumerate(array):
+        write_volume(channel, grid, paths.channel(index))
+    write_volume(seg.array.astype(np.uint8), grid, paths.label)
+    return {**record, "warnings": warnings}
+
+
+@functools.lru_cache(maxsize=1)
+def _predictor(model: Path, fold: int, device: str):
+    from nnunetv2_mip.predictor import MIPPredictor
+
+    return MIPPredictor.from_model_folder(model, (fold,), device=device)

@@ -1,0 +1,58 @@
+"""`nnUNetv2_mip_convert_stage2`: studies to volumes with the cue of a 2D model."""
+
+import argparse
+from collections.abc import Sequence
+
+from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.commands._workers import add_worker_options
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = new_parser(
+        "nnUNetv2_mip_convert_stage2",
+        "Turn autoPET studies into the volumetric data set of a second stage: SUV, CT if wanted, "
+        "and as cue what a 2D model says of every voxel. Each cue comes from the fold that has not "
+        "seen the patient, and the splits are those of the 2D model. A stopped conversion is "
+        "finished by running it again.",
+    )
+    parser.add_argument(
+        "-i", required=True, metavar="TREE", help="the studies that the 2D data set was made of"
+    )
+    parser.add_argument("-d", required=True, type=int, metavar="ID", help="new data set id, 1-999")
+    parser.add_argument("-n", metavar="NAME", help="name of the data set (else AutoPETStage2)")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--cue-from", metavar="MODEL_2D", help="model folder of the 2D model, every fold trained"
+    )
+    source.add_argument(
+        "--no-cue", action="store_true", help="without a cue: 3D alone, to compare with"
+    )
+    parser.add_argument("--ct", action="store_true", help="the CT is a channel too")
+    parser.add_argument("-device", default="cuda", help="cuda (cpu where there is none), cpu, mps")
+    add_worker_options(parser)
+    parser.add_argument(
+        "--skip-broken", action="store_true", help="leave out studies that cannot be converted"
+    )
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    from nnunetv2_mip.commands._summary import print_conversion
+    from nnunetv2_mip.dataset_conversion.stage2 import DEFAULT_NAME, convert_stage2
+
+    result = convert_stage2(
+        args.i,
+        args.d,
+        args.cue_from,
+        args.n or DEFAULT_NAME,
+        args.ct,
+        args.device,
+        args.np,
+        args.skip_broken,
+        args.dask,
+    )
+    print_conversion(result, args.d)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    run_command(build_parser(), run, argv)

@@ -1,0 +1,82 @@
+"""The second stage: a 3D nnU-Net that is given the cue of the views."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nnunetv2_mip.combination import combine_l2snet
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.files import read_json
+from nnunetv2_mip.predictor import DEFAULT_CHECKPOINT, LESION, load_nnunet, quiet
+from nnunetv2_mip.stage2_data import CUE, STAGE2, stage2_input
+from nnunetv2_mip.volumes import Volume
+
+COMBINATIONS = ("none", "l2snet")
+
+
+class Stage2Predictor:
+    """A trained second stage, loaded once.
+
+    Attributes:
+        channels: what it is given, in order.
+        combine: one of `COMBINATIONS`: `none` takes what has a probability above 0.5, `l2snet` the
+            rules of `combination`.
+    """
+
+    def __init__(self, nnunet_predictor, channels: Sequence[str], combine: str = "none"):
+        if combine not in COMBINATIONS:
+            raise MipError(f"--combine {combine}: choose one of {', '.join(COMBINATIONS)}")
+        self._nnunet = nnunet_predictor
+        self.channels = tuple(channels)
+        self.combine = combine
+
+    @classmethod
+    def from_model_folder(
+        cls,
+        folder: Path | str,
+        folds: Sequence[int | str] | None = None,
+        checkpoint: str = DEFAULT_CHECKPOINT,
+        device: str = "cuda",
+        combine: str = "none",
+    ) -> "Stage2Predictor":
+        """Load a model folder that was trained on a data set of `nnUNetv2_mip_convert_stage2`.
+
+        Raises:
+            MipError: it was trained on something else, or cannot be loaded.
+        """
+        folder = Path(folder)
+        predictor = load_nnunet(folder, folds, checkpoint, device)
+        mip = read_json(folder / "dataset.json").get("mip", {})
+        if mip.get("source") != STAGE2:
+            raise MipError(
+                f"{folder}: is not a second stage: train one on a data set of "
+                "nnUNetv2_mip_convert_stage2"
+            )
+        return cls(predictor, mip["channels"], combine)
+
+    def predict(
+        self, suv: Volume, ct: Volume | None, cue: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mask (z, y, x) uint8 and probability (z, y, x) float32 of a study.
+
+        Args:
+            suv: the study.
+            ct: on the same grid, for a model with that channel.
+            cue: (z, y, x) probability that the views give every voxel.
+
+        Raises:
+            MipError: the model wants the CT and there is none.
+        """
+        array = stage2_input(
+            self.channels, suv.array, None if ct is None else ct.array, cue, str(suv.path)
+        )
+        with quiet():
+            _, probabilities = self._nnunet.predict_single_npy_array(
+                array, {"spacing": [float(step) for step in suv.spacing_mm]}, None, None, True
+            )
+        probability = np.ascontiguousarray(probabilities[LESION], dtype=np.float32)
+        if self.combine == "l2snet":
+            cue = cue if CUE in self.channels else np.zeros_like(probability)
+            return combine_l2snet(probability, cue), probability
+        return (probability > 0.5).astype(np.uint8), probability
