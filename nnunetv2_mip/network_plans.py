@@ -13,38 +13,44 @@ def replacements(pairs: Iterable[tuple[type, type]]) -> dict[str, str]:
     return {_dotted(network): _dotted(ours) for network, ours in pairs}
 
 
-def network_in_place(
-    replaced: Mapping[str, str],
-    configuration_manager,
-    input_channels: int,
-    output_channels: int,
-    deep_supervision: bool,
-) -> nn.Module:
-    """The network of the plans, ours in place of nnU-Net's.
+class ReplacesNetworks:
+    """For trainers: the network of the plans, one of ours in place of nnU-Net's.
 
-    Args:
-        replaced: as `replacements` gives it.
-        configuration_manager: nnU-Net's, of the configuration.
-        input_channels, output_channels, deep_supervision: as nnU-Net's trainers get them.
-
-    Raises:
-        MipError: the plans name a network that has no replacement.
+    Attributes:
+        networks: as `replacements` gives it.
     """
-    name = configuration_manager.network_arch_class_name
-    if name not in replaced and name not in replaced.values():
-        raise MipError(
-            f"plans: this trainer has no variant of the network {name}: choose a preset with a "
-            "plain or residual encoder U-Net"
+
+    networks: Mapping[str, str] = {}
+
+    @classmethod
+    def build_network_architecture(
+        cls,
+        plans_manager,
+        configuration_manager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """Called by nnU-Net's trainer and predictor.
+
+        Raises:
+            MipError: the plans name a network that has no replacement.
+        """
+        name = configuration_manager.network_arch_class_name
+        if name not in cls.networks and name not in cls.networks.values():
+            raise MipError(
+                f"plans: this trainer has no variant of the network {name}: choose a preset with a "
+                "plain or residual encoder U-Net"
+            )
+        return get_network_from_plans(
+            cls.networks.get(name, name),
+            configuration_manager.network_arch_init_kwargs,
+            configuration_manager.network_arch_init_kwargs_req_import,
+            num_input_channels,
+            num_output_channels,
+            allow_init=True,
+            deep_supervision=enable_deep_supervision,
         )
-    return get_network_from_plans(
-        replaced.get(name, name),
-        configuration_manager.network_arch_init_kwargs,
-        configuration_manager.network_arch_init_kwargs_req_import,
-        input_channels,
-        output_channels,
-        allow_init=True,
-        deep_supervision=deep_supervision,
-    )
 
 
 def _dotted(network: type) -> str:

@@ -106,6 +106,7 @@ class MIPPredictor:
             MipError: the folder lacks something, or was trained on something else than MIPs.
         """
         folder = Path(folder)
+        _folds_with_checkpoint(folder, folds, checkpoint)
         config = InferenceConfig.load(folder)
         try:
             check_channels(config.channels)

@@ -161,9 +161,7 @@ def test_no_scheduler_at_the_address(tmp_path, monkeypatch, capsys, cohort):
 def test_a_conversion_killed_at_random_moments_ends_with_the_same_bytes(cohort, tmp_path):
     """Half the kills hit the conversion with its workers, half the parent alone."""
     calm = tmp_path / "calm"
-    start = time.monotonic()
     subprocess.run(convert(cohort, calm, "-np", 2), check=True, capture_output=True)
-    lasts = time.monotonic() - start
     expected = content(calm / NAME)
     rng = random.Random(20)
     kills, rounds, interrupted = 0, 1, 0
@@ -172,16 +170,22 @@ def test_a_conversion_killed_at_random_moments_ends_with_the_same_bytes(cohort, 
         if (raw / NAME).is_dir():
             rounds += 1
             raw = tmp_path / f"killed_{rounds}"
-        disturbed = kills < KILLS
+        records = raw / f".{NAME}.partial" / "records"
+        done = len(list(records.glob("*.json")))
+        # How many more studies are to be finished, and how long into the next one.
+        more, later = rng.randrange(4), rng.uniform(0, 0.2)
         run = subprocess.Popen(
             convert(cohort, raw, "-np", 2),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+        if kills < KILLS:
+            while run.poll() is None and len(list(records.glob("*.json"))) < done + more:
+                time.sleep(0.01)
+            time.sleep(later)
         try:
-            code = run.wait(timeout=rng.uniform(0.2, 0.9) * lasts if disturbed else 120)
-            assert code == 0
+            assert run.wait(timeout=0 if kills < KILLS else 240) == 0
         except subprocess.TimeoutExpired:
             kills += 1
             if kills % 2:
@@ -189,7 +193,6 @@ def test_a_conversion_killed_at_random_moments_ends_with_the_same_bytes(cohort, 
             else:
                 run.kill()
             run.wait()
-            records = raw / f".{NAME}.partial" / "records"
             interrupted += 0 < len(list(records.glob("*.json"))) < 10
         if (raw / NAME).is_dir():
             assert content(raw / NAME) == expected

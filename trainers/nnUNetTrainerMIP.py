@@ -99,14 +99,7 @@ class nnUNetTrainerMIP(nnUNetTrainer):
     def _build_loss(self):
         if self.label_manager.has_regions:
             raise MipError("dataset.json: regions are not supported: give the labels as numbers")
-        loss = DiceFocalLoss(
-            weight_dice=self.weight_dice,
-            weight_focal=self.weight_focal,
-            gamma=self.gamma,
-            batch_dice=self.configuration_manager.batch_dice,
-            ignore_label=self.label_manager.ignore_label,
-            ddp=self.is_ddp,
-        )
+        loss = self._dice_focal()
         # nnU-Net's weights of the supervision scales, with our loss inside
         base = super()._build_loss()
         if not isinstance(base, DeepSupervisionWrapper):
@@ -116,6 +109,17 @@ class nnUNetTrainerMIP(nnUNetTrainer):
             # A network of two stages has one output, whose weight nnU-Net computes as 0 / 0.
             base.weight_factors = (1.0,)
         return base
+
+    def _dice_focal(self, **more) -> DiceFocalLoss:
+        return DiceFocalLoss(
+            weight_dice=self.weight_dice,
+            weight_focal=self.weight_focal,
+            gamma=self.gamma,
+            batch_dice=self.configuration_manager.batch_dice,
+            ignore_label=self.label_manager.ignore_label,
+            ddp=self.is_ddp,
+            **more,
+        )
 
     def save_checkpoint(self, filename: str) -> None:
         # Beside the target, then renamed: a training killed meanwhile resumes from the one before.

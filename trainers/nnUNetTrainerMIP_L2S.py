@@ -8,53 +8,25 @@ from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.localization import LOCALIZING, LocalizationLoss
-from nnunetv2_mip.losses import DiceFocalLoss
-from nnunetv2_mip.network_plans import network_in_place
+from nnunetv2_mip.network_plans import ReplacesNetworks
 from nnunetv2_mip.trainers.nnUNetTrainerMIP import nnUNetTrainerMIP
 from nnunetv2_mip.trainers.nnUNetTrainerMIP_recipe import nnUNetTrainerMIP_recipe
 
 
-class nnUNetTrainerMIP_L2S(nnUNetTrainerMIP):
+class nnUNetTrainerMIP_L2S(ReplacesNetworks, nnUNetTrainerMIP):
     """Localization and segmentation, trained together from the first iteration."""
 
     # Factor of the cue's loss, and what a missed region weighs in it (a half: as a false one).
     cue_weight = 0.5
     cue_recall_weight = 0.7
 
-    @staticmethod
-    def build_network_architecture(
-        plans_manager,
-        configuration_manager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
-    ):
-        """The network of the plans with a localizer.
-
-        Raises:
-            MipError: the plans name a network that has no variant with a localizer.
-        """
-        return network_in_place(
-            LOCALIZING,
-            configuration_manager,
-            num_input_channels,
-            num_output_channels,
-            enable_deep_supervision,
-        )
+    networks = LOCALIZING
 
     def _build_loss(self):
         segmentation = super()._build_loss()
         if not isinstance(segmentation, DeepSupervisionWrapper):
             raise MipError("the localization head is trained with deep supervision only")
-        cue = DiceFocalLoss(
-            weight_dice=self.weight_dice,
-            weight_focal=self.weight_focal,
-            gamma=self.gamma,
-            batch_dice=self.configuration_manager.batch_dice,
-            ignore_label=self.label_manager.ignore_label,
-            ddp=self.is_ddp,
-            recall_weight=self.cue_recall_weight,
-        )
+        cue = self._dice_focal(recall_weight=self.cue_recall_weight)
         return LocalizationLoss(segmentation, cue, self.cue_weight, self.label_manager.ignore_label)
 
 

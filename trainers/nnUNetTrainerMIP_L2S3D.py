@@ -7,37 +7,18 @@ Trains on the data sets of `nnUNetv2_mip_convert_stage2`. The network is describ
 from nnunetv2_mip.augmentation import CueAsideTransform, CueBackTransform
 from nnunetv2_mip.cue_network import CUED
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.network_plans import network_in_place
+from nnunetv2_mip.network_plans import ReplacesNetworks
 from nnunetv2_mip.stage2_data import CUE
 from nnunetv2_mip.trainers.nnUNetTrainerMIP_volumes import nnUNetTrainerMIP_volumes
 
 
-class nnUNetTrainerMIP_L2S3D(nnUNetTrainerMIP_volumes):
+class nnUNetTrainerMIP_L2S3D(ReplacesNetworks, nnUNetTrainerMIP_volumes):
     """DiceFocal on volumes, the last channel being the cue."""
 
     # Share of the training samples whose cue is dropped.
     cue_dropout = 0.3
 
-    @staticmethod
-    def build_network_architecture(
-        plans_manager,
-        configuration_manager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
-    ):
-        """The network of the plans, weighted by the cue.
-
-        Raises:
-            MipError: the plans name a network that has no variant with a cue.
-        """
-        return network_in_place(
-            CUED,
-            configuration_manager,
-            num_input_channels,
-            num_output_channels,
-            enable_deep_supervision,
-        )
+    networks = CUED
 
     def initialize(self):
         channels = list(self.dataset_json["channel_names"].values())
