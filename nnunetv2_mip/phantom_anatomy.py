@@ -17,16 +17,21 @@ from numpy.random import Generator
 from nnunetv2_mip.phantom_body import (
     Anatomy,
     Frame,
-    add_head,
-    add_lungs_and_vessels,
+    add_brain,
+    add_face,
+    add_lungs,
     add_skeleton,
     add_trunk,
+    add_vessels,
 )
 from nnunetv2_mip.phantom_organs import (
-    add_abdomen,
     add_bowel,
     add_distractors,
     add_heart,
+    add_liver,
+    add_pancreas,
+    add_spleen,
+    add_stomach,
     add_urinary_tract,
 )
 
@@ -53,23 +58,28 @@ def build_anatomy(body: Generator, scan: Generator) -> Anatomy:
         marrow *= float(scan.uniform(1.6, 2.4))
 
     add_trunk(anatomy, frame, body, scan, fat_mm, female)
-    add_lungs_and_vessels(anatomy, frame, body, blood)
+    add_lungs(anatomy, frame, body)
+    add_vessels(anatomy, frame, blood)
     add_skeleton(anatomy, frame, body, scan, marrow)
-    add_head(anatomy, frame, body, scan)
-    add_abdomen(anatomy, frame, body, scan, blood)
+    add_brain(anatomy, frame, body, scan)
+    add_face(anatomy, frame, scan)
+    add_liver(anatomy, frame, body, scan)
+    add_spleen(anatomy, frame, body, scan)
+    add_stomach(anatomy, frame, body, scan)
+    add_pancreas(anatomy, frame, scan)
     add_bowel(anatomy, frame, body, scan)
     add_heart(anatomy, frame, body, scan, blood)
     add_urinary_tract(anatomy, frame, body, scan, female)
     add_distractors(anatomy, frame, scan)
-    _node_sites(anatomy, frame)
+    add_sites(anatomy, frame)
     # Most scans start in the middle of the brain or above it, some at the vertex.
     anatomy.top_mm = frame.height * 1030 + float(scan.uniform(-55, 20))
     anatomy.bottom_mm = float(scan.uniform(-30, 50))
     return anatomy
 
 
-def _node_sites(anatomy: Anatomy, frame: Frame) -> None:
-    """Lymph node stations, both sides where there are two."""
+def add_sites(anatomy: Anatomy, frame: Frame) -> None:
+    """Lymph node stations, both sides where there are two, and places in muscle."""
     stations = {
         "neck": [(34, -2, 850), (42, 4, 825), (38, 2, 800), (30, -6, 780)],
         "supraclavicular": [(58, -2, 782), (80, 4, 780)],

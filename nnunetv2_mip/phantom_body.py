@@ -15,6 +15,7 @@ from nnunetv2_mip.phantom_shapes import Column, Ellipsoid, Point, Solid, Tube, W
 FAT_SUV, FAT_HU = 0.3, -100.0
 MUSCLE_SUV, MUSCLE_HU = 0.68, 50.0
 BONE_HU = 320.0
+LUNG_SUV, LUNG_HU = 0.38, -820.0
 
 # Muscle surface of the trunk: height, half width, half depth, y of the centre (mm).
 TRUNK = np.array(
@@ -69,6 +70,8 @@ class Anatomy:
         top_mm, bottom_mm: heights between which the scan runs.
         sites: where lesions can sit, by name: lists of (x, y, z) mm.
         scale: size of the body relative to the nominal one.
+        hidden_sites: those beside or behind hot organs.
+        hidden_chance: how often a lesion at one of them is added to a diseased subject.
     """
 
     parts: list[Part] = field(default_factory=list)
@@ -77,9 +80,16 @@ class Anatomy:
     bottom_mm: float = 20.0
     sites: dict[str, list[Point]] = field(default_factory=dict)
     scale: float = 1.0
+    hidden_sites: Sequence[str] = (
+        "beside bladder",
+        "behind bladder",
+        "behind heart",
+        "beside kidney",
+    )
+    hidden_chance: float = 0.25
 
     def add(self, name, solids, suv=None, hu=None, texture=0.08, inside=True) -> None:
-        solids = [solids] if isinstance(solids, Solid) else list(solids)
+        solids = list(solids) if isinstance(solids, Sequence) else [solids]
         self.parts.append(Part(name, solids, suv, hu, texture, inside))
 
     def solids(self, name: str) -> list[Solid]:
@@ -89,11 +99,21 @@ class Anatomy:
 
 @dataclass(frozen=True)
 class Frame:
-    """Maps nominal millimetres to this person's."""
+    """Maps nominal millimetres to this person's.
+
+    Attributes:
+        width, depth, height: size relative to the nominal one.
+        trunk: the muscle surface, rows as in `TRUNK`, nominal.
+    """
 
     width: float
     depth: float
     height: float
+    trunk: np.ndarray = field(default_factory=lambda: TRUNK)
+
+    def column(self) -> np.ndarray:
+        """The trunk's rows (height, half width, half depth, y of the centre) here, in mm."""
+        return self.trunk * [self.height, self.width, self.depth, self.depth]
 
     def at(self, x: float, y: float, z: float) -> Point:
         return x * self.width, y * self.depth, z * self.height
@@ -111,10 +131,20 @@ def spine_y(z: float) -> float:
 
 
 def add_trunk(
-    anatomy: Anatomy, frame: Frame, body: Generator, scan: Generator, fat_mm: float, female: bool
+    anatomy: Anatomy,
+    frame: Frame,
+    body: Generator,
+    scan: Generator,
+    fat_mm: float,
+    female: bool,
+    skin_around: Sequence[Solid] = (),
+    flesh_around: Sequence[Solid] = (),
 ) -> None:
-    """Skin, fat, muscle, limbs with their long bones, breasts, and the abdominal cavity."""
-    inner = TRUNK * [frame.height, frame.width, frame.depth, frame.depth]
+    """Skin, fat, muscle, limbs with their long bones, breasts, and the abdominal cavity.
+
+    `skin_around` and `flesh_around` are more solids of the skin and of the muscle.
+    """
+    inner = frame.column()
     if female:
         hips = np.exp(-(((TRUNK[:, 0] - 190) / 80) ** 2))
         inner[:, 1] *= 1 + 0.05 * hips - 0.04 * (TRUNK[:, 0] > 400)
@@ -163,10 +193,11 @@ def add_trunk(
         anatomy.sites[f"arm_{'r' if side < 0 else 'l'}"] = [frame.at(*p) for p in path]
     head = Ellipsoid(frame.at(0, -8, 938), frame.semi(75, 93, 94), wobble=Wobble.draw(body, 1, 90))
     jaw = Ellipsoid(frame.at(0, -50, 872), frame.semi(48, 44, 46))
-    skin += [head, jaw]
+    skin += [head, jaw, *skin_around]
     flesh += [
         Ellipsoid(head.centre, tuple(s - 5 for s in head.semi)),
         Ellipsoid(jaw.centre, tuple(s - 6 for s in jaw.semi)),
+        *flesh_around,
     ]
     breasts = []
     if female:
@@ -194,8 +225,8 @@ def add_trunk(
     anatomy.add("cavity", cavity, 0.62, -60, texture=0.35)
 
 
-def add_lungs_and_vessels(anatomy: Anatomy, frame: Frame, body: Generator, blood: float) -> None:
-    """Lungs, mediastinum and the great vessels down to the thighs."""
+def add_lungs(anatomy: Anatomy, frame: Frame, body: Generator) -> None:
+    """Both lungs."""
     lungs = []
     for side, (half_width, half_height) in ((-1, (60, 122)), (1, (57, 126))):
         lungs.append(
@@ -207,7 +238,11 @@ def add_lungs_and_vessels(anatomy: Anatomy, frame: Frame, body: Generator, blood
                 wobble=Wobble.draw(body, 2.5, 120),
             )
         )
-    anatomy.add("lung", lungs, 0.38, -820, texture=0.25)
+    anatomy.add("lung", lungs, LUNG_SUV, LUNG_HU, texture=0.25)
+
+
+def add_vessels(anatomy: Anatomy, frame: Frame, blood: float) -> None:
+    """Mediastinum and the great vessels down to the thighs."""
     anatomy.add(
         "mediastinum",
         Ellipsoid(frame.at(4, -12, 680), frame.semi(30, 48, 95), power=2.5),
@@ -267,7 +302,7 @@ def add_skeleton(
             path = []
             for angle in angles:
                 z = back - drop * (angle / np.pi) ** 1.2
-                a, b, y = (np.interp(z, TRUNK[:, 0], TRUNK[:, c]) for c in (1, 2, 3))
+                a, b, y = (np.interp(z, frame.trunk[:, 0], frame.trunk[:, c]) for c in (1, 2, 3))
                 path.append((side * (a - 9) * np.sin(angle), y + (b - 9) * np.cos(angle), z))
             ribs.append(frame.tube(path, 4.5))
     anatomy.sites["ribs"] = [tuple(p) for rib in ribs for p in rib.points[2:7]]
@@ -309,14 +344,10 @@ def add_skeleton(
     anatomy.add("flat bone", flat, 0.65 * marrow, BONE_HU)
 
 
-def add_head(anatomy: Anatomy, frame: Frame, body: Generator, scan: Generator) -> None:
-    """Skull, brain, glands, tonsils, eyes, airway, larynx and thyroid."""
+def add_brain(anatomy: Anatomy, frame: Frame, body: Generator, scan: Generator) -> None:
+    """Skull and brain."""
     skull = Ellipsoid(frame.at(0, -2, 950), frame.semi(69, 85, 78))
     anatomy.add("skull", skull, 0.7, 800)
-    teeth = frame.tube(
-        [(-38, -30, 872), (-26, -72, 866), (0, -84, 864), (26, -72, 866), (38, -30, 872)], 7
-    )
-    anatomy.add("jaw", teeth, 0.8, 700)
     grey = float(scan.uniform(7.0, 14.0))
     wobble = Wobble.draw(body, 1.2, 45)
     brain = [
@@ -332,6 +363,14 @@ def add_head(anatomy: Anatomy, frame: Frame, body: Generator, scan: Generator) -
         for side in (-1, 1)
     ]
     anatomy.add("white matter", white, 0.45 * grey, 32, texture=0.12)
+
+
+def add_face(anatomy: Anatomy, frame: Frame, scan: Generator) -> None:
+    """Jaw, glands, tonsils, eyes, airway, larynx and thyroid."""
+    teeth = frame.tube(
+        [(-38, -30, 872), (-26, -72, 866), (0, -84, 864), (26, -72, 866), (38, -30, 872)], 7
+    )
+    anatomy.add("jaw", teeth, 0.8, 700)
     anatomy.add("airway", frame.tube([(0, -14, 868), (0, -16, 830), (0, -2, 720)], 7), 0.3, -950)
     pharynx = float(scan.uniform(1.1, 2.0))
     anatomy.add("neck", frame.tube([(0, -10, 875), (0, -14, 790)], 15), 1.1, None, 0.25)

@@ -24,8 +24,8 @@ PATTERN_DECK = (
     "rare",
 )
 RARE_PATTERNS = ("lung nodule", "low uptake", "hidden", "melanoma")
-# Patterns to which a hidden or a faint lesion may be added, and how often.
-HIDDEN_CHANCE, FAINT_CHANCE = 0.25, 0.12
+# How often a faint lesion is added to the patterns of the deck.
+FAINT_CHANCE = 0.12
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def draw_lesions(pattern: str, anatomy: Anatomy, rng: np.random.Generator) -> li
         return []
     lesions = _PATTERNS[pattern](anatomy, rng)
     if pattern in PATTERN_DECK:
-        if rng.uniform() < HIDDEN_CHANCE:
+        if rng.uniform() < anatomy.hidden_chance:
             lesions += _hidden(anatomy, rng)
         if rng.uniform() < FAINT_CHANCE:
             lesions += _low_uptake(anatomy, rng)
@@ -135,7 +135,7 @@ def _lung_point(anatomy: Anatomy, rng) -> Point:
     """In a lung, above the liver's dome and away from the heart."""
     lungs = anatomy.solids("lung")
     for _ in range(50):
-        lung = lungs[int(rng.integers(2))]
+        lung = lungs[int(rng.integers(len(lungs)))]
         point = lung.random_point(rng, 0.85)
         others = anatomy.solids("liver") + anatomy.solids("myocardium")
         others += anatomy.solids("spleen") + anatomy.solids("stomach")[:1]
@@ -227,7 +227,8 @@ def _bone_metastases(anatomy, rng) -> list[Lesion]:
 def _liver_metastases(anatomy, rng) -> list[Lesion]:
     suv, liver, lesions = _log_uniform(rng, 6, 15), anatomy.solids("liver"), []
     for _ in range(int(rng.integers(2, 10))):
-        lobe = liver[int(rng.choice(3, p=[0.6, 0.2, 0.2]))]
+        # The phantom's own liver has three lobes; a mapped one is a single solid.
+        lobe = liver[int(rng.choice(3, p=[0.6, 0.2, 0.2]))] if len(liver) == 3 else liver[0]
         size = _log_uniform(rng, 12, 55)
         necrosis = 0.5 if size > 42 and rng.uniform() < 0.4 else 0.0
         spot = lobe.random_point(rng, 0.7)
@@ -303,7 +304,7 @@ def _low_uptake(anatomy, rng) -> list[Lesion]:
 
 def _hidden(anatomy, rng) -> list[Lesion]:
     """A lesion that hotter or larger organs cover in many views."""
-    site = str(rng.choice(["beside bladder", "behind bladder", "behind heart", "beside kidney"]))
+    site = str(rng.choice(anatomy.hidden_sites))
     point = _near(_pick(anatomy, rng, site), rng, 3)
     return [
         make_lesion("hidden", site, point, _log_uniform(rng, 12, 30), _log_uniform(rng, 4, 16), rng)

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.random import Generator
 
 from nnunetv2_mip.phantom_body import FAT_HU, Anatomy, Frame
-from nnunetv2_mip.phantom_shapes import Ellipsoid, Tube, Wobble, rotation
+from nnunetv2_mip.phantom_shapes import Ellipsoid, Point, Tube, Wobble, rotation
+
+PROSTATE_SUV = 1.3
 
 
-def add_abdomen(
-    anatomy: Anatomy, frame: Frame, body: Generator, scan: Generator, blood: float
-) -> None:
-    """Liver, gallbladder, spleen, stomach, pancreas and oesophagus."""
+def add_liver(anatomy: Anatomy, frame: Frame, body: Generator, scan: Generator) -> None:
+    """Liver and gallbladder."""
     liver_suv = float(scan.uniform(1.9, 2.8))
     size = float(np.clip(body.normal(1.0, 0.06), 0.88, 1.15))
     shift = body.normal(0, 4, 3)
@@ -42,6 +42,9 @@ def add_abdomen(
     anatomy.add("liver", liver, liver_suv, 105, texture=0.05)
     gallbladder = Ellipsoid(frame.at(-52, -58, 430), frame.semi(14, 14, 24))
     anatomy.add("gallbladder", gallbladder, 0.6 * liver_suv, 12)
+
+
+def add_spleen(anatomy: Anatomy, frame: Frame, body: Generator, scan: Generator) -> None:
     spleen = Ellipsoid(
         frame.at(104, 40, 496),
         frame.semi(25, 40, 52) if body.uniform() < 0.85 else frame.semi(31, 48, 68),
@@ -49,6 +52,9 @@ def add_abdomen(
         wobble=Wobble.draw(body, 2, 80),
     )
     anatomy.add("spleen", spleen, float(scan.uniform(1.5, 2.3)), 110, texture=0.05)
+
+
+def add_stomach(anatomy: Anatomy, frame: Frame, body: Generator, scan: Generator) -> None:
     stomach = [
         Ellipsoid(frame.at(62, -18, 512), frame.semi(40, 44, 42), wobble=Wobble.draw(body, 3, 70)),
         frame.tube([(64, -28, 490), (46, -50, 440), (0, -52, 418)], [30, 24, 17]),
@@ -60,6 +66,10 @@ def add_abdomen(
         frame.tube([(64, -28, 490), (46, -50, 445)], [20, 13]),
     ]
     anatomy.add("stomach lumen", lumen, 0.7, 10, texture=0.2)
+
+
+def add_pancreas(anatomy: Anatomy, frame: Frame, scan: Generator) -> None:
+    """Pancreas and oesophagus."""
     pancreas = frame.tube([(-30, -12, 415), (10, -16, 432), (60, 8, 448)], [15, 11, 10])
     anatomy.add("pancreas", pancreas, float(scan.uniform(1.1, 1.7)), 80, texture=0.15)
     oesophagus = frame.tube([(2, 22, 730), (6, 20, 600), (24, 4, 535)], 7)
@@ -143,35 +153,11 @@ def add_urinary_tract(
         )
         anatomy.add("kidney", kidney, cortex, 170, texture=0.15)
         hilum = centre + tilt @ np.array([-side * 13.0, -5.0, -4.0])
-        concentration = urine * float(scan.uniform(0.3, 0.75))
-        for _ in range(int(scan.integers(6, 12))):
-            reach = np.array(
-                [side * scan.uniform(-4, 12), scan.uniform(-12, 10), scan.uniform(-36, 36)]
-            )
-            calyx = Ellipsoid(tuple(hilum + tilt @ reach), tuple(scan.uniform(4, 8, 3)))
-            anatomy.add("calyx", calyx, concentration * float(scan.uniform(0.35, 1.0)), 60)
-        pelvis = Ellipsoid(
-            tuple(hilum + [-side * 8, -4, 0]), tuple(scan.uniform((6, 5, 9), (11, 8, 18)))
-        )
-        anatomy.add("renal pelvis", pelvis, concentration, 40)
+        add_calyces(anatomy, scan, side, hilum, tilt, urine)
         anatomy.sites.setdefault("beside kidney", []).append(
             tuple(centre + [-side * 42.0, -6.0, -8.0])
         )
-        course = [
-            tuple(hilum + [-side * 12.0, -4.0, -14.0]),
-            frame.at(side * 40, 22, 360),
-            frame.at(side * 38, 18, 300),
-            frame.at(side * 50, 26, 240),
-            frame.at(side * 30, 18, bladder_z - 8),
-        ]
-        for k in range(len(course) - 1):  # peristalsis: only some stretches are filled
-            if scan.uniform() < 0.4:
-                start, end = np.array(course[k]), np.array(course[k + 1])
-                a = float(scan.uniform(0, 0.4))
-                b = float(scan.uniform(a + 0.2, 1.0))
-                stretch = [tuple(start + a * (end - start)), tuple(start + b * (end - start))]
-                suv = urine * float(scan.uniform(0.2, 0.9))
-                anatomy.add("ureter", Tube(stretch, float(scan.uniform(2.0, 3.6))), suv, 20)
+        add_ureter(anatomy, frame, scan, side, hilum, frame.at(side * 30, 18, bladder_z - 8), urine)
     bladder = Ellipsoid(
         frame.at(float(body.normal(0, 4)), -26, bladder_z),
         tuple(fill * s for s in frame.semi(43, 36, 30)),
@@ -187,24 +173,81 @@ def add_urinary_tract(
         (bladder.centre[0], bladder.centre[1] + fill * 36 * frame.depth + 17, bladder.centre[2])
     ]
     if female:
-        uterus = Ellipsoid(frame.at(0, 18, 208), frame.semi(24, 20, 30), rotation(30))
-        anatomy.add("uterus", uterus, float(scan.uniform(0.9, 2.0)), 70, texture=0.2)
+        add_uterus(anatomy, frame, scan)
         anatomy.add("bladder", bladder, urine, 8, texture=0.03)
     else:
-        anatomy.add(
-            "prostate", Ellipsoid(frame.at(0, -18, 138), frame.semi(19, 15, 15)), 1.3, 45, 0.2
+        prostate = Ellipsoid(frame.at(0, -18, 138), frame.semi(19, 15, 15))
+        anatomy.add("prostate", prostate, PROSTATE_SUV, 45, 0.2)
+        add_male_organs(anatomy, frame, scan, urine)
+
+
+def add_calyces(
+    anatomy: Anatomy,
+    scan: Generator,
+    side: int,
+    hilum: np.ndarray,
+    tilt: np.ndarray,
+    urine: float,
+) -> None:
+    """Calyces and pelvis of the kidney of a side (-1 right, 1 left), around its hilum (mm)."""
+    concentration = urine * float(scan.uniform(0.3, 0.75))
+    for _ in range(int(scan.integers(6, 12))):
+        reach = np.array(
+            [side * scan.uniform(-4, 12), scan.uniform(-12, 10), scan.uniform(-36, 36)]
         )
-        testis = float(scan.uniform(1.5, 3.2))
-        for side in (-1, 1):
-            testicle = Ellipsoid(frame.at(side * 18, -72, 72), frame.semi(12, 13, 19))
-            anatomy.outline.append(Ellipsoid(testicle.centre, tuple(s + 6 for s in testicle.semi)))
-            anatomy.add("testis", testicle, testis, 40, inside=False)
-        penis = frame.tube([(0, -62, 130), (0, -88, 95), (2, -92, 55)], 13)
-        anatomy.outline.append(penis)
-        anatomy.add("penis", penis, 0.8, 40, texture=0.2, inside=False)
-        if scan.uniform() < 0.25:
-            urethra = frame.tube([(0, -84, 98), (2, -90, 62)], 3)
-            anatomy.add("urethra", urethra, 0.35 * urine, 20)
+        calyx = Ellipsoid(tuple(hilum + tilt @ reach), tuple(scan.uniform(4, 8, 3)))
+        anatomy.add("calyx", calyx, concentration * float(scan.uniform(0.35, 1.0)), 60)
+    pelvis = Ellipsoid(
+        tuple(hilum + [-side * 8, -4, 0]), tuple(scan.uniform((6, 5, 9), (11, 8, 18)))
+    )
+    anatomy.add("renal pelvis", pelvis, concentration, 40)
+
+
+def add_ureter(
+    anatomy: Anatomy,
+    frame: Frame,
+    scan: Generator,
+    side: int,
+    hilum: np.ndarray,
+    end: Point,
+    urine: float,
+) -> None:
+    """The filled stretches of a ureter, from a kidney's hilum to the bladder's wall at `end`."""
+    course = [
+        tuple(hilum + [-side * 12.0, -4.0, -14.0]),
+        frame.at(side * 40, 22, 360),
+        frame.at(side * 38, 18, 300),
+        frame.at(side * 50, 26, 240),
+        end,
+    ]
+    for k in range(len(course) - 1):  # peristalsis: only some stretches are filled
+        if scan.uniform() < 0.4:
+            start, stop = np.array(course[k]), np.array(course[k + 1])
+            a = float(scan.uniform(0, 0.4))
+            b = float(scan.uniform(a + 0.2, 1.0))
+            stretch = [tuple(start + a * (stop - start)), tuple(start + b * (stop - start))]
+            suv = urine * float(scan.uniform(0.2, 0.9))
+            anatomy.add("ureter", Tube(stretch, float(scan.uniform(2.0, 3.6))), suv, 20)
+
+
+def add_uterus(anatomy: Anatomy, frame: Frame, scan: Generator) -> None:
+    uterus = Ellipsoid(frame.at(0, 18, 208), frame.semi(24, 20, 30), rotation(30))
+    anatomy.add("uterus", uterus, float(scan.uniform(0.9, 2.0)), 70, texture=0.2)
+
+
+def add_male_organs(anatomy: Anatomy, frame: Frame, scan: Generator, urine: float) -> None:
+    """Testes, penis and sometimes urine in the urethra."""
+    testis = float(scan.uniform(1.5, 3.2))
+    for side in (-1, 1):
+        testicle = Ellipsoid(frame.at(side * 18, -72, 72), frame.semi(12, 13, 19))
+        anatomy.outline.append(Ellipsoid(testicle.centre, tuple(s + 6 for s in testicle.semi)))
+        anatomy.add("testis", testicle, testis, 40, inside=False)
+    penis = frame.tube([(0, -62, 130), (0, -88, 95), (2, -92, 55)], 13)
+    anatomy.outline.append(penis)
+    anatomy.add("penis", penis, 0.8, 40, texture=0.2, inside=False)
+    if scan.uniform() < 0.25:
+        urethra = frame.tube([(0, -84, 98), (2, -90, 62)], 3)
+        anatomy.add("urethra", urethra, 0.35 * urine, 20)
 
 
 def add_distractors(anatomy: Anatomy, frame: Frame, scan: Generator) -> None:
