@@ -2,7 +2,8 @@
 
 Subject `index` of cohort `seed` is the same person, scan and disease whatever the size of the
 cohort, and the same anatomy at every spacing (only the noise belongs to the grid). A cohort is
-written in the layout of the autoPET TCIA collection.
+written in the layout of the autoPET TCIA collection. Bodies are the phantom's own, or are built
+around the real organs of label maps (`phantom_mapped`).
 
 Truth is drawn as a reader with a contouring tool would: for every lesion the iso-contour at 45 %
 of its contrast over what surrounds it, in the image after the scanner's blur and before its noise.
@@ -22,7 +23,10 @@ import numpy as np
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import write_json
 from nnunetv2_mip.phantom_anatomy import build_anatomy
+from nnunetv2_mip.phantom_body import Anatomy
+from nnunetv2_mip.phantom_label_maps import OrganMaps, choose_map, read_organ_map
 from nnunetv2_mip.phantom_lesions import Lesion, disease_pattern, draw_lesions
+from nnunetv2_mip.phantom_mapped import build_mapped_anatomy
 from nnunetv2_mip.phantom_scanner import (
     canvas_for,
     paint_anatomy,
@@ -34,6 +38,8 @@ from nnunetv2_mip.phantom_shapes import Canvas
 from nnunetv2_mip.volumes import SourceGrid, write_volume
 
 PHANTOM_VERSION = 1
+# The same for bodies built around label maps.
+MAPPED_VERSION = 1
 DEFAULT_SPACING_MM = 4.0
 SPACING_RANGE_MM = (1.5, 12.0)
 COHORT_FILE = "cohort.json"
@@ -52,6 +58,7 @@ class PhantomStudy:
         patient, study: folder names in the autoPET layout.
         pattern: "healthy", or the pattern of disease.
         lesions: one dict a lesion: kind, site, volume_ml, suv_max, centre_mm (x, y, z physical).
+        organ_map: name of the label map it was built on, None without one.
     """
 
     suv: np.ndarray
@@ -63,6 +70,7 @@ class PhantomStudy:
     study: str
     pattern: str
     lesions: list[dict]
+    organ_map: str | None = None
 
 
 def body_index(seed: int, index: int) -> int:
@@ -87,16 +95,23 @@ def folder_names(seed: int, index: int) -> tuple[str, str]:
     return f"PETCT_{seed % 65536:04x}{owner:04x}", study
 
 
-def simulate_subject(seed: int, index: int, spacing_mm: float = DEFAULT_SPACING_MM) -> PhantomStudy:
+def simulate_subject(
+    seed: int,
+    index: int,
+    spacing_mm: float = DEFAULT_SPACING_MM,
+    organs: OrganMaps | None = None,
+) -> PhantomStudy:
     """Simulate a study.
 
     Args:
         seed: of the cohort, non-negative.
         index: of the subject in the cohort, from 0.
         spacing_mm: isotropic voxel size, 1.5 to 12 mm.
+        organs: label maps to build the body on; None: the phantom's own anatomy. The maps are
+            dealt out in an order that depends on the seed and on their names.
 
     Raises:
-        MipError: a seed, index or spacing out of range.
+        MipError: a seed, index or spacing out of range, or a label map that cannot be used.
     """
     _check(seed, index, spacing_mm)
     owner = body_index(seed, index)
@@ -104,7 +119,10 @@ def simulate_subject(seed: int, index: int, spacing_mm: float = DEFAULT_SPACING_
     scan_rng, lesion_rng, noise_rng = (
         np.random.default_rng([seed, stream, index]) for stream in (1, 2, 6)
     )
-    anatomy = build_anatomy(body_rng, scan_rng)
+    if organs is None:
+        anatomy, organ_map = build_anatomy(body_rng, scan_rng), None
+    else:
+        anatomy, organ_map = _mapped_anatomy(seed, owner, organs, body_rng, scan_rng)
     pattern = disease_pattern(seed, index)
     lesions = draw_lesions(pattern, anatomy, lesion_rng)
 
@@ -119,7 +137,20 @@ def simulate_subject(seed: int, index: int, spacing_mm: float = DEFAULT_SPACING_
     grid = _grid(canvas, body_rng)
     patient, study = folder_names(seed, index)
     described = _describe(facts, labels, suv, grid)
-    return PhantomStudy(suv, ct, seg, body, grid, patient, study, pattern, described)
+    return PhantomStudy(suv, ct, seg, body, grid, patient, study, pattern, described, organ_map)
+
+
+def _mapped_anatomy(
+    seed: int,
+    owner: int,
+    organs: OrganMaps,
+    body_rng: np.random.Generator,
+    scan_rng: np.random.Generator,
+) -> tuple[Anatomy, str]:
+    path = choose_map(organs, seed, owner)
+    found = read_organ_map(path, organs)
+    anatomy = build_mapped_anatomy(found, body_rng, scan_rng, "prostate" in organs.organs)
+    return anatomy, path.name
 
 
 def _check(seed: int, index: int, spacing_mm: float) -> None:
@@ -161,14 +192,16 @@ def _describe(
     return described
 
 
-def write_study(seed: int, index: int, spacing_mm: float, out: Path) -> dict:
+def write_study(
+    seed: int, index: int, spacing_mm: float, out: Path, organs: OrganMaps | None = None
+) -> dict:
     """Simulate one subject, write its three volumes below `out`, and give its cohort entry."""
-    study = simulate_subject(seed, index, spacing_mm)
+    study = simulate_subject(seed, index, spacing_mm, organs)
     folder = Path(out) / study.patient / study.study
     write_volume(study.suv, study.grid, folder / "SUV.nii.gz")
     write_volume(study.ct, study.grid, folder / "CTres.nii.gz")
     write_volume(study.seg, study.grid, folder / "SEG.nii.gz")
-    return {
+    entry = {
         "index": index,
         "patient": study.patient,
         "study": study.study,
@@ -176,6 +209,7 @@ def write_study(seed: int, index: int, spacing_mm: float, out: Path) -> dict:
         "lesion_ml": round(float(study.seg.sum()) * study.grid.voxel_ml, 3),
         "lesions": study.lesions,
     }
+    return entry | ({"organ_map": study.organ_map} if study.organ_map else {})
 
 
 def write_cohort(
@@ -185,13 +219,14 @@ def write_cohort(
     spacing_mm: float = DEFAULT_SPACING_MM,
     progress: Callable | None = None,
     executor: Executor | None = None,
+    organs: OrganMaps | None = None,
 ) -> Path:
     """Write subjects 0 … n-1 of a cohort in the autoPET layout, with `cohort.json` beside them.
 
     Args:
         out: folder that does not exist or is empty; it appears when everything is written.
         n: studies (a patient may have two).
-        seed, spacing_mm: see `simulate_subject`.
+        seed, spacing_mm, organs: see `simulate_subject`.
         progress: wraps the iteration over the studies, called as `progress(iterator, total=n)`
             (tqdm fits).
         executor: runs the studies side by side; without it one after the other.
@@ -200,7 +235,8 @@ def write_cohort(
         The folder.
 
     Raises:
-        MipError: `out` is not empty, `n` below 1, or an option out of range.
+        MipError: `out` is not empty, `n` below 1, an option out of range, or a label map that
+            cannot be used.
     """
     out = Path(out).absolute()
     if n < 1:
@@ -218,12 +254,15 @@ def write_cohort(
     jobs = []
     try:
         if executor:
-            jobs = [executor.submit(write_study, seed, k, spacing_mm, partial) for k in range(n)]
+            jobs = [
+                executor.submit(write_study, seed, k, spacing_mm, partial, organs) for k in range(n)
+            ]
             entries = (job.result() for job in jobs)
         else:
-            entries = (write_study(seed, k, spacing_mm, partial) for k in range(n))
+            entries = (write_study(seed, k, spacing_mm, partial, organs) for k in range(n))
         studies = list(progress(entries, total=n) if progress else entries)
         content = {
+            **({"mapped_version": MAPPED_VERSION} if organs else {}),
             "phantom_version": PHANTOM_VERSION,
             "seed": seed,
             "spacing_mm": spacing_mm,

@@ -19,6 +19,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="seed of the cohort")
     parser.add_argument("--spacing", type=float, default=4.0, help="voxel size in mm, 1.5 to 12")
     parser.add_argument(
+        "--organs",
+        nargs="+",
+        metavar="FOLDER",
+        help="build the bodies around the real organs of the label maps in this folder (or of "
+        "these files) instead of the phantom's own; names.json beside them says which number is which "
+        'organ ({"1": "spleen", ...}), without it they are taken for autoPET III organ maps',
+    )
+    parser.add_argument(
         "-np", dest="processes", type=process_count, default=1, help="worker processes"
     )
     return parser
@@ -32,7 +40,9 @@ def run(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from nnunetv2_mip.phantom import write_cohort
+    from nnunetv2_mip.phantom_label_maps import find_organ_maps
 
+    organs = find_organ_maps(args.organs) if args.organs else None
     workers = min(args.processes, max(1, args.number))
     pool = ProcessPoolExecutor(workers) if workers > 1 else nullcontext()
     with pool as executor:
@@ -43,8 +53,13 @@ def run(args: argparse.Namespace) -> None:
             args.spacing,
             partial(tqdm, desc="phantoms", unit="study"),
             executor,
+            organs,
         )
     print(f"{args.number} studies of seed {args.seed} in {folder}")
+    if organs:
+        bodies = f"bodies built around the organs of {len(organs.files)} label maps"
+        taken = "; no file names their numbers, which fit autoPET III's" if organs.assumed else ""
+        print(bodies + taken)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
