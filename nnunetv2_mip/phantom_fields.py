@@ -5,6 +5,7 @@ They are painted like the ideal solids of `phantom_shapes` (same axes, same mean
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
@@ -92,6 +93,7 @@ class DistanceField:
         )
         return found.reshape(shape) - np.float32(self.grown_mm)
 
+    @cached_property
     def points(self) -> np.ndarray:
         """The centres of the grid's voxels inside the solid, (n, 3) of x, y, z mm."""
         place = np.argwhere(self.field < self.grown_mm)[:, ::-1]

@@ -46,10 +46,9 @@ class FittedFrame(Frame):
         return x * self.width, y * self.depth, z * self.height
 
     def column(self) -> np.ndarray:
-        x0, sx, y0, sy = self._across(self.trunk[:, 0])
+        _, sx, y0, sy = self._across(self.trunk[:, 0])
         z, a, b, y = self.trunk.T
-        # A column has no centre in x: the midline's offset widens it.
-        return np.stack([self.z_of(z), a * sx + np.abs(x0), b * sy, y0 + sy * y], axis=1)
+        return np.stack([self.z_of(z), a * sx, b * sy, y0 + sy * y], axis=1)
 
     def nominal(self, points: np.ndarray) -> np.ndarray:
         """The inverse of `at`: (n, 3) x, y, z here to nominal mm."""

@@ -57,7 +57,7 @@ from nnunetv2_mip.phantom_organs import (
     add_urinary_tract,
     add_uterus,
 )
-from nnunetv2_mip.phantom_shapes import Ellipsoid, Point, Wobble, rotation
+from nnunetv2_mip.phantom_shapes import Ellipsoid, Point, Tube, Wobble, rotation
 
 LIVER_SUV, BLOOD_SUV, GREY_SUV, TESTIS_SUV = (2.1, 0.3), (1.57, 0.14), (8.0, 2.2), (2.57, 0.56)
 # Shares of scans whose heart muscle is like blood, patchy, or hot all over.
@@ -86,7 +86,7 @@ def build_mapped_anatomy(
     """
     organs, top_mm = _deformed(organ_map, body)
     cut = "brain" in organs and organ_map.above_mm < CUT_MM
-    frame = fit_frame({name: organ.points() for name, organ in organs.items()}, cut)
+    frame = fit_frame({name: organ.points for name, organ in organs.items()}, cut)
     anatomy = Anatomy(scale=(frame.width * frame.depth * frame.height) ** (1 / 3))
     female = "prostate" not in organs and bool(
         body.uniform() < (0.85 if has_prostate_labels else 0.45)
@@ -99,10 +99,13 @@ def build_mapped_anatomy(
 
     trunk_organs = [o for name, o in organs.items() if name not in ("gland", "prostate", "brain")]
     heads = [organs["brain"]] if "brain" in organs else []
+    # A column stands upright: where a head is held aslant, the neck leads to it.
+    course = [frame.at(0, y, z) for y, z in ((8, 795), (4, 845), (-4, 895))]
+    neck = [Tube(course, (49 * frame.width, 46 * frame.width, 46 * frame.width))]
     add_trunk(
         anatomy, frame, body, scan, fat_mm, female,
-        [o.grown(min(10 + fat_mm, 28)) for o in trunk_organs] + [h.grown(13) for h in heads],
-        [o.grown(8) for o in trunk_organs] + [h.grown(10) for h in heads],
+        [o.grown(min(10 + fat_mm, 28)) for o in trunk_organs] + [h.grown(13) for h in heads] + neck,
+        [o.grown(8) for o in trunk_organs] + [h.grown(10) for h in heads] + neck,
     )  # fmt: skip
     add_vessels(anatomy, frame, blood)
     add_skeleton(anatomy, frame, body, scan, marrow)
@@ -118,7 +121,7 @@ def build_mapped_anatomy(
 
     anatomy.top_mm = frame.at(0, 0, 1030)[2] + float(scan.uniform(-55, 20))
     if "brain" in organs and cut:
-        top_mm = float(organs["brain"].points()[:, 2].max())
+        top_mm = float(organs["brain"].points[:, 2].max())
     anatomy.top_mm = min(anatomy.top_mm, top_mm)
     anatomy.bottom_mm = frame.at(0, 0, float(scan.uniform(-30, 50)))[2]
     return anatomy
@@ -141,7 +144,7 @@ def _deformed(organ_map: OrganMap, body: Generator) -> tuple[Organs, float]:
     top_mm += organ_map.above_mm * scale[2]
 
     plain = fit_frame(
-        {name: organ.points() for name, organ in organs.items()},
+        {name: organ.points for name, organ in organs.items()},
         organ_map.above_mm < CUT_MM,
     )
     # The chest is the middle of the field of view, and nominal height 0 stays the origin.
@@ -160,7 +163,7 @@ def _turned_head(
     organ: DistanceField, organs: Organs, mirrored: bool, scale: np.ndarray
 ) -> DistanceField:
     """An organ of the head, scaled about where the brain's base or the glands are, or mirrored."""
-    about = organs.get("brain", organs.get("gland")).points()
+    about = organs.get("brain", organs.get("gland")).points
     pivot = np.array([*np.percentile(about, 50, axis=0)[:2], about[:, 2].min()])
     corner = pivot + (np.array(organ.corner) - pivot) * scale
     spacing = np.array(organ.spacing) * scale
@@ -187,7 +190,7 @@ def _add_head(
     folds = (Wobble.draw(body, 2.5, 34), *brain.wobbles)
     white = replace(brain.grown(-11), wobbles=folds)
     anatomy.add("white matter", white, 0.45 * grey, 32, texture=0.12)
-    points = brain.points()
+    points = brain.points
     middle = np.array([np.percentile(points[:, k], p) for k, p in enumerate((50, 50, 40))])
     for side in (-1, 1):
         nucleus = Ellipsoid(tuple(middle + [side * 17 * frame.width, -4, 0]), frame.semi(8, 20, 11))
@@ -235,7 +238,7 @@ def _add_mapped_heart(
 ) -> None:
     """Blood in the map's heart, and the left ventricle's wall at its left, front and bottom."""
     anatomy.add("heart", heart, blood, 130, texture=0.1)
-    points = heart.points()
+    points = heart.points
     low, high = np.percentile(points, (2, 98), axis=0)
     size = float(np.clip(np.prod(high - low) ** (1 / 3) / 105, 0.85, 1.1))
     centre = points.mean(0) + (high - low) * [0.17, -0.02, -0.10]
@@ -272,7 +275,7 @@ def _add_urinary_tract(
     urine = float(np.exp(scan.uniform(np.log(6), np.log(30))))
     kidney, bladder = organs["kidney"], organs["bladder"]
     anatomy.add("kidney", kidney, cortex, 170, texture=0.15)
-    spots, pool = kidney.points(), bladder.points()
+    spots, pool = kidney.points, bladder.points
     midline = frame.at(0, 0, 419)[0]
     for side in (-1, 1):
         one = spots[(spots[:, 0] - midline) * side > 0]
@@ -318,7 +321,7 @@ def _add_hidden_sites(anatomy: Anatomy, organs: Organs) -> None:
         low, high, middle = _extent(organs["heart"])
         sites["behind heart"] = [(middle[0] - 4, high[1] + 9, middle[2] + d) for d in (-12, 12)]
     if "kidney" in organs:
-        spots = organs["kidney"].points()
+        spots = organs["kidney"].points
         middle = np.median(spots[:, 0])
         for side in (-1, 1):
             one = spots[(spots[:, 0] - middle) * side > 0]
@@ -346,6 +349,6 @@ def _add_hidden_sites(anatomy: Anatomy, organs: Organs) -> None:
 
 
 def _extent(organ: DistanceField) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    points = organ.points()
+    points = organ.points
     low, high = np.percentile(points, (2, 98), axis=0)
     return low, high, points.mean(0)

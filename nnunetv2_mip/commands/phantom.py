@@ -23,8 +23,8 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="FOLDER",
         help="build the bodies around the real organs of the label maps in this folder (or of "
-        "these files) instead of the phantom's own; names.json beside them says which number is which "
-        'organ ({"1": "spleen", ...}), without it they are taken for autoPET III organ maps',
+        "these files) instead of the phantom's own; names.json beside them says which number is "
+        'which organ ({"1": "spleen", ...}), else they are taken for autoPET III organ maps',
     )
     parser.add_argument(
         "-np", dest="processes", type=process_count, default=1, help="worker processes"
