@@ -64,7 +64,10 @@ LIVER_SUV, BLOOD_SUV, GREY_SUV, TESTIS_SUV = (2.1, 0.3), (1.57, 0.14), (8.0, 2.2
 HEART_SHARES = (0.55, 0.28, 0.17)
 # A brain whose label ends this close below the top of the map was cut off by it.
 CUT_MM = 24.0
+# How often a lesion beside or behind a hot organ is added to a diseased subject.
 HIDDEN_CHANCE = 0.5
+# The table of `phantom_scanner` begins just behind this.
+BACK_Y_MM = 155.0
 Organs = dict[str, DistanceField]
 
 
@@ -86,12 +89,12 @@ def build_mapped_anatomy(
     """
     organs, top_mm = _deformed(organ_map, body)
     cut = "brain" in organs and organ_map.above_mm < CUT_MM
-    frame = fit_frame({name: organ.points for name, organ in organs.items()}, cut)
+    fat_mm = float(np.clip(body.lognormal(np.log(16), 0.4), 7, 36))
+    organs, frame = _laid_down(organs, cut, fat_mm)
     anatomy = Anatomy(scale=(frame.width * frame.depth * frame.height) ** (1 / 3))
     female = "prostate" not in organs and bool(
         body.uniform() < (0.85 if has_prostate_labels else 0.45)
     )
-    fat_mm = float(np.clip(body.lognormal(np.log(16), 0.4), 7, 36))
     blood = draw_suv(scan, BLOOD_SUV)
     marrow = float(scan.uniform(1.0, 1.7))
     if scan.uniform() < 0.12:  # activated, as after growth factors
@@ -117,7 +120,7 @@ def build_mapped_anatomy(
     add_distractors(anatomy, frame, scan)
     add_sites(anatomy, frame)
     _clear_sites(anatomy, organs)
-    _add_hidden_sites(anatomy, organs)
+    _add_hidden_sites(anatomy, organs, frame.at(0, 0, 419)[0])
 
     anatomy.top_mm = frame.at(0, 0, 1030)[2] + float(scan.uniform(-55, 20))
     if "brain" in organs and cut:
@@ -159,6 +162,19 @@ def _deformed(organ_map: OrganMap, body: Generator) -> tuple[Organs, float]:
     return moved, float(top_mm + shift[2])
 
 
+def _laid_down(organs: Organs, cut: bool, fat_mm: float) -> tuple[Organs, FittedFrame]:
+    """The organs, moved so that the back rests on the table, and their frame."""
+    frame = fit_frame({name: organ.points for name, organ in organs.items()}, cut)
+    trunk = frame.column()[1:-3]
+    back = float((trunk[:, 3] + trunk[:, 2]).max()) + fat_mm
+    lower = np.array([0.0, BACK_Y_MM - back, 0.0])
+    organs = {
+        name: replace(organ, corner=tuple(np.array(organ.corner) + lower))
+        for name, organ in organs.items()
+    }
+    return organs, fit_frame({name: organ.points for name, organ in organs.items()}, cut)
+
+
 def _turned_head(
     organ: DistanceField, organs: Organs, mirrored: bool, scale: np.ndarray
 ) -> DistanceField:
@@ -183,6 +199,8 @@ def _add_head(
         add_face(anatomy, frame, scan)
         return
     add_face(anatomy, frame, scan)
+    if "gland" in organs:
+        anatomy.parts = [part for part in anatomy.parts if part.name != "gland"]
     brain, grey = organs["brain"], draw_suv(scan, GREY_SUV)
     anatomy.add("skull", brain.grown(7), 0.7, 800)
     anatomy.add("brain", brain.grown(1), grey, 38, texture=0.11)
@@ -307,8 +325,8 @@ def _clear_sites(anatomy: Anatomy, organs: Organs) -> None:
         anatomy.sites[site] = [pushed_out(p, blockers, 6.0) for p in anatomy.sites[site]]
 
 
-def _add_hidden_sites(anatomy: Anatomy, organs: Organs) -> None:
-    """Places beside and behind hot organs, clear of all of them."""
+def _add_hidden_sites(anatomy: Anatomy, organs: Organs, midline_x: float) -> None:
+    """Places beside, behind and above hot organs, clear of all of them."""
     sites: dict[str, list[Point]] = {}
     if "bladder" in organs:
         low, high, middle = _extent(organs["bladder"])
@@ -322,9 +340,10 @@ def _add_hidden_sites(anatomy: Anatomy, organs: Organs) -> None:
         sites["behind heart"] = [(middle[0] - 4, high[1] + 9, middle[2] + d) for d in (-12, 12)]
     if "kidney" in organs:
         spots = organs["kidney"].points
-        middle = np.median(spots[:, 0])
         for side in (-1, 1):
-            one = spots[(spots[:, 0] - middle) * side > 0]
+            one = spots[(spots[:, 0] - midline_x) * side > 0]
+            if len(one) < 0.1 * len(spots):
+                continue
             low, high = np.percentile(one, (2, 98), axis=0)
             inner = low[0] if side > 0 else high[0]
             sites.setdefault("beside kidney", []).append(
@@ -340,7 +359,6 @@ def _add_hidden_sites(anatomy: Anatomy, organs: Organs) -> None:
     hot = [organs[o] for o in ("bladder", "kidney", "heart", "liver", "spleen") if o in organs]
     for name, points in sites.items():
         anatomy.sites[name] = [pushed_out(p, hot, 8.0) for p in points]
-    anatomy.sites.setdefault("behind heart", [])
     found = tuple(
         name for name in anatomy.sites if name.split()[0] in ("beside", "behind", "above")
     )
