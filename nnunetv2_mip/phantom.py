@@ -24,7 +24,7 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import write_json
 from nnunetv2_mip.phantom_anatomy import build_anatomy
 from nnunetv2_mip.phantom_body import Anatomy
-from nnunetv2_mip.phantom_label_maps import OrganMaps, choose_map, read_organ_map
+from nnunetv2_mip.phantom_label_maps import OrganMaps, check_maps, choose_map, read_organ_map
 from nnunetv2_mip.phantom_lesions import Lesion, disease_pattern, draw_lesions
 from nnunetv2_mip.phantom_mapped import build_mapped_anatomy
 from nnunetv2_mip.phantom_scanner import (
@@ -253,6 +253,9 @@ def write_cohort(
         raise MipError(f"{out}: cannot be written ({error.strerror}); choose another") from None
     jobs = []
     try:
+        if organs:
+            owners = {body_index(seed, k) for k in range(n)}
+            check_maps(organs, seed, owners, executor.map if executor else map)
         if executor:
             jobs = [
                 executor.submit(write_study, seed, k, spacing_mm, partial, organs) for k in range(n)

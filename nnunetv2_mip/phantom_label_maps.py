@@ -7,7 +7,7 @@ an organ are one. Without names the maps are read with the numbering of the auto
 (MIC-DKFZ/autopet-3-submission), and refused unless the organs then lie where organs do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -189,20 +189,36 @@ def read_organ_map(path: Path, maps: OrganMaps) -> OrganMap:
     there = [organ for organ in LANDMARKS if organ in masks]
     if len(there) < 2:
         raise MipError(
-            f"{path}: shows {' and '.join(there) or 'none'} of {', '.join(LANDMARKS)}, two are "
-            f"needed to build a body; is the map cut off, or {_names_hint(maps)}?"
+            f"{path}: shows {there[0] if there else 'none'} of {', '.join(LANDMARKS)}, two are "
+            f"needed to build a body; is the map cut off, or {_names_hint(maps)}"
         )
     if maps.assumed:
         _check_places(masks, labels, path)
     return OrganMap(masks, spacing, above_mm, path)
 
 
+def check_maps(maps: OrganMaps, seed: int, owners: Iterable[int], run: Callable = map) -> None:
+    """Read the maps of these bodies once, so that a bad one is found before the work begins.
+
+    Args:
+        run: maps a function over arguments; an executor's `map` reads them side by side.
+
+    Raises:
+        MipError: see `read_organ_map`.
+    """
+    paths = sorted({choose_map(maps, seed, owner) for owner in owners})
+    for _ in run(_try_map, paths, [maps] * len(paths)):
+        pass
+
+
+def _try_map(path: Path, maps: OrganMaps) -> None:
+    read_organ_map(path, maps)
+
+
 def _names_hint(maps: OrganMaps) -> str:
     if maps.assumed:
-        return (
-            f"are its numbers not those of autoPET III (name them in a {NAME_FILES[0]} beside it)"
-        )
-    return "are its numbers named wrongly"
+        return f"are its numbers not autoPET III's? Then name them in {NAME_FILES[0]} beside it"
+    return "are its numbers named wrongly?"
 
 
 def _box(mask: np.ndarray) -> tuple[slice, slice, slice]:

@@ -347,6 +347,21 @@ def test_maps_that_cannot_be_used_are_refused(tmp_path, folder, maps):
         read_organ_map(tmp_path / "float.nii.gz", maps)
 
 
+def test_a_bad_map_is_found_before_the_work_begins(tmp_path, folder):
+    place = shutil.copytree(folder, tmp_path / "maps")
+    (place / "b.nii.gz").write_bytes((place / "b.nii.gz").read_bytes()[:900])
+    seen = []
+
+    def count(entries, total):
+        for entry in entries:
+            seen.append(entry)
+            yield entry
+
+    with pytest.raises(MipError, match=r"b\.nii\.gz.*copy it again"):
+        write_cohort(tmp_path / "out", 4, 0, 12.0, count, organs=find_organ_maps([place]))
+    assert not seen and [p.name for p in tmp_path.iterdir()] == ["maps"]
+
+
 def test_command_writes_a_cohort_and_leaves_nothing_after_an_error(tmp_path, folder, capsys):
     out = tmp_path / "out"
     arguments = ["-o", str(out), "-n", "2", "--spacing", "12", "--organs"]
