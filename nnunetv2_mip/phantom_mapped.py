@@ -13,10 +13,10 @@ deviations:
   2019) and 1.88 ± 0.41 of 343 (Liu et al., Iranian Journal of Radiology 16, 2019);
 - blood pool 1.57 ± 0.14 (Parlak et al.);
 - brain: grey matter as the cerebellum, 8.0 ± 2.2 (Wang et al., Molecular Imaging and Biology 9,
-  2007); testes 2.57 ± 0.56 (the same);
-- heart muscle: like blood in 55 % of the scans, patchy in 28 %, all of it hot in 17 %, as after an
-  overnight fast (Kumar et al., Indian Journal of Nuclear Medicine 29, 2014); how hot it then is, is
-  our choice.
+  2007); white matter 0.45 of it is our choice;
+- heart muscle: like blood in 55 % of the scans, patchy in 28 %, all of it hot in the rest, as after
+  an overnight fast (Kumar et al., Indian Journal of Nuclear Medicine 29, 2014); how hot it then is,
+  is our choice.
 
 Spleen, kidneys, stomach, bowel, marrow, muscle, fat, lung and urine have the phantom's own ranges
 (`phantom_anatomy`).
@@ -59,7 +59,7 @@ from nnunetv2_mip.phantom_organs import (
 )
 from nnunetv2_mip.phantom_shapes import Ellipsoid, Point, Tube, Wobble, rotation
 
-LIVER_SUV, BLOOD_SUV, GREY_SUV, TESTIS_SUV = (2.1, 0.3), (1.57, 0.14), (8.0, 2.2), (2.57, 0.56)
+LIVER_SUV, BLOOD_SUV, GREY_SUV = (2.1, 0.3), (1.57, 0.14), (8.0, 2.2)
 # Shares of scans whose heart muscle is like blood, patchy, or hot all over.
 HEART_SHARES = (0.55, 0.28, 0.17)
 # A brain whose label ends this close below the top of the map was cut off by it.
