@@ -1,6 +1,6 @@
 """Ways from views to 3D at equal training compute, on simulated patients never seen in training.
 
-    python benchmarks/cascade.py -o OUT [--organs FOLDER] [--train 40] [--test 20] [--spacing 4]
+    python benchmarks/cascade.py -o OUT [--organs MAP ... --test-organs MAP ...] [--test 20] [--spacing 4]
         [--pflop 5] [--views 12] [--only 2d l2s ...] [-device cpu]
 
 | pipeline | trained | at prediction |
@@ -150,7 +150,7 @@ class Bench:
             ("test", args.test, args.seed + 1000),
         ):
             if not (self.out / name).is_dir():
-                organs = ("--organs", args.organs) if args.organs else ()
+                organs = ("--organs", *maps) if maps else ()
                 partial = self.out / f"{name}.partial"
                 self.run("nnUNetv2_mip_phantom", "-o", partial, "-n", count, "--seed", seed,
                          "--spacing", args.spacing, "-np", args.np, *organs)  # fmt: skip
@@ -326,7 +326,10 @@ def table(results: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", dest="out", type=Path, required=True)
-    parser.add_argument("--organs", type=Path, help="organ label maps for the phantoms")
+    parser.add_argument(
+        "--organs", type=Path, nargs="+", help="organ maps of the training patients"
+    )
+    parser.add_argument("--test-organs", type=Path, nargs="+", help="other ones for the tested")
     parser.add_argument("--train", type=int, default=40)
     parser.add_argument("--test", type=int, default=20)
     parser.add_argument("--spacing", type=float, default=4.0)
