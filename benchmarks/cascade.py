@@ -1,7 +1,7 @@
 """Ways from views to 3D at equal training compute, on simulated patients never seen in training.
 
-    python benchmarks/cascade.py -o OUT [--organs MAP ... --test-organs MAP ...] [--test 20] [--spacing 4]
-        [--pflop 5] [--views 12] [--only 2d l2s ...] [-device cpu]
+    python benchmarks/cascade.py -o OUT [--organs MAP ... --test-organs MAP ...] [--train 40]
+        [--test 20] [--spacing 4] [--pflop 5] [--views 12] [--only 2d l2s ...] [-device cpu]
 
 | pipeline | trained | at prediction |
 |---|---|---|
@@ -145,9 +145,9 @@ class Bench:
     def prepare(self) -> None:
         """The cohorts, and the data sets that need no model."""
         args = self.args
-        for name, count, seed in (
-            ("train", args.train, args.seed),
-            ("test", args.test, args.seed + 1000),
+        for name, count, seed, maps in (
+            ("train", args.train, args.seed, args.organs),
+            ("test", args.test, args.seed + 1000, args.test_organs),
         ):
             if not (self.out / name).is_dir():
                 organs = ("--organs", *maps) if maps else ()
@@ -329,7 +329,7 @@ def main() -> None:
     parser.add_argument(
         "--organs", type=Path, nargs="+", help="organ maps of the training patients"
     )
-    parser.add_argument("--test-organs", type=Path, nargs="+", help="other ones for the tested")
+    parser.add_argument("--test-organs", type=Path, nargs="+", help="others, to test on")
     parser.add_argument("--train", type=int, default=40)
     parser.add_argument("--test", type=int, default=20)
     parser.add_argument("--spacing", type=float, default=4.0)
