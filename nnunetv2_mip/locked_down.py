@@ -27,9 +27,11 @@ def settle_in() -> None:
             os.environ.setdefault(name, str(min(THREADS, cores)))
         # Waiting threads that spin take the cores from those that work.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    home = Path(os.environ.get("HOME", "/nonexistent"))
-    if "MPLCONFIGDIR" not in os.environ and not _may_write(home):
-        os.environ["MPLCONFIGDIR"] = tempfile.mkdtemp(prefix="matplotlib-")
+    if not _may_write(Path(os.environ.get("HOME", "/nonexistent"))):
+        # matplotlib's and fontconfig's: nnU-Net imports them.
+        for name in ("MPLCONFIGDIR", "XDG_CACHE_HOME"):
+            if name not in os.environ:
+                os.environ[name] = tempfile.mkdtemp(prefix="cache-")
     _bring_compiled_kernels(Path(__file__).parent)
 
 
