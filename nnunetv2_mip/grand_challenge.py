@@ -82,16 +82,18 @@ def find_study(folder: Path | str, edition: str = AUTO) -> ChallengeStudy:
             and 2 take too.
 
     Raises:
-        MipError: no PET, several PETs or CTs, or edition 4 without clicks.
+        MipError: no PET, several PETs or CTs, edition 4 without clicks, or another edition.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise MipError(f"{folder}: no such folder; name the input folder by --input")
     clicks = folder / CLICKS_FILE
     if edition == AUTO:
-        chosen = EDITIONS[4 if clicks.exists() else 3]
-    else:
-        chosen = EDITIONS[int(edition)]
+        edition = "4" if clicks.exists() else "3"
+    numbers = {str(number): found for number, found in EDITIONS.items()}
+    if edition not in numbers:
+        raise MipError(f"edition {edition}: choose {AUTO} or one of {', '.join(numbers)}")
+    chosen = numbers[edition]
     if chosen.has_clicks and not clicks.is_file():
         raise MipError(
             f"{clicks}: no such file; edition {chosen.number} gives one, with no points at first"

@@ -2,8 +2,8 @@
 
 Subject `index` of cohort `seed` is the same person, scan and disease whatever the size of the
 cohort, and the same anatomy at every spacing (only the noise belongs to the grid). A cohort is
-written in the layout of the autoPET TCIA collection, or as inputs of the challenge container. Bodies
-are the phantom's own, or are built around the real organs of label maps (`phantom_mapped`).
+written in the layout of the autoPET TCIA collection, or as inputs of the challenge container.
+Bodies are the phantom's own, or are built around the real organs of label maps (`phantom_mapped`).
 
 Truth is drawn as a reader with a contouring tool would: for every lesion the iso-contour at 45 %
 of its contrast over what surrounds it, in the image after the scanner's blur and before its noise.
