@@ -113,9 +113,8 @@ def _mask(study, pet, clicks, options, say, warn) -> np.ndarray:
     try:
         predictor = MIPPredictor.from_model_folder(options.model, device=options.device)
         return _predict(predictor, study, pet, clicks, options, say, warn)
-    except MipError:
-        raise
     except Exception as error:
+        # nnU-Net's loader cannot tell a GPU without memory from a damaged file: the CPU can.
         if options.device == "cpu" or not _has_gpu():
             raise
         warn(f"inference on the GPU failed and is done on the CPU: {_reason(error)}")

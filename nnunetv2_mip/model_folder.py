@@ -65,7 +65,7 @@ def first_stage_folder(folder: Path, configuration: str) -> Path:
 
 
 def refuse_volumetric_stage(folder: Path | str) -> None:
-    """Raise MipError where a model folder has a second stage: nothing here can run one yet."""
+    """Raise MipError where a model folder has a volumetric second stage: nothing runs one yet."""
     stage = Path(folder) / VOLUMETRIC_STAGE
     if stage.exists():
         raise MipError(

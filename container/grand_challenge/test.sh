@@ -48,6 +48,9 @@ for edition in "${editions[@]}"; do
     chmod 777 "$output"
     docker run "${options[@]}" --volume "$INPUT:/input:ro" --volume "$output:/output" \
         "$IMAGE" --edition "$edition"
+    # What the image wrote belongs to its user: let it be removed.
+    docker run --rm --network none --user 0 --volume "$output:/output" --entrypoint chmod \
+        "$IMAGE" -R a+rwX /output
     folder=automated-petct-lesion-segmentation
     if [ "$edition" = 4 ]; then folder=tumor-lesion-segmentation; fi
     found=("$output/images/$folder"/*.mha)
@@ -59,9 +62,6 @@ for edition in "${editions[@]}"; do
         echo "edition 3: no data-centric-model.json" >&2
         exit 1
     fi
-    # What the image wrote belongs to its user: let it be removed.
-    docker run --rm --network none --user 0 --volume "$output:/output" --entrypoint chmod \
-        "$IMAGE" -R a+rwX /output
     echo "edition $edition: ${found[0]##*/}"
 done
 echo "all editions answered"
