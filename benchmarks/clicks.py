@@ -12,7 +12,7 @@ inference.json says; then clicks are added, k of each kind for k = 0 to 10:
 - `corrective`: each pair innermost in the largest missed and the largest wrongly marked region of
   the mask so far, as a reader who looks at it would click.
 
-The weights of `click_fusion.ClickModel` were chosen on seed 8 (twelve patients) and STS_001; seed 9
+The weights of `click_fusion.ClickModel` were chosen on seed 8 (eleven patients) and STS_001; seed 9
 was fixed beforehand. --sts adds the real study, a folder with SUV.nii.gz and SEG.nii.gz. What was
 simulated and predicted is kept in --out and used again.
 """
