@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import cc3d
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -206,3 +207,25 @@ def test_simulated_clicks_know_the_truth():
     more = corrective_clicks(mask, study.seg, mm, Clicks())
     assert more == Clicks(clicks.tumour[:1], clicks.background[:1])
     assert not preset_clicks(study.suv, np.zeros_like(study.seg), mm, 2).tumour
+
+
+def test_on_simulated_patients_clicks_help_on_average():
+    """A small copy of benchmarks/clicks.py: organs marked, every other lesion missed."""
+    scores = []
+    for index in (0, 2, 4, 5, 7, 8):
+        study = simulate_subject(8, index, 8.0)
+        mm, truth = study.grid.spacing_zyx, study.seg
+        hot = (study.suv > 10) & (truth == 0)
+        lesions = cc3d.connected_components(truth, connectivity=18)
+        mask = (hot | (lesions % 2 == 1)).astype(np.uint8)
+        row = []
+        for count in (0, 1, 3, 6):
+            clicks = preset_clicks(study.suv, truth, mm, count)
+            found = with_clicks(mask, study.suv, clicks, mm)
+            assert all(found[v] == 1 for v in clicks.tumour)
+            assert all(found[v] == 0 for v in clicks.background)
+            row.append(dice(found, truth))
+        scores.append(row)
+    mean = np.mean(scores, axis=0)
+    assert (np.diff(mean) > 0).all(), mean
+    assert mean[-1] > 2 * mean[0], mean
