@@ -132,7 +132,7 @@ def _predict(
     warn: Callable[[str], None],
 ) -> np.ndarray:
     ct = None
-    if "ct" in predictor.config.channels and study.ct is not None:
+    if predictor.wants_ct and study.ct is not None:
         ct = read_challenge_ct(study.ct, pet, warn)
     fitted = fit_to_budget(predictor, pet, ct, options.left_s - WRITING_S)
     config = fitted.config
