@@ -25,6 +25,7 @@ COMMANDS = [
     "fuse",
     "evaluate",
     "export_model",
+    "grand_challenge",
     "phantom",
     "demo",
     "env",

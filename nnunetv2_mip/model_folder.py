@@ -19,6 +19,8 @@ BUNDLED = "mip_pet"
 CHECKPOINT = "checkpoint_final.pth"
 # In an exported folder: the first stage of a cascade.
 FIRST_STAGE_FOLDER = "first_stage"
+# Where a model folder keeps the volumetric network that works on what the views found.
+VOLUMETRIC_STAGE = "stage2"
 
 
 def models_folder() -> Path:
@@ -60,6 +62,20 @@ def first_stage_folder(folder: Path, configuration: str) -> Path:
         f"{folder}: the second stage of a cascade, whose first stage ({configuration}) is neither "
         f"{places[0]} nor {places[1]}: train it, or copy its model folder there"
     )
+
+
+def refuse_volumetric_stage(folder: Path | str) -> None:
+    """Raise MipError where a model folder holds a volumetric second stage.
+
+    `nnUNetv2_mip_predict --stage2` names one; from within a model folder, as the challenge's
+    container would need it, none is served yet: its time budget does not know what that costs.
+    """
+    stage = Path(folder) / VOLUMETRIC_STAGE
+    if stage.exists():
+        raise MipError(
+            f"{stage}: a second, volumetric stage is not served yet from within a model folder; "
+            "move it out (nnUNetv2_mip_predict takes it by --stage2)"
+        )
 
 
 def export_model(

@@ -2,8 +2,8 @@
 
 Subject `index` of cohort `seed` is the same person, scan and disease whatever the size of the
 cohort, and the same anatomy at every spacing (only the noise belongs to the grid). A cohort is
-written in the layout of the autoPET TCIA collection. Bodies are the phantom's own, or are built
-around the real organs of label maps (`phantom_mapped`).
+written in the layout of the autoPET TCIA collection, or as inputs of the challenge container.
+Bodies are the phantom's own, or are built around the real organs of label maps (`phantom_mapped`).
 
 Truth is drawn as a reader with a contouring tool would: for every lesion the iso-contour at 45 %
 of its contrast over what surrounds it, in the image after the scanner's blur and before its noise.
@@ -13,6 +13,7 @@ The difficulty is fixed: `PHANTOM_VERSION` changes whenever a phantom of the sam
 """
 
 import shutil
+import uuid
 from collections.abc import Callable
 from concurrent.futures import Executor, wait
 from dataclasses import dataclass
@@ -20,8 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunetv2_mip.clicks import write_clicks
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import write_json
+from nnunetv2_mip.grand_challenge import CLICKS_FILE, CT_FOLDER, IMAGE_SUFFIX, PET_FOLDER
 from nnunetv2_mip.phantom_anatomy import build_anatomy
 from nnunetv2_mip.phantom_body import Anatomy
 from nnunetv2_mip.phantom_label_maps import OrganMaps, check_maps, choose_map, read_organ_map
@@ -35,6 +38,8 @@ from nnunetv2_mip.phantom_scanner import (
     scan_pet,
 )
 from nnunetv2_mip.phantom_shapes import Canvas
+from nnunetv2_mip.simulated_clicks import preset_clicks
+from nnunetv2_mip.studies import case_name
 from nnunetv2_mip.volumes import SourceGrid, write_volume
 
 PHANTOM_VERSION = 1
@@ -43,6 +48,8 @@ MAPPED_VERSION = 1
 DEFAULT_SPACING_MM = 4.0
 SPACING_RANGE_MM = (1.5, 12.0)
 COHORT_FILE = "cohort.json"
+AUTOPET, GRAND_CHALLENGE = "autopet", "grand-challenge"
+LAYOUTS = (AUTOPET, GRAND_CHALLENGE)
 
 
 @dataclass(frozen=True)
@@ -193,14 +200,23 @@ def _describe(
 
 
 def write_study(
-    seed: int, index: int, spacing_mm: float, out: Path, organs: OrganMaps | None = None
+    seed: int,
+    index: int,
+    spacing_mm: float,
+    out: Path,
+    organs: OrganMaps | None = None,
+    layout: str = AUTOPET,
+    clicks: int | None = None,
 ) -> dict:
-    """Simulate one subject, write its three volumes below `out`, and give its cohort entry."""
+    """Simulate one subject, write its files below `out`, and give its cohort entry."""
     study = simulate_subject(seed, index, spacing_mm, organs)
-    folder = Path(out) / study.patient / study.study
-    write_volume(study.suv, study.grid, folder / "SUV.nii.gz")
-    write_volume(study.ct, study.grid, folder / "CTres.nii.gz")
-    write_volume(study.seg, study.grid, folder / "SEG.nii.gz")
+    if layout == AUTOPET:
+        folder = Path(out) / study.patient / study.study
+        write_volume(study.suv, study.grid, folder / "SUV.nii.gz")
+        write_volume(study.ct, study.grid, folder / "CTres.nii.gz")
+        write_volume(study.seg, study.grid, folder / "SEG.nii.gz")
+    else:
+        _write_challenge_study(study, seed, index, Path(out), clicks)
     entry = {
         "index": index,
         "patient": study.patient,
@@ -212,6 +228,25 @@ def write_study(
     return entry | ({"organ_map": study.organ_map} if study.organ_map else {})
 
 
+def _write_challenge_study(
+    study: PhantomStudy, seed: int, index: int, out: Path, clicks: int | None
+) -> None:
+    """`<case>/input`, as the platform mounts it, and `<case>/SEG.mha`, the truth, beside it."""
+    folder = out / case_name(study.patient, study.study)
+    # Random names that differ, as the platform gives them.
+    ct, pet = (
+        uuid.UUID(bytes=np.random.default_rng([seed, 7, index, kind]).bytes(16), version=4)
+        for kind in (0, 1)
+    )
+    inputs = folder / "input"
+    write_volume(study.ct, study.grid, inputs / CT_FOLDER / f"{ct}{IMAGE_SUFFIX}")
+    write_volume(study.suv, study.grid, inputs / PET_FOLDER / f"{pet}{IMAGE_SUFFIX}")
+    if clicks is not None:
+        found = preset_clicks(study.suv, study.seg, study.grid.spacing_zyx, clicks)
+        write_clicks(found, study.grid, inputs / CLICKS_FILE)
+    write_volume(study.seg, study.grid, folder / f"SEG{IMAGE_SUFFIX}")
+
+
 def write_cohort(
     out: Path | str,
     n: int,
@@ -220,8 +255,10 @@ def write_cohort(
     progress: Callable | None = None,
     executor: Executor | None = None,
     organs: OrganMaps | None = None,
+    layout: str = AUTOPET,
+    clicks: int | None = None,
 ) -> Path:
-    """Write subjects 0 … n-1 of a cohort in the autoPET layout, with `cohort.json` beside them.
+    """Write subjects 0 … n-1 of a cohort, with `cohort.json` beside them.
 
     Args:
         out: folder that does not exist or is empty; it appears when everything is written.
@@ -230,6 +267,9 @@ def write_cohort(
         progress: wraps the iteration over the studies, called as `progress(iterator, total=n)`
             (tqdm fits).
         executor: runs the studies side by side; without it one after the other.
+        layout: one of `LAYOUTS`: the autoPET TCIA collection, or `<case>/input` of a run of the
+            challenge container with the truth beside it.
+        clicks: with the latter, so many clicks of each kind a study (autoPET IV); None: no file.
 
     Returns:
         The folder.
@@ -241,6 +281,10 @@ def write_cohort(
     out = Path(out).absolute()
     if n < 1:
         raise MipError(f"{n} phantoms: choose 1 or more")
+    if layout not in LAYOUTS:
+        raise MipError(f"layout {layout!r}: choose one of {', '.join(LAYOUTS)}")
+    if clicks is not None and (clicks < 0 or layout != GRAND_CHALLENGE):
+        raise MipError(f"{clicks} clicks: 0 or more, with the layout {GRAND_CHALLENGE}")
     _check(seed, 0, spacing_mm)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise MipError(f"{out}: exists and is not an empty folder; choose another or remove it")
@@ -258,11 +302,14 @@ def write_cohort(
             check_maps(organs, seed, owners, executor.map if executor else map)
         if executor:
             jobs = [
-                executor.submit(write_study, seed, k, spacing_mm, partial, organs) for k in range(n)
+                executor.submit(write_study, seed, k, spacing_mm, partial, organs, layout, clicks)
+                for k in range(n)
             ]
             entries = (job.result() for job in jobs)
         else:
-            entries = (write_study(seed, k, spacing_mm, partial, organs) for k in range(n))
+            entries = (
+                write_study(seed, k, spacing_mm, partial, organs, layout, clicks) for k in range(n)
+            )
         studies = list(progress(entries, total=n) if progress else entries)
         content = {
             **({"mapped_version": MAPPED_VERSION} if organs else {}),

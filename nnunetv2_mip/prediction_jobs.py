@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nnunetv2_mip.clicks import Clicks, read_clicks
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path, read_json
 from nnunetv2_mip.lesion_table import lesion_table, lesion_table_path, write_lesion_table
@@ -54,6 +55,7 @@ class Job:
         target: file to write.
         series: of `dicom` the SeriesInstanceUID of the PET, else None.
         ct: of `volume` the CT on the same grid, or None.
+        clicks: of `volume` the file of a reader's clicks, or None.
     """
 
     kind: str
@@ -62,6 +64,7 @@ class Job:
     target: Path
     series: str | None = None
     ct: Path | None = None
+    clicks: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ def find_jobs(
     output: Path | str,
     series: str | None = None,
     ct: Path | str | None = None,
+    clicks: Path | str | None = None,
 ) -> list[Job]:
     """List what is to be predicted.
 
@@ -87,6 +91,7 @@ def find_jobs(
             folder.
         series: SeriesInstanceUID of the PET series, where a DICOM study has several.
         ct: CT on the grid of a single SUV volume; the studies of a tree have their own.
+        clicks: file of a reader's clicks (see `clicks`) on a single SUV volume.
 
     Raises:
         MipError: nothing that can be predicted, a study without SUV, or an answer that would
@@ -94,10 +99,12 @@ def find_jobs(
     """
     source, output = Path(source), Path(output)
     jobs = _list_jobs(source, output, series)
-    if ct is not None:
+    for option, path in (("ct", ct), ("clicks", clicks)):
+        if path is None:
+            continue
         if len(jobs) != 1 or jobs[0].kind != "volume":
-            raise MipError(f"--ct {ct}: belongs to a single SUV volume, which {source} is not")
-        jobs = [replace(jobs[0], ct=Path(ct))]
+            raise MipError(f"--{option} {path}: belongs to a single SUV volume; {source} is none")
+        jobs = [replace(jobs[0], **{option: Path(path)})]
     sources = {job.source.resolve() for job in jobs}
     sources |= {job.ct.resolve() for job in jobs if job.ct is not None}
     targets: dict[Path, Job] = {}
@@ -276,7 +283,10 @@ def _holds_raw_suv(path: Path) -> bool:
 def _run_volume(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | None:
     warnings: list[str] = []
     suv, ct = read_pet_and_ct(job.source, job.ct, predictor.wants_ct, warnings.append)
-    _predict_volume(suv, ct, job, predictor, extras)
+    clicks = None
+    if job.clicks is not None:
+        clicks = read_clicks(job.clicks, suv.grid, warnings.append)
+    _predict_volume(suv, ct, job, predictor, extras, clicks)
     warnings += filter(None, [suv_warning(suv)])
     return "; ".join(warnings) or None
 
@@ -300,10 +310,15 @@ def _run_dicom(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | Non
 
 
 def _predict_volume(
-    suv: Volume, ct: Volume | None, job: Job, predictor: "MIPPredictor", extras: Extras
+    suv: Volume,
+    ct: Volume | None,
+    job: Job,
+    predictor: "MIPPredictor",
+    extras: Extras,
+    clicks: Clicks | None = None,
 ) -> np.ndarray:
     """Predict a volume and write the answer; returns the mask, (z, y, x)."""
-    found = predictor.predict_study(suv, ct, with_probability=extras.probabilities)
+    found = predictor.predict_study(suv, ct, extras.probabilities, clicks)
     folder = job.target.parent
     if extras.probabilities:
         write_volume(found.probability, suv.grid, folder / f"{job.case}_probabilities{FILE_ENDING}")

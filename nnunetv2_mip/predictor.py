@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from nnunetv2_mip.click_fusion import with_clicks
+from nnunetv2_mip.clicks import Clicks
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.fusion import backproject, fuse
 from nnunetv2_mip.fusion_rules import VOTES
 from nnunetv2_mip.geometry import ViewGeometry
 from nnunetv2_mip.inference_config import InferenceConfig
 from nnunetv2_mip.masks import mask_of_view
-from nnunetv2_mip.model_folder import first_stage_folder
+from nnunetv2_mip.model_folder import first_stage_folder, refuse_volumetric_stage
 from nnunetv2_mip.nnunet_paths import add_own_trainers
 from nnunetv2_mip.pixels import to_detector, view_spacing_mm
 from nnunetv2_mip.prefilter import without_impulses
@@ -107,6 +109,7 @@ class MIPPredictor:
         """
         folder = Path(folder)
         _folds_with_checkpoint(folder, folds, checkpoint)
+        refuse_volumetric_stage(folder)
         config = InferenceConfig.load(folder)
         try:
             check_channels(config.channels)
@@ -118,6 +121,11 @@ class MIPPredictor:
             return cls(predictor, config)
         first = first_stage_folder(folder, stage)
         return cls(predictor, config, cls.from_model_folder(first, folds, checkpoint, device))
+
+    @property
+    def device(self) -> str:
+        """Where the network runs."""
+        return str(self._nnunet.device)
 
     @property
     def parameters(self) -> int:
@@ -209,7 +217,11 @@ class MIPPredictor:
         return masks, probabilities
 
     def predict_study(
-        self, suv: Volume, ct: Volume | None = None, with_probability: bool = False
+        self,
+        suv: Volume,
+        ct: Volume | None = None,
+        with_probability: bool = False,
+        clicks: Clicks | None = None,
     ) -> StudyPrediction:
         """A SUV volume: views, their probabilities, and the fused 3D mask on its grid.
 
@@ -218,6 +230,7 @@ class MIPPredictor:
             ct: from `views.read_ct`, on the same grid, for a model with the channel `ct`.
             with_probability: also say how likely every voxel is. Takes longer than the mask. With
                 a second stage it is that one's, and comes for nothing.
+            clicks: of a reader; the mask has them inside and outside (see `click_fusion`).
 
         Raises:
             MipError: the model wants the CT and there is none.
@@ -244,6 +257,8 @@ class MIPPredictor:
             mask = fuse(asked, geometry, config.fusion, suv.array, views.suv)
         else:
             mask, probability = self._second_stage.predict(suv, ct, probability)
+        if clicks:
+            mask = with_clicks(mask, suv.array, clicks, suv.spacing_mm)
         return StudyPrediction(mask, probability, view_probability, views.levels, geometry, spacing)
 
 

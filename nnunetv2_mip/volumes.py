@@ -5,6 +5,7 @@ back, z to the head. `SourceGrid` remembers the grid of the file, so that a mask
 canonical axes is written with exactly the header of its source.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -112,6 +113,23 @@ class SourceGrid:
         axes, signs = self._axes()
         array = array[tuple(slice(None, None, signs[physical]) for physical in (2, 1, 0))]
         return array.transpose(np.argsort([2 - axes[physical] for physical in (2, 1, 0)]))
+
+    def to_canonical_index(self, index: Sequence[int]) -> tuple[int, int, int]:
+        """Voxel (i, j, k) of the file to its place (z, y, x) in the canonical array."""
+        axes, signs = self._axes()
+        place = [
+            index[axis] if sign > 0 else self.size[axis] - 1 - index[axis]
+            for axis, sign in zip(axes, signs)
+        ]
+        return tuple(int(value) for value in place[::-1])
+
+    def from_canonical_index(self, place: Sequence[int]) -> tuple[int, int, int]:
+        """Canonical (z, y, x) to the file's (i, j, k); the inverse of `to_canonical_index`."""
+        axes, signs = self._axes()
+        index = [0, 0, 0]
+        for axis, sign, value in zip(axes, signs, place[::-1]):
+            index[axis] = int(value) if sign > 0 else self.size[axis] - 1 - int(value)
+        return tuple(index)
 
     def same_as(self, other: "SourceGrid") -> bool:
         """Equal size, and equal geometry within a hundredth of a voxel over the whole extent."""

@@ -12,6 +12,9 @@ import nnunetv2_mip
 
 ROOT = Path(nnunetv2_mip.__file__).parent.parent
 CORE = [
+    "challenge_run",
+    "click_fusion",
+    "clicks",
     "dicom_pet",
     "dicom_seg",
     "dicom_series",
@@ -23,6 +26,10 @@ CORE = [
     "fusion_jobs",
     "fusion_rules",
     "geometry",
+    "grand_challenge",
+    "locked_down",
+    "simulated_clicks",
+    "time_budget",
     "calibration",
     "inference_config",
     "masks",

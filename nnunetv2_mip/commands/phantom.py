@@ -11,8 +11,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = new_parser(
         "nnUNetv2_mip_phantom",
         "Write simulated whole-body FDG PET/CT studies with known lesions, in the autoPET layout "
-        "(PETCT_*/<study>/SUV, CTres, SEG.nii.gz). The same seed gives the same subjects, whatever "
-        "their number.",
+        "(PETCT_*/<study>/SUV, CTres, SEG.nii.gz) or as inputs of the challenge container "
+        "(<case>/input, with the truth <case>/SEG.mha beside it). The same seed gives the same "
+        "subjects, whatever their number.",
     )
     parser.add_argument("-o", dest="output", required=True, help="new or empty folder")
     parser.add_argument("-n", dest="number", type=int, required=True, help="number of studies")
@@ -28,6 +29,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "-np", dest="processes", type=process_count, default=1, help="worker processes"
+    )
+    parser.add_argument(
+        "--layout", choices=("autopet", "grand-challenge"), default="autopet", help="of the folder"
+    )
+    parser.add_argument(
+        "--clicks",
+        type=int,
+        metavar="N",
+        help="grand-challenge: also lesion-clicks.json with N tumour and N background clicks",
     )
     return parser
 
@@ -54,6 +64,8 @@ def run(args: argparse.Namespace) -> None:
             partial(tqdm, desc="phantoms", unit="study"),
             executor,
             organs,
+            args.layout,
+            args.clicks,
         )
     print(f"{args.number} studies of seed {args.seed} in {folder}")
     if organs:

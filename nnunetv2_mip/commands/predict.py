@@ -49,6 +49,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--ct", metavar="CT", help="CT on the grid of a single SUV volume, if the model uses it"
     )
+    parser.add_argument(
+        "--clicks",
+        metavar="JSON",
+        help="tumour and background clicks on a single SUV volume (autoPET IV's file)",
+    )
     parser.add_argument("--series", metavar="UID", help="DICOM: the PET series, if there are more")
     parser.add_argument("--views", type=int, metavar="N", help="projection angles for volumes")
     parser.add_argument("--disable_tta", action="store_true", help="no mirroring: 4 times faster")
@@ -65,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
 
     check_output(args.o)
     folder = model_folder(args)
-    jobs = find_jobs(args.i, args.o, args.series, args.ct)
+    jobs = find_jobs(args.i, args.o, args.series, args.ct, args.clicks)
     from tqdm import tqdm
 
     from nnunetv2_mip.predictor import MIPPredictor
