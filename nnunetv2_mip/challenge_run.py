@@ -138,9 +138,10 @@ def _predict(
     config = fitted.config
     if fitted is not predictor:
         asked = Setting(predictor.config.views, predictor.config.tta)
+        dropped = fitted.second_stage is None and predictor.second_stage is not None
         warn(
             f"degraded for time ({options.budget_s:g} s): {Setting(config.views, config.tta)} "
-            f"instead of {asked}"
+            f"instead of {asked}{', without the second stage' if dropped else ''}"
         )
     say(f"{options.model}: {Setting(config.views, config.tta)}, on {fitted.device}")
     return fitted.predict_study(pet, ct, clicks=clicks).mask

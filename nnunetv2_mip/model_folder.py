@@ -64,20 +64,6 @@ def first_stage_folder(folder: Path, configuration: str) -> Path:
     )
 
 
-def refuse_volumetric_stage(folder: Path | str) -> None:
-    """Raise MipError where a model folder holds a volumetric second stage.
-
-    `nnUNetv2_mip_predict --stage2` names one; from within a model folder, as the challenge's
-    container would need it, none is served yet: its time budget does not know what that costs.
-    """
-    stage = Path(folder) / VOLUMETRIC_STAGE
-    if stage.exists():
-        raise MipError(
-            f"{stage}: a second, volumetric stage is not served yet from within a model folder; "
-            "move it out (nnUNetv2_mip_predict takes it by --stage2)"
-        )
-
-
 def export_model(
     source: Path | str,
     target: Path | str,

@@ -25,7 +25,7 @@ from nnunetv2_mip.fusion_rules import VOTES
 from nnunetv2_mip.geometry import ViewGeometry
 from nnunetv2_mip.inference_config import InferenceConfig
 from nnunetv2_mip.masks import mask_of_view
-from nnunetv2_mip.model_folder import first_stage_folder, refuse_volumetric_stage
+from nnunetv2_mip.model_folder import VOLUMETRIC_STAGE, first_stage_folder
 from nnunetv2_mip.nnunet_paths import add_own_trainers
 from nnunetv2_mip.pixels import to_detector, view_spacing_mm
 from nnunetv2_mip.prefilter import without_impulses
@@ -99,7 +99,8 @@ class MIPPredictor:
         Args:
             folder: has dataset.json, plans.json, fold_*/ and (from our trainers) inference.json.
                 For the second stage of a cascade the first one is looked for within it
-                (`model_folder.FIRST_STAGE_FOLDER`), then beside it, where training leaves it.
+                (`model_folder.FIRST_STAGE_FOLDER`), then beside it, where training leaves it. A
+                second stage in 3D within it (`model_folder.VOLUMETRIC_STAGE`) is used.
             folds: folds to average, None for all that are there.
             checkpoint: file name in the fold folders.
             device: `cpu`, `cuda` or `mps`; `cuda` falls back to `cpu` where there is none.
@@ -109,7 +110,6 @@ class MIPPredictor:
         """
         folder = Path(folder)
         _folds_with_checkpoint(folder, folds, checkpoint)
-        refuse_volumetric_stage(folder)
         config = InferenceConfig.load(folder)
         try:
             check_channels(config.channels)
@@ -117,10 +117,17 @@ class MIPPredictor:
             raise MipError(f"{folder}: the model wants {error}") from None
         predictor = load_nnunet(folder, folds, checkpoint, device)
         stage = predictor.configuration_manager.previous_stage_name
-        if stage is None:
-            return cls(predictor, config)
-        first = first_stage_folder(folder, stage)
-        return cls(predictor, config, cls.from_model_folder(first, folds, checkpoint, device))
+        first = second = None
+        if stage is not None:
+            before = first_stage_folder(folder, stage)
+            first = cls.from_model_folder(before, folds, checkpoint, device)
+        if (folder / VOLUMETRIC_STAGE).is_dir():
+            from nnunetv2_mip.stage2 import Stage2Predictor
+
+            second = Stage2Predictor.from_model_folder(
+                folder / VOLUMETRIC_STAGE, checkpoint=checkpoint, device=device
+            )
+        return cls(predictor, config, first, second)
 
     @property
     def device(self) -> str:
@@ -143,8 +150,15 @@ class MIPPredictor:
         config = replace(self.config, **choices)
         return MIPPredictor(self._nnunet, config, self._first_stage, self._second_stage)
 
-    def with_second_stage(self, second_stage: "Stage2Predictor") -> "MIPPredictor":
-        """The same, but volumes get the 3D mask of a second stage, which is given the cue."""
+    @property
+    def second_stage(self) -> "Stage2Predictor | None":
+        return self._second_stage
+
+    def with_second_stage(self, second_stage: "Stage2Predictor | None") -> "MIPPredictor":
+        """The same, but volumes get the 3D mask of a second stage, which is given the cue.
+
+        None: the fused mask of the views.
+        """
         return MIPPredictor(self._nnunet, self.config, self._first_stage, second_stage)
 
     @property

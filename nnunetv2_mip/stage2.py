@@ -1,9 +1,12 @@
 """The second stage: a 3D nnU-Net that is given the cue of the views."""
 
+import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from nnunetv2_mip.combination import combine_l2snet
 from nnunetv2_mip.errors import MipError
@@ -54,6 +57,30 @@ class Stage2Predictor:
                 "nnUNetv2_mip_convert_stage2"
             )
         return cls(predictor, mip["channels"], combine)
+
+    def seconds(self, suv: Volume) -> float:
+        """About how long the network takes for a study, from one window that is timed."""
+        from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
+
+        predictor, plan = self._nnunet, self._nnunet.configuration_manager
+        size = np.maximum(
+            np.round(np.multiply(suv.array.shape, suv.spacing_mm) / plan.spacing), plan.patch_size
+        )
+        steps = compute_steps_for_sliding_window(
+            tuple(int(n) for n in size), tuple(plan.patch_size), predictor.tile_step_size
+        )
+        windows = math.prod(len(along) for along in steps) * len(predictor.list_of_parameters)
+        if predictor.use_mirroring and predictor.allowed_mirroring_axes:
+            windows *= 2 ** len(predictor.allowed_mirroring_axes)
+        patch = torch.zeros(1, len(self.channels), *plan.patch_size, device=predictor.device)
+        took = 0.0
+        with torch.inference_mode():
+            # The first one warms up.
+            for _ in range(2):
+                begun = time.perf_counter()
+                predictor.network.to(predictor.device)(patch).cpu()
+                took = time.perf_counter() - begun
+        return windows * took
 
     def predict(
         self, suv: Volume, ct: Volume | None, cue: np.ndarray

@@ -17,6 +17,8 @@ FEWEST_VIEWS = 4
 KEPT_SHARE, KEPT_S = 0.15, 8.0
 # A view may take this much longer than the one that was timed.
 MARGIN = 1.3
+# A second stage in 3D that would take more than this share of the time is left out.
+MOST_OF_SECOND_STAGE = 0.5
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def fit_to_budget(
 ) -> "MIPPredictor":
     """The predictor itself where its recipe fits into the time, else one that takes less.
 
-    One view of this study is timed, without and with mirroring.
+    One view of this study is timed, without and with mirroring, and one window of a second stage.
 
     Args:
         predictor: with its recipe.
@@ -85,10 +87,16 @@ def fit_to_budget(
         begun = time.monotonic()
         predictor.override(tta=tta).view_probabilities(view.levels, pixel_mm)
         timed[tta] = time.monotonic() - begun
-    left = seconds - (time.monotonic() - start)
+    fitted = predictor
+    second_s = 0.0
+    if predictor.second_stage is not None:
+        second_s = MARGIN * predictor.second_stage.seconds(suv)
+        if second_s > MOST_OF_SECOND_STAGE * seconds:
+            fitted, second_s = predictor.with_second_stage(None), 0.0
+    left = seconds - second_s - (time.monotonic() - start)
     chosen = choose(
         settings_below(config.views, config.tta), timed, left - max(KEPT_S, KEPT_SHARE * seconds)
     )
     if chosen == Setting(config.views, config.tta):
-        return predictor
-    return predictor.override(views=chosen.views, tta=chosen.tta)
+        return fitted
+    return fitted.override(views=chosen.views, tta=chosen.tta)

@@ -1,6 +1,7 @@
 """The second stage in 3D: out-of-fold cues, the network that uses them, prediction with both."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +22,9 @@ from nnunetv2_mip.commands import (
 )
 from nnunetv2_mip.cue_network import CuedResidualEncoderUNet, CuedUNet
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.model_folder import VOLUMETRIC_STAGE
 from nnunetv2_mip.stage2_data import stage2_input
+from nnunetv2_mip.time_budget import fit_to_budget
 from nnunetv2_mip.volumes import SourceGrid
 
 PRESET_3D = {
@@ -163,6 +166,16 @@ def test_from_out_of_fold_cues_to_a_mask(cohort, capsys, tmp_path):
     # The cue matters: the same volume with another cue gives another answer.
     nothing = np.zeros_like(found.probability)
     assert not np.allclose(stage2.predict(suv, None, nothing)[1], found.probability, atol=1e-4)
+
+    # The same from within the model's folder; in a hurry it is left out.
+    whole = tmp_path / "whole"
+    shutil.copytree(model, whole)
+    shutil.copytree(second, whole / VOLUMETRIC_STAGE)
+    within = MIPPredictor.from_model_folder(whole, device="cpu")
+    np.testing.assert_array_equal(within.predict_study(suv).mask, mask)
+    assert within.second_stage.seconds(suv) > 0
+    assert fit_to_budget(within, suv, None, 1000.0) is within
+    assert fit_to_budget(within, suv, None, 0.001).second_stage is None
 
     capsys.readouterr()
     assert answer(predict, *common, "--combine", "l2snet") == 2
