@@ -22,6 +22,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import recipe_scores as scores
@@ -33,7 +34,7 @@ from nnunetv2_mip.nnunet_paths import add_own_trainers, nnunet_folder, raw_datas
 from nnunetv2_mip.predictor import MIPPredictor
 
 CONFIGURATION = "2d"
-ITERATIONS_AN_EPOCH = 100
+ITERATIONS_AN_EPOCH = 50
 # A training ends with this code after the epoch in which the time of STOP_AT (Unix) has come.
 STOP_AT, STOPPED = "NNUNETV2_MIP_STOP_AT", 75
 # `nnUNetv2_train`, also where the package lies on PYTHONPATH alone.
@@ -48,6 +49,8 @@ import time
 import torch
 from {module} import {base}
 
+from nnunetv2_mip.cpu import obey_thread_limit
+
 
 class {name}({base}):
     def __init__(
@@ -57,6 +60,9 @@ class {name}({base}):
         self.num_epochs = {epochs}
         self.num_iterations_per_epoch = {iterations_an_epoch}
         self.num_val_iterations_per_epoch = 4
+        if device.type == "cpu":
+            # For trainers of others; ours do so themselves.
+            obey_thread_limit()
 
     def initialize(self):
         super().initialize()
@@ -115,11 +121,13 @@ def train(
     plans: str,
     device: str,
     stop_at: float | None = None,
+    in_process: bool = False,
 ) -> tuple[float, bool]:
     """Train to the end, or go on with a training that was stopped.
 
     Args:
-        stop_at: Unix time after which no other epoch is begun.
+        stop_at: Unix time after which no other epoch is begun (not `in_process`).
+        in_process: without a process of its own, whose start counts in a short training.
 
     Returns:
         the minutes it took so far, and whether it has ended.
@@ -137,12 +145,28 @@ def train(
     if stop_at is not None:
         environment[STOP_AT] = str(stop_at)
     started = time.monotonic()
-    done = subprocess.run(command, check=False, stdout=sys.stderr, env=environment)
-    if done.returncode not in (0, STOPPED):
-        raise MipError(f"{trainer}, fold {fold}: the training failed (exit {done.returncode})")
+    if in_process:
+        from nnunetv2.run.run_training import run_training
+
+        with redirect_stdout(sys.stderr):
+            run_training(
+                str(int(dataset[7:10])),
+                CONFIGURATION,
+                fold,
+                trainer,
+                plans,
+                continue_training="--c" in command,
+                device=torch.device(device),
+            )
+        code = 0
+    else:
+        done = subprocess.run(command, check=False, stdout=sys.stderr, env=environment)
+        code = done.returncode
+    if code not in (0, STOPPED):
+        raise MipError(f"{trainer}, fold {fold}: the training failed (exit {code})")
     spent += (time.monotonic() - started) / 60
     write_json(clock, {"minutes": spent})
-    return spent, done.returncode == 0
+    return spent, code == 0
 
 
 def model_folder(dataset: str, trainer: str, plans: str) -> Path:
@@ -197,6 +221,10 @@ def main() -> None:
         action="store_true",
         help="threshold, smallest component and prefilter of inference.json, not 0.5, 0 and none",
     )
+    parser.add_argument("--no_tta", action="store_true", help="no mirroring at prediction")
+    parser.add_argument(
+        "--in_process", action="store_true", help="train without starting a process each time"
+    )
     parser.add_argument("-chk", default="checkpoint_final.pth", metavar="FILE", help="checkpoint")
     parser.add_argument("recipes", nargs="+", metavar="NAME=TRAINER,PLANS")
     args = parser.parse_args()
@@ -204,22 +232,27 @@ def main() -> None:
     trainers = args.o.resolve() / "trainers"
     add_own_trainers()
     rows, notes = [], {}
-    for text in args.recipes:
-        name, _, what = text.partition("=")
-        trained = _trained_folder(what)
-        for fold in args.folds:
+    # Fold by fold: whenever it is stopped, what is there can be compared.
+    for fold in args.folds:
+        for text in args.recipes:
+            name, _, what = text.partition("=")
+            trained = _trained_folder(what)
             minutes = 0.0
             if trained is None:
                 base, plans = what.split(",")
                 trainer = shortened_trainer(base, args.iterations, trainers)
                 if str(trainers) not in os.environ["nnUNet_extTrainer"].split(os.pathsep):
                     os.environ["nnUNet_extTrainer"] += f"{os.pathsep}{trainers}"
-                minutes, _ = train(raw.name, fold, trainer, plans, args.device)
+                minutes, _ = train(
+                    raw.name, fold, trainer, plans, args.device, in_process=args.in_process
+                )
             folder = trained or model_folder(raw.name, trainer, plans)
             predictor = MIPPredictor.from_model_folder(folder, [fold], args.chk, args.device)
             choices = {"threshold": 0.5, "min_component_px": 0, "prefilter": "none"}
             if args.as_configured:
                 choices = {}
+            if args.no_tta:
+                choices["tta"] = False
             if args.prefilter is not None:
                 choices["prefilter"] = args.prefilter
             predictor = predictor.override(**choices)

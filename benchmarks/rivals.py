@@ -21,6 +21,7 @@ that is done is not trained again.
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,8 +123,33 @@ def smp_network() -> tuple[nn.Module, Callable]:
     return network, smp.losses.DiceLoss("binary")
 
 
-def train(name: str, images: list, iterations: int, seed: int, device: str) -> nn.Module:
+def reduced(levels: np.ndarray, factor: int) -> np.ndarray:
+    """(H, W) on pixels `factor` times as large: means of blocks, edges repeated."""
+    height, width = levels.shape
+    padding = ((0, -height % factor), (0, -width % factor))
+    padded = np.pad(levels.astype(np.float32), padding, "edge")
+    blocks = padded.reshape(padded.shape[0] // factor, factor, -1, factor)
+    return blocks.mean((1, 3))
+
+
+def train(name: str, images: list, args: argparse.Namespace) -> nn.Module:
+    """A trained network.
+
+    Args:
+        images: `recipe_scores.Image`s of the training cases.
+        args: iterations, seed, device, reduce, smp_size, smp_batch and bfloat16 of the command line.
+    """
+    iterations, seed, device = args.iterations, args.seed, args.device
     torch.manual_seed(seed)
+    if args.reduce > 1:
+        images = [
+            replace(
+                image,
+                levels=reduced(image.levels, args.reduce),
+                truth=reduced(image.truth, args.reduce) >= 0.5,
+            )
+            for image in images
+        ]
     if name == "attention":
         network, loss = attention_network()
         source = Crops(images, (CROP, CROP), CROPS, seed)
@@ -131,7 +157,7 @@ def train(name: str, images: list, iterations: int, seed: int, device: str) -> n
         schedule = None
     else:
         network, loss = smp_network()
-        source = Crops(images, SMP_SIZE, SMP_BATCH, seed)
+        source = Crops(images, tuple(args.smp_size), args.smp_batch, seed)
         optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, iterations)
     network.to(device).train()
@@ -141,7 +167,9 @@ def train(name: str, images: list, iterations: int, seed: int, device: str) -> n
         if name == "smp":
             image = augment(image, generator)
         optimizer.zero_grad()
-        loss(network(image.to(device)), truth.to(device)).backward()
+        with torch.autocast(device, torch.bfloat16, enabled=args.bfloat16):
+            answer = network(image.to(device))
+        loss(answer.float(), truth.to(device)).backward()
         optimizer.step()
         if schedule is not None:
             schedule.step()
@@ -149,15 +177,31 @@ def train(name: str, images: list, iterations: int, seed: int, device: str) -> n
 
 
 @torch.inference_mode()
-def probability(name: str, network: nn.Module, levels: np.ndarray, device: str) -> np.ndarray:
-    """(H, W) of an image (H, W), the mean over four mirrored copies."""
-    image = torch.from_numpy(levels.astype(np.float32) / 255)[None, None].to(device)
+def probability(
+    name: str,
+    network: nn.Module,
+    levels: np.ndarray,
+    device: str,
+    factor: int = 1,
+    tta: bool = True,
+) -> np.ndarray:
+    """(H, W) of an image (H, W), the mean over four mirrored copies.
+
+    Args:
+        factor: the network works on pixels so many times as large.
+        tta: whether it is mirrored.
+    """
+    small = reduced(levels, factor)
+    image = torch.from_numpy(small.astype(np.float32) / 255)[None, None].to(device)
     total = torch.zeros_like(image)
-    for axes in FLIPS:
+    flips = FLIPS if tta else FLIPS[:1]
+    for axes in flips:
         turned = [axis + 2 for axis in axes]
         answer = torch.sigmoid(_logits(name, network, image.flip(turned)))
         total += answer.flip(turned)
-    return (total / len(FLIPS))[0, 0].cpu().numpy()
+    total = functional.interpolate(total, scale_factor=factor, mode="bilinear")
+    height, width = levels.shape
+    return (total / len(flips))[0, 0, :height, :width].cpu().numpy()
 
 
 def _logits(name: str, network: nn.Module, image: torch.Tensor) -> torch.Tensor:
@@ -178,6 +222,11 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=1200)
     parser.add_argument("--copies", nargs="+", choices=scores.COPIES, default=list(scores.COPIES))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--reduce", type=int, default=1, help="larger pixels: 2 of 2 mm are 4 mm")
+    parser.add_argument("--no_tta", action="store_true", help="no mirroring at prediction")
+    parser.add_argument("--bfloat16", action="store_true", help="train in mixed precision")
+    parser.add_argument("--smp_size", type=int, nargs=2, default=SMP_SIZE, help="image of smp")
+    parser.add_argument("--smp_batch", type=int, default=SMP_BATCH)
     parser.add_argument("-device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("rivals", nargs="+", choices=("attention", "smp"))
     args = parser.parse_args()
@@ -191,7 +240,7 @@ def main() -> None:
             split = scores.folds_of(raw)[fold]
             started = time.monotonic()
             images = list(scores.images_of(raw, split["train"]))
-            network = train(name, images, args.iterations, args.seed, args.device)
+            network = train(name, images, args)
             note = notes.setdefault(name, {"training_minutes": 0.0})
             note["training_minutes"] += (time.monotonic() - started) / 60
             note["parameters"] = sum(weight.numel() for weight in network.parameters())
@@ -200,7 +249,10 @@ def main() -> None:
                 for kind in args.copies:
                     copy = scores.copy_of(image, kind)
                     began = time.perf_counter()
-                    answer = copy.back(probability(name, network, copy.levels, args.device))
+                    answer = probability(
+                        name, network, copy.levels, args.device, args.reduce, not args.no_tta
+                    )
+                    answer = copy.back(answer)
                     seconds = round(time.perf_counter() - began, 3)
                     about = {"recipe": name, "fold": fold, "case": image.case}
                     about |= {"patient": image.patient, "copy": kind}

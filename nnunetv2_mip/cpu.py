@@ -1,5 +1,7 @@
 """What the CPU can do for a network."""
 
+import os
+
 import torch
 
 
@@ -10,3 +12,14 @@ def has_bfloat16_arithmetic() -> bool:
     """
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     return any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def obey_thread_limit() -> None:
+    """Compute in as many threads as OMP_NUM_THREADS says, where it says so.
+
+    nnU-Net's commands set as many as there are cores, whatever the user asked for. Threads wait for
+    each other at every layer: beside other work, one is faster than two.
+    """
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdigit() and int(wanted) > 0:
+        torch.set_num_threads(int(wanted))

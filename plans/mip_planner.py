@@ -24,6 +24,7 @@ from nnunetv2.preprocessing.resampling.default_resampling import compute_new_sha
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.networks import AttendingPlainConvUNet, AttendingResidualEncoderUNet
 from nnunetv2_mip.plans.presets import DEFAULT_PRESET, Preset, load_preset
 from nnunetv2_mip.volumes import STACK_SPACING_MM
 
@@ -288,18 +289,21 @@ class MIPExperimentPlanner(ExperimentPlanner):
     def _architecture(self, strides: tuple, kernels: tuple) -> dict:
         stages = len(strides)
         blocks = self.preset.residual_blocks
+        attention = self.preset.decoder_attention
         if blocks is None:
-            network = PlainConvUNet
+            network = PlainConvUNet if attention is None else AttendingPlainConvUNet
             depth = {
                 "n_conv_per_stage": [self.preset.convs_per_stage] * stages,
                 "n_conv_per_stage_decoder": [self.preset.convs_per_stage] * (stages - 1),
             }
         else:
-            network = ResidualEncoderUNet
+            network = ResidualEncoderUNet if attention is None else AttendingResidualEncoderUNet
             depth = {
                 "n_blocks_per_stage": list(blocks[:stages]),
                 "n_conv_per_stage_decoder": [1] * (stages - 1),
             }
+        if attention is not None:
+            depth["decoder_attention"] = attention
         return {
             "network_class_name": f"{network.__module__}.{network.__name__}",
             "arch_kwargs": {

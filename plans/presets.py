@@ -37,6 +37,9 @@ class Preset:
             convolution a stage in the decoder); None: the plain U-Net.
         localization: limits of a first, coarser stage that looks for lesions; the network of this
             preset then gets its answer as further input (nnU-Net's cascade). None: one stage.
+        decoder_attention: "gates" (attention gates on the skips) or "scse" (squeeze and excitation
+            of channels and places after the decoder's stages), see `nnunetv2_mip.networks`; None:
+            neither.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Preset:
     vram_gb: float = 8.0
     residual_blocks: tuple[int, ...] | None = None
     localization: "Preset | None" = None
+    decoder_attention: str | None = None
 
     def __post_init__(self):
         # Names of plans end up in nnU-Net's folder names, which are split at "__".
@@ -62,6 +66,13 @@ class Preset:
             raise MipError(
                 "residual_blocks: null or a whole number above 0 for each stage is needed"
             )
+        if self.decoder_attention is not None:
+            # Needs torch, which the list of presets does not.
+            from nnunetv2_mip.networks import DECODER_ATTENTION
+
+            if self.decoder_attention not in DECODER_ATTENTION:
+                known = ", ".join(f'"{name}"' for name in DECODER_ATTENTION)
+                raise MipError(f"decoder_attention: null or one of {known} is needed")
         for key, kind in (("finest_spacing_mm", Real), ("max_patch_px", int)):
             pair = getattr(self, key)
             if pair is not None and not (_numbers(pair, kind) and len(pair) in (2, 3)):

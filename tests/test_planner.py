@@ -170,6 +170,20 @@ def test_residual_blocks_give_the_residual_encoder(plan):
     assert "n_conv_per_stage" not in arguments
 
 
+@pytest.mark.parametrize(
+    ("preset", "base"),
+    [("cpu", "AttendingPlainConvUNet"), ("resenc", "AttendingResidualEncoderUNet")],
+)
+def test_attention_in_the_decoder_is_a_matter_of_plans(plan, preset, base):
+    without = plan(preset)["configurations"]["2d"]["architecture"]
+    config = plan(replace(load_preset(preset), decoder_attention="gates"))["configurations"]["2d"]
+    architecture = config["architecture"]
+    assert architecture["network_class_name"] == f"nnunetv2_mip.networks.{base}"
+    attention = architecture["arch_kwargs"].pop("decoder_attention")
+    assert attention == "gates"
+    assert architecture["arch_kwargs"] == without["arch_kwargs"]
+
+
 def test_a_data_set_without_constants(plan):
     with pytest.raises(MipError, match=r'dataset\.json: .* "suv" has no high, low'):
         plan("cpu", intensity={"suv": {"mean": 1.0, "std": 1.0}})
@@ -181,8 +195,8 @@ def test_volumes_are_no_stacks(plan):
 
 
 def test_presets_of_the_package_load():
-    names = ["cascade", "cpu", "cpu_3d", "cpu_3mm", "cpu_wide", "default", "resenc"]
-    assert preset_names() == names
+    names = ["cascade", "cpu", "cpu_3d", "cpu_3mm", "cpu_4mm", "cpu_4mm_gates", "cpu_4mm_scse"]
+    assert preset_names() == [*names, "cpu_wide", "default", "resenc"]
     for name in preset_names():
         assert load_preset(name).description
 
@@ -197,6 +211,7 @@ def test_presets_of_the_package_load():
         ("p.json", {"features_per_stage": [8, 8], "max_batch_size": 1}, "max_batch_size"),
         ("p.json", {"features_per_stage": [8, 8], "vram_gb": -1}, "vram_gb"),
         ("p.json", {"features_per_stage": [8, 8], "finest_spacing_mm": "2"}, "finest_spacing"),
+        ("p.json", {"features_per_stage": [8, 8], "decoder_attention": "se"}, '"gates", "scse"'),
         ("p.json", [], "not a JSON object"),
         ("a__b.json", {"features_per_stage": [8, 8]}, "name 'a__b'"),
     ],

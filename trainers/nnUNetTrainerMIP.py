@@ -16,7 +16,7 @@ from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunetv2_mip.cpu import has_bfloat16_arithmetic
+from nnunetv2_mip.cpu import has_bfloat16_arithmetic, obey_thread_limit
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.inference_config import INFERENCE_FILE, InferenceConfig
@@ -68,6 +68,8 @@ class nnUNetTrainerMIP(nnUNetTrainer):
         self.initial_lr = self.learning_rate
         self.weight_decay = type(self).weight_decay
         self.oversample_foreground_percent = self.foreground_share
+        if device.type == "cpu":
+            obey_thread_limit()
 
     def train_step(self, batch: dict) -> dict:
         with self._autocast_on_cpu():
