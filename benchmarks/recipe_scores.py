@@ -6,6 +6,7 @@ An image is a case of a converted DM-i-AI data set (`nnUNetv2_mip_convert_dmiai`
 import csv
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -132,6 +133,77 @@ def read_rows(path: Path) -> list[dict]:
     return rows
 
 
+class ScoreFolder:
+    """Scores that are kept, to be added to by later trainings: small enough for the repository.
+
+    `<recipe>.csv` has a row for each image and copy, `trainings.csv` one for each recipe and fold:
+    iterations, parameters, minutes. No images, no masks.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def trainings(self) -> list[dict]:
+        return self._read("trainings.csv")
+
+    def rows(self) -> list[dict]:
+        """All rows, the recipes in the order in which they came."""
+        names = dict.fromkeys(row["recipe"] for row in self.trainings())
+        return [row for name in names for row in read_rows(self._file(name))]
+
+    def has(self, recipe: str, fold: int, iterations: int) -> bool:
+        """Whether a recipe's fold is there.
+
+        Raises:
+            MipError: the recipe is there with another number of iterations.
+        """
+        there = [row for row in self.trainings() if row["recipe"] == recipe]
+        for row in there:
+            if row["iterations"] != str(iterations):
+                raise MipError(
+                    f"{self.folder}: {recipe} is there with {row['iterations']} iterations, not "
+                    f"{iterations}; choose another --scores or another name"
+                )
+        return any(row["fold"] == str(fold) for row in there)
+
+    def add(self, rows: list[dict], iterations: int, parameters: int, minutes: float) -> None:
+        """Add one fold of one recipe; what was there of it is replaced."""
+        recipe, fold = rows[0]["recipe"], str(rows[0]["fold"])
+        path = self._file(recipe)
+        others = read_rows(path) if path.is_file() else []
+        others = [row for row in others if row["fold"] != fold]
+        kept = [row | {"dice": round(float(row["dice"]), 4)} for row in rows]
+        write_rows(sorted([*others, *kept], key=lambda row: int(row["fold"])), path)
+        about = {"recipe": recipe, "fold": fold, "iterations": iterations}
+        about |= {"parameters": parameters, "minutes": round(minutes, 2)}
+        trainings = [
+            row for row in self.trainings() if (row["recipe"], row["fold"]) != (recipe, fold)
+        ]
+        write_rows([*trainings, about], self.folder / "trainings.csv")
+
+    def notes(self) -> dict[str, dict]:
+        """For `table`: parameters, and minutes a fold, the mean of the folds that were timed."""
+        found = {}
+        for row in self.trainings():
+            note = found.setdefault(row["recipe"], {"parameters": int(row["parameters"])})
+            if float(row["minutes"]) > 0:
+                note.setdefault("all", []).append(float(row["minutes"]))
+        for note in found.values():
+            if minutes := note.pop("all", None):
+                note["training_minutes"] = sum(minutes) / len(minutes)
+        return found
+
+    def _file(self, recipe: str) -> Path:
+        return self.folder / f"{re.sub('[^A-Za-z0-9]+', '_', recipe).strip('_')}.csv"
+
+    def _read(self, name: str) -> list[dict]:
+        path = self.folder / name
+        if not path.is_file():
+            return []
+        with path.open(encoding="utf-8", newline="") as stream:
+            return list(csv.DictReader(stream))
+
+
 def summary(rows: list[dict]) -> dict:
     """Means over the cases of `rows` (one recipe, one kind of copy), any number of folds."""
     values = [row["dice"] for row in rows if row["has_lesion"]]
@@ -160,12 +232,12 @@ def table(all_rows: list[dict], reference: str, notes: dict[str, dict] | None = 
     """Markdown: a line a recipe; differences are to `reference`, on the folds that both have."""
     recipes = list(dict.fromkeys(row["recipe"] for row in all_rows))
     copies = [kind for kind in COPIES if any(row["copy"] == kind for row in all_rows)]
-    lines = [
-        "| recipe | folds | parameters | training min | s an image | "
-        + " | ".join(f"Dice {kind} (95 %)" for kind in copies)
-        + f" | clean against {reference} | controls marked (mean pixels) |",
-        "|---" * (6 + len(copies) + 1) + "|",
-    ]
+    compared = [kind for kind in ("clean", "perturbed") if kind in copies]
+    heads = ["recipe", "folds", "patients", "parameters", "training min", "s an image"]
+    heads += [f"Dice {kind} (95 %)" for kind in copies]
+    heads += [f"{kind} against {reference}" for kind in compared]
+    heads += ["controls marked (mean pixels)"]
+    lines = [_line(heads), "|---" * len(heads) + "|"]
 
     def of(recipe: str, kind: str) -> list[dict]:
         return [row for row in all_rows if row["recipe"] == recipe and row["copy"] == kind]
@@ -173,38 +245,43 @@ def table(all_rows: list[dict], reference: str, notes: dict[str, dict] | None = 
     for recipe in recipes:
         note = (notes or {}).get(recipe, {})
         clean = of(recipe, "clean")
-        found = {kind: summary(of(recipe, kind)) for kind in copies if of(recipe, kind)}
-        parts = []
-        for kind in copies:
-            if kind not in found:
-                parts.append("")
-                continue
-            low, high = found[kind]["interval_95"]
-            parts.append(f"{found[kind]['dice']:.3f} ({low:.3f}–{high:.3f})")
-        against = ""
-        if recipe != reference and of(reference, "clean"):
-            shared = {row["case"] for row in clean} & {
-                row["case"] for row in of(reference, "clean")
-            }
-            if shared:
-                paired = difference(
-                    [row for row in clean if row["case"] in shared],
-                    [row for row in of(reference, "clean") if row["case"] in shared],
-                )
-                low, high = paired["interval_95"]
-                against = f"{paired['dice_difference']:+.3f} ({low:+.3f} to {high:+.3f})"
-        folds = ", ".join(sorted({str(row["fold"]) for row in clean}))
         total = summary(clean)
-        parameters = note.get("parameters")
-        minutes = note.get("training_minutes")
-        lines.append(
-            f"| {recipe} | {folds} | {f'{parameters / 1e6:.1f} M' if parameters else ''} | "
-            f"{f'{minutes:.0f}' if minutes else ''} | {total['seconds']:.2f} | "
-            + " | ".join(parts)
-            + f" | {against} | {total['controls_marked']} of {total['controls']} "
-            f"({total['control_pixels']:.0f}) |"
-        )
+        folds = sorted({str(row["fold"]) for row in clean})
+        parameters, minutes = note.get("parameters"), note.get("training_minutes")
+        cells = [recipe, ", ".join(folds), str(total["patients"])]
+        cells += [f"{parameters / 1e6:.1f} M" if parameters else ""]
+        cells += [f"{minutes:.1f}" if minutes else "", f"{total['seconds']:.2f}"]
+        for kind in copies:
+            rows = of(recipe, kind)
+            found = summary(rows) if rows else None
+            cells.append(_with_interval(found["dice"], found["interval_95"]) if found else "")
+        for kind in compared:
+            cells.append(
+                "" if recipe == reference else _paired(of(recipe, kind), of(reference, kind))
+            )
+        marked = f"{total['controls_marked']} of {total['controls']}"
+        lines.append(_line([*cells, f"{marked} ({total['control_pixels']:.0f})"]))
     return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _with_interval(value: float, interval: Sequence[float], sign: str = "") -> str:
+    low, high = interval
+    between = " to " if sign else "–"
+    return f"{value:{sign}.3f} ({low:{sign}.3f}{between}{high:{sign}.3f})"
+
+
+def _paired(rows: list[dict], reference: list[dict]) -> str:
+    """The difference on the cases that both have."""
+    shared = {row["case"] for row in rows} & {row["case"] for row in reference}
+    if not shared:
+        return ""
+    parts = [[row for row in part if row["case"] in shared] for part in (rows, reference)]
+    paired = difference(*parts)
+    return _with_interval(paired["dice_difference"], paired["interval_95"], "+")
 
 
 def save_probability(probability: np.ndarray, path: Path) -> None:

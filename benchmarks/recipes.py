@@ -13,6 +13,7 @@ The row `img < 50` is the competition kit's rule.
 
 OUT gets `<recipe>/fold_<n>.csv` (a row an image and copy), the out-of-fold probabilities, and
 `table.md`. Run again, it goes on where it stopped: with nnU-Net's --c in the middle of a training.
+With --scores FOLDER the scores of all runs are kept there, in small files (see `score_table.py`).
 Selection is by the mean per-image Dice over the patients of the validation folds.
 """
 
@@ -221,6 +222,11 @@ def main() -> None:
         action="store_true",
         help="threshold, smallest component and prefilter of inference.json, not 0.5, 0 and none",
     )
+    parser.add_argument(
+        "--scores",
+        type=Path,
+        help="keep scores here, from run to run; a fold that is there is not trained again",
+    )
     parser.add_argument("--no_tta", action="store_true", help="no mirroring at prediction")
     parser.add_argument(
         "--in_process", action="store_true", help="train without starting a process each time"
@@ -231,44 +237,59 @@ def main() -> None:
     raw = raw_dataset(args.d)
     trainers = args.o.resolve() / "trainers"
     add_own_trainers()
+    kept = scores.ScoreFolder(args.scores) if args.scores else None
     rows, notes = [], {}
     # Fold by fold: whenever it is stopped, what is there can be compared.
     for fold in args.folds:
         for text in args.recipes:
             name, _, what = text.partition("=")
-            trained = _trained_folder(what)
-            minutes = 0.0
-            if trained is None:
-                base, plans = what.split(",")
-                trainer = shortened_trainer(base, args.iterations, trainers)
-                if str(trainers) not in os.environ["nnUNet_extTrainer"].split(os.pathsep):
-                    os.environ["nnUNet_extTrainer"] += f"{os.pathsep}{trainers}"
-                minutes, _ = train(
-                    raw.name, fold, trainer, plans, args.device, in_process=args.in_process
-                )
-            folder = trained or model_folder(raw.name, trainer, plans)
-            predictor = MIPPredictor.from_model_folder(folder, [fold], args.chk, args.device)
-            choices = {"threshold": 0.5, "min_component_px": 0, "prefilter": "none"}
-            if args.as_configured:
-                choices = {}
-            if args.no_tta:
-                choices["tta"] = False
-            if args.prefilter is not None:
-                choices["prefilter"] = args.prefilter
-            predictor = predictor.override(**choices)
-            out = args.o / name / f"fold_{fold}.csv"
-            if not out.is_file():
-                found = predict(predictor, raw, fold, name, args.copies, args.o / name)
-                scores.write_rows(found, out)
-            rows += scores.read_rows(out)
-            notes.setdefault(name, {"parameters": predictor.parameters, "training_minutes": 0.0})
-            notes[name]["training_minutes"] += minutes
-    for fold in args.folds:
-        rows += kit_rows(raw, fold, args.copies)
-    text = scores.table(rows, _name(args), notes)
+            if kept and kept.has(name, fold, args.iterations):
+                continue
+            found, about = _one(args, raw, name, what, fold, trainers)
+            rows += found
+            note = notes.setdefault(name, {"parameters": 0, "training_minutes": 0.0})
+            note["parameters"] = about["parameters"]
+            note["training_minutes"] += about["minutes"]
+            if kept:
+                kept.add(found, args.iterations, **about)
+        found = kit_rows(raw, fold, args.copies)
+        rows += found
+        if kept:
+            kept.add(found, args.iterations, 0, 0.0)
+    reference = args.recipes[0].partition("=")[0]
+    if kept:
+        rows, notes = kept.rows(), kept.notes()
+    text = scores.table(rows, reference, notes)
     scores.write_text(args.o / "table.md", text + "\n")
     write_json(args.o / "notes.json", notes)
     print(text)
+
+
+def _one(
+    args: argparse.Namespace, raw: Path, name: str, what: str, fold: int, trainers: Path
+) -> tuple[list[dict], dict]:
+    """Train and predict one fold of one recipe: its rows, parameters and minutes of training."""
+    folder, minutes = _trained_folder(what), 0.0
+    if folder is None:
+        base, plans = what.split(",")
+        trainer = shortened_trainer(base, args.iterations, trainers)
+        if str(trainers) not in os.environ["nnUNet_extTrainer"].split(os.pathsep):
+            os.environ["nnUNet_extTrainer"] += f"{os.pathsep}{trainers}"
+        minutes, _ = train(raw.name, fold, trainer, plans, args.device, in_process=args.in_process)
+        folder = model_folder(raw.name, trainer, plans)
+    predictor = MIPPredictor.from_model_folder(folder, [fold], args.chk, args.device)
+    choices = {"threshold": 0.5, "min_component_px": 0, "prefilter": "none"}
+    if args.as_configured:
+        choices = {}
+    if args.no_tta:
+        choices["tta"] = False
+    if args.prefilter is not None:
+        choices["prefilter"] = args.prefilter
+    out = args.o / name / f"fold_{fold}.csv"
+    if not out.is_file():
+        predictor = predictor.override(**choices)
+        scores.write_rows(predict(predictor, raw, fold, name, args.copies, args.o / name), out)
+    return scores.read_rows(out), {"parameters": predictor.parameters, "minutes": minutes}
 
 
 def _trained_folder(what: str) -> Path | None:
@@ -278,10 +299,6 @@ def _trained_folder(what: str) -> Path | None:
     if not (Path(what) / "plans.json").is_file():
         raise MipError(f"{what}: neither TRAINER,PLANS nor a trained model folder")
     return Path(what)
-
-
-def _name(args: argparse.Namespace) -> str:
-    return args.recipes[0].partition("=")[0]
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ authors did not publish is chosen here: learning rates (1e-3), batches (8 crops;
 512 x 416), widths of the AttentionUnet (16 to 256), inputs divided by 255. Test-time mirroring in
 both axes and a threshold of 0.5 for both, as for all recipes.
 
-OUT gets what `recipes.py` writes for a recipe; `table.md` then holds all recipes in OUT. A fold
-that is done is not trained again.
+--reduce 2 trains and predicts on pixels twice as large, which is what the 4 mm plans have; the
+probabilities are brought back to the image's pixels. OUT gets what `recipes.py` writes for a
+recipe; `table.md` then holds all recipes in OUT. A fold that is done is not trained again.
 """
 
 import argparse
@@ -137,7 +138,7 @@ def train(name: str, images: list, args: argparse.Namespace) -> nn.Module:
 
     Args:
         images: `recipe_scores.Image`s of the training cases.
-        args: iterations, seed, device, reduce, smp_size, smp_batch and bfloat16 of the command line.
+        args: the command line.
     """
     iterations, seed, device = args.iterations, args.seed, args.device
     torch.manual_seed(seed)
@@ -223,6 +224,7 @@ def main() -> None:
     parser.add_argument("--copies", nargs="+", choices=scores.COPIES, default=list(scores.COPIES))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--reduce", type=int, default=1, help="larger pixels: 2 of 2 mm are 4 mm")
+    parser.add_argument("--scores", type=Path, help="keep scores here, as recipes.py does")
     parser.add_argument("--no_tta", action="store_true", help="no mirroring at prediction")
     parser.add_argument("--bfloat16", action="store_true", help="train in mixed precision")
     parser.add_argument("--smp_size", type=int, nargs=2, default=SMP_SIZE, help="image of smp")
@@ -232,18 +234,27 @@ def main() -> None:
     args = parser.parse_args()
     raw = raw_dataset(args.d)
     notes = scores.read_notes(args.o / "notes.json")
+    kept = scores.ScoreFolder(args.scores) if args.scores else None
     for name in args.rivals:
         for fold in args.folds:
             out = args.o / name / f"fold_{fold}.csv"
+            if kept and kept.has(name, fold, args.iterations):
+                continue
+            clock = out.with_suffix(".json")
             if out.is_file():
+                if kept:
+                    about = scores.read_notes(clock)
+                    kept.add(scores.read_rows(out), args.iterations, **about)
                 continue
             split = scores.folds_of(raw)[fold]
             started = time.monotonic()
             images = list(scores.images_of(raw, split["train"]))
             network = train(name, images, args)
+            minutes = (time.monotonic() - started) / 60
+            parameters = sum(weight.numel() for weight in network.parameters())
             note = notes.setdefault(name, {"training_minutes": 0.0})
-            note["training_minutes"] += (time.monotonic() - started) / 60
-            note["parameters"] = sum(weight.numel() for weight in network.parameters())
+            note["training_minutes"] += minutes
+            note["parameters"] = parameters
             rows = []
             for image in scores.images_of(raw, split["val"]):
                 for kind in args.copies:
@@ -258,7 +269,10 @@ def main() -> None:
                     about |= {"patient": image.patient, "copy": kind}
                     scored = scores.score(image, answer >= 0.5)
                     rows.append(about | scored | {"seconds": seconds})
+            scores.write_text(clock, scores.as_json({"parameters": parameters, "minutes": minutes}))
             scores.write_rows(rows, out)
+            if kept:
+                kept.add(scores.read_rows(out), args.iterations, parameters, minutes)
     scores.write_text(args.o / "notes.json", scores.as_json(notes))
     rows = [row for path in sorted(args.o.glob("*/fold_*.csv")) for row in scores.read_rows(path)]
     reference = "recipe" if any(row["recipe"] == "recipe" for row in rows) else rows[0]["recipe"]

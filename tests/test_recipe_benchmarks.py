@@ -77,6 +77,52 @@ def test_the_table_pairs_recipes_case_by_case(scores, image):
     assert "0.450" in text.splitlines()[-2]
 
 
+def some_rows(recipe, fold, low=0.2):
+    rows = []
+    for number in range(3):
+        about = {"recipe": recipe, "fold": fold, "case": f"{fold}{number}"}
+        about |= {"patient": f"{fold}{number}", "copy": "clean", "has_lesion": number > 0}
+        about |= {"dice": low + number / 7, "false_positive_pixels": 1}
+        rows.append(about | {"predicted_pixels": 3, "seconds": 0.5})
+    return rows
+
+
+def test_kept_scores_are_added_to_fold_by_fold(scores, tmp_path, monkeypatch, capsys):
+    import score_table
+
+    kept = scores.ScoreFolder(tmp_path / "kept")
+    assert not kept.has("a", 0, 100)
+    for recipe, low in (("a", 0.2), ("b < 5", 0.25)):
+        for fold in (1, 0):
+            kept.add(some_rows(recipe, fold, low), 100, 1_500_000, 2.0 + fold)
+    # Again: it is replaced, not there twice.
+    kept.add(some_rows("a", 1, 0.2), 100, 1_500_000, 3.0)
+    assert kept.has("a", 1, 100) and not kept.has("a", 2, 100)
+    with pytest.raises(scores.MipError, match="a is there with 100 iterations, not 200"):
+        kept.has("a", 2, 200)
+    assert len(kept.rows()) == 12
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == [
+        "a.csv",
+        "b_5.csv",
+        "trainings.csv",
+    ]
+    assert kept.notes()["a"] == {"parameters": 1_500_000, "training_minutes": 2.5}
+
+    monkeypatch.setattr("sys.argv", ["score_table.py", str(tmp_path / "kept"), "--folds", "0"])
+    score_table.main()
+    first, second = capsys.readouterr().out.splitlines()[-2:]
+    # Of fold 0: two images with a lesion, 0.2 + 1/7 and 0.2 + 2/7.
+    assert first.startswith("| a | 0 | 2 | 1.5 M | 2.5 | 0.50 | 0.414 (")
+    assert "| +0.050 (+0.050 to +0.050) |" in second
+
+
+def test_larger_pixels_are_means_of_blocks(scores):
+    import rivals
+
+    small = rivals.reduced(np.arange(15).reshape(3, 5), 2)
+    assert small.tolist() == [[3, 5, 6.5], [10.5, 12.5, 14]]
+
+
 def test_pieces_join_to_a_checkpoint_that_training_takes(scores, tmp_path):
     import gpu_pack
 
