@@ -15,23 +15,31 @@ Back here, a checkpoint out of its pieces:
 
 The pack holds the raw data set (nnU-Net's preprocessing of it takes seconds, and one copy serves
 all presets), this package as a wheel, and `wheels.txt`, the pinned packages that the other machine
-needs beside its torch (`pip download --no-deps -r wheels.txt -d wheels` here; `--wheels FOLDER`
-takes them along where they fit into --limit-mib). A pack above the limit is refused.
+needs beside its torch. `python pack/gpu_pack.py missing` there lists those it lacks; here,
+`pip wheel --no-deps -r LIST -w wheels` (for its Python) gets them, and `--wheels FOLDER` takes them
+along where they fit into --limit-mib; others may lie in another folder, given there to
+`run --wheels`. A pack above the limit is refused.
 
-`run` leaves in -o: `table.md` (mean per-image Dice over the validation patients, clean and
-perturbed), a CSV of scores for each recipe, and for each recipe and fold a checkpoint in 16-bit
-numbers with all that training needs to go on, cut into pieces of at most 16 MiB with a list of
-their SHA-256.
+`run` trains --parallel recipes and rivals at once, fold by fold, and leaves in -o: `table.md` (mean
+per-image Dice over the validation patients, clean and perturbed), `scores/` (see `score_table.py`)
+and both again in `scores.tar.gz`, and for each recipe and fold a checkpoint in 16-bit numbers with
+all that training needs to go on (or, by --back, less), cut into pieces of at most 16 MiB with a
+list of their SHA-256.
 """
 
 import argparse
 import hashlib
 import json
+import math
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -41,7 +49,9 @@ PIECE_MIB = 16
 MINUTES = 9.5
 # Kept for prediction and scores out of the time of a run.
 RESERVE_SHARE = 0.15
-SCRIPTS = ("gpu_pack.py", "recipes.py", "recipe_scores.py")
+SCRIPTS = ("gpu_pack.py", "recipes.py", "recipe_scores.py", "rivals.py", "score_table.py")
+# What benchmarks/rivals.py needs beside the package.
+RIVALS_NEED = ("monai", "segmentation-models-pytorch")
 # Comes with the other machine's torch.
 NOT_PACKED = ("torch", "torchvision", "triton", "nvidia-", "cuda-", "nnunetv2-mip")
 
@@ -97,7 +107,7 @@ def wheels_needed() -> list[str]:
 
     from packaging.requirements import Requirement
 
-    found, waiting = {}, ["nnunetv2-mip"]
+    found, waiting = {}, ["nnunetv2-mip", *RIVALS_NEED]
     while waiting:
         name = waiting.pop()
         try:
@@ -121,14 +131,13 @@ def wheels_needed() -> list[str]:
 
 def run(args: argparse.Namespace) -> None:
     deadline = time.time() + args.minutes * 60
-    _install(args.work)
-    _set_environment(args.work)
+    _install(args.work, args.wheels)
+    _set_environment(args.work, args.parallel)
     import recipe_scores as scores
     import recipes
     import torch
 
     from nnunetv2_mip.errors import MipError
-    from nnunetv2_mip.predictor import MIPPredictor
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     dataset = json.loads((HERE / "pack.json").read_text())["dataset"]
@@ -136,62 +145,141 @@ def run(args: argparse.Namespace) -> None:
     if not raw.exists():
         shutil.copytree(HERE / "raw" / dataset, raw)
     args.o.mkdir(parents=True, exist_ok=True)
+    plans_of = {}
     jobs = []
-    for text in args.recipes:
-        name, _, rest = text.partition("=")
-        base, _, preset = rest.partition(",")
-        plans = _plan(dataset, preset, args.work, args.np)
-        trainer = recipes.shortened_trainer(base, args.iterations, args.work / "trainers")
-        jobs += [(name, trainer, plans, fold) for fold in args.folds]
+    for fold in args.folds:
+        for text in args.recipes:
+            name, _, rest = text.partition("=")
+            base, _, preset = rest.partition(",")
+            if preset not in plans_of:
+                plans_of[preset] = _plan(dataset, preset, args.work, args.np)
+            trainer = recipes.shortened_trainer(base, args.iterations, args.work / "trainers")
+            jobs.append(Job(name, fold, trainer, plans_of[preset]))
+        jobs += [Job(name, fold) for name in args.rivals]
     os.environ["nnUNet_extTrainer"] += f"{os.pathsep}{args.work / 'trainers'}"
 
-    for number, (name, trainer, plans, fold) in enumerate(jobs):
-        folder = recipes.model_folder(dataset, trainer, plans) / f"fold_{fold}"
-        if args.saved is not None and not any(folder.glob("checkpoint_*.pth")):
-            _restore(args.saved / f"{name}_fold_{fold}.pth", folder)
-        left = deadline - args.minutes * 60 * RESERVE_SHARE - time.time()
-        stop_at = time.time() + left / (len(jobs) - number)
-        try:
-            _, ended = recipes.train(dataset, fold, trainer, plans, device, stop_at)
-        except MipError as error:
-            # The others shall have their time.
-            print(error, file=sys.stderr)
-            continue
-        latest = folder / ("checkpoint_final.pth" if ended else "checkpoint_latest.pth")
-        if latest.is_file():
-            save_in_pieces(latest, args.o / f"{name}_fold_{fold}.pth", args.piece_mib)
-
-    rows, notes = [], {}
-    for name, trainer, plans, fold in jobs:
-        folder = recipes.model_folder(dataset, trainer, plans)
-        there = [
-            file
-            for file in ("checkpoint_final.pth", "checkpoint_latest.pth")
-            if (folder / f"fold_{fold}" / file).is_file()
-        ]
-        if not there:
-            print(f"{name}, fold {fold}: no epoch was finished", file=sys.stderr)
-            continue
-        predictor = MIPPredictor.from_model_folder(folder, [fold], there[0], device)
-        found = recipes.predict(
-            predictor, raw, fold, name, ["clean", "perturbed"], args.o / "scores" / name
-        )
-        scores.write_rows(found, args.o / f"{name}_fold_{fold}.csv")
-        rows += found
-        spent = scores.read_notes(folder / f"fold_{fold}" / "training_minutes.json")
-        note = notes.setdefault(name, {"parameters": predictor.parameters, "training_minutes": 0.0})
-        note["training_minutes"] += spent.get("minutes", 0.0)
+    # A process for each: networks this small leave most of a large GPU idle.
+    parallel = max(1, min(args.parallel, len(jobs)))
+    rounds = math.ceil(len(jobs) / parallel)
+    kept = scores.ScoreFolder(args.o / "scores")
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(parallel, mp_context=spawn) as pool:
+        waiting = {}
+        for number, job in enumerate(jobs):
+            seconds = (deadline - time.time()) / rounds
+            stop_at = time.time() + seconds * (number // parallel + 1 - RESERVE_SHARE)
+            waiting[pool.submit(_work, args, dataset, job, stop_at, device)] = job
+        for future in as_completed(waiting):
+            job = waiting[future]
+            try:
+                rows, about = future.result()
+            except MipError as error:
+                # The others shall have their time.
+                print(f"{job.name}, fold {job.fold}: {error}", file=sys.stderr)
+                continue
+            kept.add(rows, args.iterations, about["parameters"], about["minutes"])
+            ended = "ended" if about["ended"] else "stopped, --saved goes on"
+            print(f"{job.name}, fold {job.fold}: {ended} after {about['minutes']:.1f} min")
+    rows = kept.rows()
     if rows:
-        text = scores.table(rows, jobs[0][0], notes)
+        text = scores.table(rows, rows[0]["recipe"], kept.notes())
         (args.o / "table.md").write_text(text + "\n")
         print(text)
+        # One file of all that is small, where few files may go back.
+        with tarfile.open(args.o / "scores.tar.gz", "w:gz") as archive:
+            for path in (args.o / "scores", args.o / "table.md"):
+                archive.add(path, path.name)
 
 
-def _install(work: Path) -> None:
-    """Put the pack's wheels on the path of this and all processes that are started."""
+@dataclass(frozen=True)
+class Job:
+    """One training: of our trainers with plans, or of a rival (no trainer)."""
+
+    name: str
+    fold: int
+    trainer: str | None = None
+    plans: str | None = None
+
+
+def _work(args, dataset: str, job: Job, stop_at: float, device: str) -> tuple[list[dict], dict]:
+    """Train, save and score one job, in a process of its own: rows and what is known of it."""
+    import recipe_scores as scores
+    import recipes
+
+    from nnunetv2_mip.errors import MipError
+    from nnunetv2_mip.predictor import MIPPredictor
+
+    if job.trainer is None:
+        return _work_on_rival(args, dataset, job, stop_at, device)
+    folder = recipes.model_folder(dataset, job.trainer, job.plans)
+    fold_folder = folder / f"fold_{job.fold}"
+    if args.saved is not None and not any(fold_folder.glob("checkpoint_*.pth")):
+        _restore(args.saved / f"{job.name}_fold_{job.fold}.pth", fold_folder)
+    minutes, ended = recipes.train(dataset, job.fold, job.trainer, job.plans, device, stop_at)
+    latest = "checkpoint_final.pth" if ended else "checkpoint_latest.pth"
+    if not (fold_folder / latest).is_file():
+        raise MipError("no epoch was finished")
+    if args.back != "scores":
+        save_in_pieces(
+            fold_folder / latest,
+            args.o / f"{job.name}_fold_{job.fold}.pth",
+            args.piece_mib,
+            weights_only=args.back == "weights",
+        )
+    predictor = MIPPredictor.from_model_folder(folder, [job.fold], latest, device)
+    raw = args.work / "nnUNet_raw" / dataset
+    out = args.work / "predicted" / job.name
+    rows = recipes.predict(predictor, raw, job.fold, job.name, ["clean", "perturbed"], out)
+    about = {"parameters": predictor.parameters, "minutes": minutes, "ended": ended}
+    return scores.read_rows(_written(scores, rows, out / f"fold_{job.fold}.csv")), about
+
+
+def _work_on_rival(args, dataset: str, job: Job, stop_at: float, device: str):
+    """Rivals cannot go on with a training: one that is not through in time is given up."""
+    import recipe_scores as scores
+
+    from nnunetv2_mip.errors import MipError
+
+    out = args.work / "rivals" / f"{job.name}_{job.fold}"
+    command = [sys.executable, str(HERE / "rivals.py"), "-d", str(int(dataset[7:10]))]
+    command += ["-o", str(out), "--folds", str(job.fold), "--iterations", str(args.iterations)]
+    command += ["--copies", "clean", "perturbed", "-device", device, *args.rival_options, job.name]
+    try:
+        done = subprocess.run(
+            command, check=False, stdout=sys.stderr, timeout=max(1.0, stop_at - time.time())
+        )
+    except subprocess.TimeoutExpired:
+        raise MipError("was not through in time; rivals start anew each time") from None
+    if done.returncode:
+        raise MipError(f"rivals.py failed (exit {done.returncode})")
+    about = scores.read_notes(out / job.name / f"fold_{job.fold}.json") | {"ended": True}
+    return scores.read_rows(out / job.name / f"fold_{job.fold}.csv"), about
+
+
+def _written(scores, rows: list[dict], path: Path) -> Path:
+    scores.write_rows(rows, path)
+    return path
+
+
+def missing() -> list[str]:
+    """The lines of wheels.txt whose package this machine lacks (in any version)."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    found = []
+    for line in (HERE / "wheels.txt").read_text().split():
+        try:
+            distribution(line.partition("==")[0])
+        except PackageNotFoundError:
+            found.append(line)
+    return found
+
+
+def _install(work: Path, others: Path | None) -> None:
+    """Put the wheels on the path of this and all processes that are started."""
     site = work / "site"
     if not site.is_dir():
         wheels = [*HERE.glob("code/*.whl"), *HERE.glob("wheels/*.whl")]
+        wheels += others.glob("*.whl") if others else []
         if not wheels:
             # Run from a checkout, where the package is installed.
             return
@@ -203,13 +291,14 @@ def _install(work: Path) -> None:
     )
 
 
-def _set_environment(work: Path) -> None:
+def _set_environment(work: Path, parallel: int) -> None:
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         os.environ[name] = str(work / name)
         (work / name).mkdir(parents=True, exist_ok=True)
     # Compiling takes a minute of each run.
     os.environ.setdefault("nnUNet_compile", "f")
-    os.environ.setdefault("nnUNet_n_proc_DA", str(max(1, (os.cpu_count() or 1) - 2)))
+    workers = ((os.cpu_count() or 1) - 2) // parallel
+    os.environ.setdefault("nnUNet_n_proc_DA", str(max(1, workers)))
     from nnunetv2_mip.nnunet_paths import add_own_trainers
 
     add_own_trainers()
@@ -235,15 +324,20 @@ def _plan(dataset: str, preset: str, work: Path, processes: int) -> str:
 # ---- checkpoints ----
 
 
-def save_in_pieces(checkpoint: Path, target: Path, piece_mib: float = PIECE_MIB) -> list[Path]:
+def save_in_pieces(
+    checkpoint: Path, target: Path, piece_mib: float = PIECE_MIB, weights_only: bool = False
+) -> list[Path]:
     """A checkpoint of nnU-Net in 16-bit numbers as `target`.00, .01, … and `target`.json.
 
-    All that is needed to go on is kept. Second moments of the optimiser are stored as bfloat16:
-    they are smaller than what float16 can hold.
+    All that is needed to go on is kept, or with `weights_only` to predict, a quarter of it. Second
+    moments of the optimiser are stored as bfloat16: they are smaller than what float16 can hold.
     """
     import torch
 
     content = torch.load(checkpoint, map_location="cpu", weights_only=False)
+    if weights_only:
+        content.pop("live_weights", None)
+        content["optimizer_state"] = None
     for key, kind in (
         ("network_weights", torch.float16),
         ("live_weights", torch.float16),
@@ -323,14 +417,30 @@ def main() -> None:
     one = commands.add_parser("run")
     one.add_argument("-o", type=Path, required=True, help="folder for what goes back")
     one.add_argument("--recipes", nargs="+", required=True, metavar="NAME=TRAINER,PRESET")
+    one.add_argument("--rivals", nargs="+", default=[], choices=("attention", "smp"))
+    one.add_argument(
+        "--rival_options",
+        type=str.split,
+        default=[],
+        help='options of rivals.py in one string, as "--reduce 2 --smp_size 256 192"',
+    )
+    one.add_argument("--parallel", type=int, default=1, help="trainings at once on the device")
+    one.add_argument(
+        "--back",
+        choices=("all", "weights", "scores"),
+        default="all",
+        help="checkpoints to go on from, weights alone, or none",
+    )
     one.add_argument("--folds", type=int, nargs="+", default=[0])
     one.add_argument("--iterations", type=int, required=True, help="of a whole training")
     one.add_argument("--minutes", type=float, default=MINUTES, help="of this run")
     one.add_argument("--saved", type=Path, help="-o of an earlier run, to go on from")
     one.add_argument("--work", type=Path, default=Path("work"), help="folder that may be lost")
+    one.add_argument("--wheels", type=Path, help="folder with more wheels than the pack has")
     one.add_argument("--piece-mib", type=float, default=PIECE_MIB)
     one.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1))
     one.add_argument("-device", help="cuda where there is one")
+    commands.add_parser("missing")
     one = commands.add_parser("join")
     one.add_argument("pieces", type=Path, help="the name without .00")
     one.add_argument("-o", type=Path, required=True)
@@ -340,6 +450,8 @@ def main() -> None:
     elif args.command == "run":
         args.work, args.o = args.work.resolve(), args.o.resolve()
         run(args)
+    elif args.command == "missing":
+        print("\n".join(missing()))
     else:
         print(join_pieces(args.pieces, args.o))
 

@@ -151,3 +151,40 @@ def test_pieces_join_to_a_checkpoint_that_training_takes(scores, tmp_path):
     pieces[1].write_bytes(b"changed")
     with pytest.raises(SystemExit, match="missing or changed"):
         gpu_pack.join_pieces(tmp_path / "out.pth", tmp_path / "back.pth")
+
+
+def test_errors_are_told_apart_by_size_and_place(scores):
+    import error_anatomy
+
+    levels = np.zeros((60, 40), np.uint8)
+    levels[10:50, 5:35] = 60
+    truth, mask = np.zeros((2, 60, 40), bool)
+    truth[12:16, 18:22] = True  # at the top, found but for a row
+    mask[13:16, 18:22] = True
+    truth[44:49, 6:16] = True  # at the bottom, missed
+    mask[30:32, 30:33] = True  # no lesion, at the side
+    image = scores.Image("a", "a", levels, truth)
+
+    touched, alone = error_anatomy.regions(truth, mask, levels)
+    assert [(r.pixels, r.missed) for r in touched] == [(16, 4)]
+    assert [(r.pixels, r.missed) for r in alone] == [(50, 50)]
+    assert touched[0].height == pytest.approx((13.5 - 10) / 40)
+    assert alone[0].side == pytest.approx((10.5 - 5) / 30)
+
+    better = error_anatomy.corrected(mask, truth)
+    area = {name: int(corrected.sum()) for name, corrected in better.items()}
+    assert area == {
+        "as it is": 18,
+        "without regions that touch no lesion": 12,
+        "with the lesions that were not touched": 68,
+        "with exact outlines of what was found": 22,
+    }
+
+    control = scores.Image("c", "c", levels, np.zeros_like(truth))
+    text = error_anatomy.report([(image, mask), (control, mask)], 2.0)
+    # 16 pixels of 4 mm² are 0.64 cm², 50 are 2 cm².
+    assert "| 0–1 cm² | 1 | 1 (100 %) | 75 % | 7 % |" in text
+    assert "| 1–3 cm² | 1 | 0 (0 %) | 0 % | 93 % |" in text
+    assert "| height 0.0–0.2 | 1 | 1 (100 %) | 75 % | 7 % |" in text
+    assert "| height 0.4–0.6, sides | 2 | 12 | 1 |" in text
+    assert "| height 0.0–0.2, middle | 1 | 12 | 1 |" in text
