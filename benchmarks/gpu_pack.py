@@ -47,6 +47,8 @@ MIB = 1024 * 1024
 LIMIT_MIB = 64
 PIECE_MIB = 16
 MINUTES = 9.5
+# A GPU does so many in half a minute, and a checkpoint is written after each.
+ITERATIONS_AN_EPOCH = 250
 # Kept for prediction and scores out of the time of a run.
 RESERVE_SHARE = 0.15
 SCRIPTS = ("gpu_pack.py", "recipes.py", "recipe_scores.py", "rivals.py", "score_table.py")
@@ -153,7 +155,9 @@ def run(args: argparse.Namespace) -> None:
             base, _, preset = rest.partition(",")
             if preset not in plans_of:
                 plans_of[preset] = _plan(dataset, preset, args.work, args.np)
-            trainer = recipes.shortened_trainer(base, args.iterations, args.work / "trainers")
+            trainer = recipes.shortened_trainer(
+                base, args.iterations, args.work / "trainers", ITERATIONS_AN_EPOCH
+            )
             jobs.append(Job(name, fold, trainer, plans_of[preset]))
         jobs += [Job(name, fold) for name in args.rivals]
     os.environ["nnUNet_extTrainer"] += f"{os.pathsep}{args.work / 'trainers'}"
@@ -177,9 +181,11 @@ def run(args: argparse.Namespace) -> None:
                 # The others shall have their time.
                 print(f"{job.name}, fold {job.fold}: {error}", file=sys.stderr)
                 continue
-            kept.add(rows, args.iterations, about["parameters"], about["minutes"])
-            ended = "ended" if about["ended"] else "stopped, --saved goes on"
-            print(f"{job.name}, fold {job.fold}: {ended} after {about['minutes']:.1f} min")
+            kept.add(rows, about["iterations"], about["parameters"], about["minutes"])
+            print(
+                f"{job.name}, fold {job.fold}: {about['iterations']} of {args.iterations} "
+                f"iterations in {about['minutes']:.1f} min"
+            )
     rows = kept.rows()
     if rows:
         text = scores.table(rows, rows[0]["recipe"], kept.notes())
@@ -230,7 +236,8 @@ def _work(args, dataset: str, job: Job, stop_at: float, device: str) -> tuple[li
     raw = args.work / "nnUNet_raw" / dataset
     out = args.work / "predicted" / job.name
     rows = recipes.predict(predictor, raw, job.fold, job.name, ["clean", "perturbed"], out)
-    about = {"parameters": predictor.parameters, "minutes": minutes, "ended": ended}
+    about = {"parameters": predictor.parameters, "minutes": minutes}
+    about["iterations"] = args.iterations if ended else _done(args, fold_folder / latest)
     return scores.read_rows(_written(scores, rows, out / f"fold_{job.fold}.csv")), about
 
 
@@ -252,8 +259,18 @@ def _work_on_rival(args, dataset: str, job: Job, stop_at: float, device: str):
         raise MipError("was not through in time; rivals start anew each time") from None
     if done.returncode:
         raise MipError(f"rivals.py failed (exit {done.returncode})")
-    about = scores.read_notes(out / job.name / f"fold_{job.fold}.json") | {"ended": True}
+    about = scores.read_notes(out / job.name / f"fold_{job.fold}.json")
+    about["iterations"] = args.iterations
     return scores.read_rows(out / job.name / f"fold_{job.fold}.csv"), about
+
+
+def _done(args, checkpoint: Path) -> int:
+    """Iterations of a training that was stopped."""
+    import recipes
+    import torch
+
+    content = torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)
+    return content["current_epoch"] * recipes.epochs_of(args.iterations, ITERATIONS_AN_EPOCH)[1]
 
 
 def _written(scores, rows: list[dict], path: Path) -> Path:

@@ -182,13 +182,20 @@ class ScoreFolder:
         write_rows([*trainings, about], self.folder / "trainings.csv")
 
     def notes(self) -> dict[str, dict]:
-        """For `table`: parameters, and minutes a fold, the mean of the folds that were timed."""
+        """For `table`: iterations, parameters, mean minutes of the folds that were timed."""
         found = {}
         for row in self.trainings():
-            note = found.setdefault(row["recipe"], {"parameters": int(row["parameters"])})
+            new = {"parameters": int(row["parameters"]), "iterations": set()}
+            note = found.setdefault(row["recipe"], new)
+            note["iterations"].add(int(row["iterations"]))
             if float(row["minutes"]) > 0:
                 note.setdefault("all", []).append(float(row["minutes"]))
         for note in found.values():
+            # Folds whose training was stopped have fewer.
+            least, most = min(note["iterations"]), max(note["iterations"])
+            note["iterations"] = (
+                "" if not most else f"{least}–{most}" if least < most else f"{most}"
+            )
             if minutes := note.pop("all", None):
                 note["training_minutes"] = sum(minutes) / len(minutes)
         return found
@@ -233,7 +240,8 @@ def table(all_rows: list[dict], reference: str, notes: dict[str, dict] | None = 
     recipes = list(dict.fromkeys(row["recipe"] for row in all_rows))
     copies = [kind for kind in COPIES if any(row["copy"] == kind for row in all_rows)]
     compared = [kind for kind in ("clean", "perturbed") if kind in copies]
-    heads = ["recipe", "folds", "patients", "parameters", "training min", "s an image"]
+    heads = ["recipe", "folds", "patients", "iterations", "parameters", "training min"]
+    heads += ["s an image"]
     heads += [f"Dice {kind} (95 %)" for kind in copies]
     heads += [f"{kind} against {reference}" for kind in compared]
     heads += ["controls marked (mean pixels)"]
@@ -248,7 +256,7 @@ def table(all_rows: list[dict], reference: str, notes: dict[str, dict] | None = 
         total = summary(clean)
         folds = sorted({str(row["fold"]) for row in clean})
         parameters, minutes = note.get("parameters"), note.get("training_minutes")
-        cells = [recipe, ", ".join(folds), str(total["patients"])]
+        cells = [recipe, ", ".join(folds), str(total["patients"]), note.get("iterations", "")]
         cells += [f"{parameters / 1e6:.1f} M" if parameters else ""]
         cells += [f"{minutes:.1f}" if minutes else "", f"{total['seconds']:.2f}"]
         for kind in copies:

@@ -81,7 +81,15 @@ class {name}({base}):
 '''
 
 
-def shortened_trainer(base: str, iterations: int, folder: Path) -> str:
+def epochs_of(iterations: int, an_epoch: int = ITERATIONS_AN_EPOCH) -> tuple[int, int]:
+    """How many epochs, and how long: the checkpoints to go on from lie between them."""
+    epochs = max(1, math.ceil(iterations / an_epoch))
+    return epochs, math.ceil(iterations / epochs)
+
+
+def shortened_trainer(
+    base: str, iterations: int, folder: Path, an_epoch: int = ITERATIONS_AN_EPOCH
+) -> str:
     """Write a trainer of `iterations` into `folder` and give its name.
 
     Raises:
@@ -98,7 +106,7 @@ def shortened_trainer(base: str, iterations: int, folder: Path) -> str:
         # Ours: nnU-Net imports the files of a folder as top-level modules.
         module = f"nnunetv2_mip.trainers.{module}"
     name = f"{base}_i{iterations}"
-    epochs = max(1, math.ceil(iterations / ITERATIONS_AN_EPOCH))
+    epochs, length = epochs_of(iterations, an_epoch)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.py").write_text(
         SHORTENED.format(
@@ -107,7 +115,7 @@ def shortened_trainer(base: str, iterations: int, folder: Path) -> str:
             name=name,
             iterations=iterations,
             epochs=epochs,
-            iterations_an_epoch=math.ceil(iterations / epochs),
+            iterations_an_epoch=length,
             stop_at=STOP_AT,
             stopped=STOPPED,
         )
@@ -255,7 +263,7 @@ def main() -> None:
         found = kit_rows(raw, fold, args.copies)
         rows += found
         if kept:
-            kept.add(found, args.iterations, 0, 0.0)
+            kept.add(found, 0, 0, 0.0)
     reference = args.recipes[0].partition("=")[0]
     if kept:
         rows, notes = kept.rows(), kept.notes()

@@ -222,6 +222,7 @@ def test_every_ablation_differs_in_what_it_says(monkeypatch):
         "allControls",
         "noControls",
         "poly",
+        "halfRate",
         "diceCE",
     )
     for name in names:

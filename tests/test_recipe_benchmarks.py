@@ -106,13 +106,17 @@ def test_kept_scores_are_added_to_fold_by_fold(scores, tmp_path, monkeypatch, ca
         "b_5.csv",
         "trainings.csv",
     ]
-    assert kept.notes()["a"] == {"parameters": 1_500_000, "training_minutes": 2.5}
+    note = {"parameters": 1_500_000, "training_minutes": 2.5, "iterations": "100"}
+    assert kept.notes()["a"] == note
+    # A training that was stopped says so.
+    kept.add(some_rows("a", 2), 50, 1_500_000, 1.0)
+    assert kept.notes()["a"]["iterations"] == "50–100"
 
     monkeypatch.setattr("sys.argv", ["score_table.py", str(tmp_path / "kept"), "--folds", "0"])
     score_table.main()
     first, second = capsys.readouterr().out.splitlines()[-2:]
     # Of fold 0: two images with a lesion, 0.2 + 1/7 and 0.2 + 2/7.
-    assert first.startswith("| a | 0 | 2 | 1.5 M | 2.5 | 0.50 | 0.414 (")
+    assert first.startswith("| a | 0 | 2 | 50–100 | 1.5 M | 2.0 | 0.50 | 0.414 (")
     assert "| +0.050 (+0.050 to +0.050) |" in second
 
 

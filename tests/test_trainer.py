@@ -144,6 +144,20 @@ def test_optimisers(tiny, monkeypatch, tmp_path, suffix, optimizer, rate, decay)
     assert group["lr"] == pytest.approx(rate * 0.5**0.9)
 
 
+@pytest.mark.parametrize(("limit", "threads"), [("1", 1), ("", 2), ("many", 2)])
+def test_the_thread_limit_is_obeyed(tiny, monkeypatch, tmp_path, limit, threads):
+    """`nnUNetv2_train -device cpu` sets as many threads as there are cores before it."""
+    monkeypatch.setenv("nnUNet_results", str(tmp_path))
+    monkeypatch.setenv("OMP_NUM_THREADS", limit)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        build_trainer(tiny)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_patients_stay_nearly_upright(tiny, monkeypatch, tmp_path):
     monkeypatch.setenv("nnUNet_results", str(tmp_path))
     monkeypatch.setenv("nnUNet_extTrainer", str(trainers_folder()))

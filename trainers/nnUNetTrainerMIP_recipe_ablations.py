@@ -35,6 +35,12 @@ class nnUNetTrainerMIP_recipe_poly(nnUNetTrainerMIP_recipe):
     warmup = None
 
 
+class nnUNetTrainerMIP_recipe_halfRate(nnUNetTrainerMIP_recipe):
+    """The learning rate of `nnUNetTrainerMIP`."""
+
+    learning_rate = 1e-3
+
+
 class nnUNetTrainerMIP_recipe_diceCE(nnUNetTrainerMIP_recipe):
     """Dice and cross-entropy with equal weights."""
 
