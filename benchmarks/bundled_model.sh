@@ -10,7 +10,8 @@ here=$(realpath "$(dirname "$0")")
 mkdir -p "$2"
 out=$(realpath "$2")
 export nnUNet_raw="$out/raw" nnUNet_preprocessed="$out/preprocessed" nnUNet_results="$out/results"
-export OMP_WAIT_POLICY=PASSIVE nnUNet_n_proc_DA="${nnUNet_n_proc_DA:-1}"
+# One thread: two that wait for each other take longer (docs/results.md, "Threads").
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" nnUNet_n_proc_DA="${nnUNet_n_proc_DA:-1}"
 mkdir -p "$nnUNet_raw" "$nnUNet_preprocessed" "$nnUNet_results"
 eval "$(nnUNetv2_mip_env)"
 plans=nnUNetMIPPlans_cpu_3mm

@@ -49,21 +49,29 @@ def main() -> None:
     for number in range(args.rounds + 1):
         for threads in args.threads:
             torch.set_num_threads(threads)
-            moments = [time.perf_counter()]
+            moments = [_now()]
             batch = next(batches)
-            moments.append(time.perf_counter())
+            moments.append(_now())
             super(nnUNetTrainerMIP_recipe, trainer).train_step(batch)
-            moments.append(time.perf_counter())
+            moments.append(_now())
             trainer.average.update(trainer.network)
-            moments.append(time.perf_counter())
+            moments.append(_now())
             if number:
                 for part, begin, end in zip(parts, moments, moments[1:]):
-                    times[threads, part].append(end - begin)
-    print("| threads | " + " | ".join(f"{part} s" for part in parts) + " |")
+                    times[threads, part].append((end[0] - begin[0], end[1] - begin[1]))
+    print("| threads | " + " | ".join(f"{part}: s (CPU s)" for part in parts) + " |")
     print("|---" * (len(parts) + 1) + "|")
     for threads in args.threads:
-        values = [median(times[threads, part]) for part in parts]
-        print(f"| {threads} | " + " | ".join(f"{value:.3f}" for value in values) + " |")
+        cells = []
+        for part in parts:
+            wall, cpu = (median(values) for values in zip(*times[threads, part]))
+            cells.append(f"{wall:.3f} ({cpu:.3f})")
+        print(f"| {threads} | " + " | ".join(cells) + " |")
+
+
+def _now() -> tuple[float, float]:
+    """Seconds on the clock and of the CPU."""
+    return time.perf_counter(), time.process_time()
 
 
 if __name__ == "__main__":
