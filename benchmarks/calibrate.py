@@ -1,10 +1,15 @@
 """Choose threshold and smallest component from out-of-fold predictions of `recipes.py`.
 
     python benchmarks/calibrate.py -d 10 -i recipes_out/recipe [--copies clean perturbed] [-m MODEL]
+    python benchmarks/calibrate.py -d 10 -i recipes_out/recipe --scores docs/scores/FOLDER
 
 Reads the probabilities that `recipes.py` left, each of a network that did not see the patient, and
 chooses for the mean per-image Dice over all `--copies` together. With -m the choice is written into
 that model folder's inference.json; --prefilter NAME is written with it.
+
+With --scores nothing is chosen for good: each fold's network is judged on every fifth of its
+patients by the choice made on the other four, and the scores are kept as the recipe
+"NAME calibrated" beside those of NAME.
 """
 
 import argparse
@@ -13,11 +18,53 @@ from pathlib import Path
 
 import recipe_scores as scores
 
-from nnunetv2_mip.calibration import calibrate
+from nnunetv2_mip.calibration import calibrate, cross_fitted_choices
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import write_json
 from nnunetv2_mip.inference_config import InferenceConfig
+from nnunetv2_mip.masks import mask_of_view
 from nnunetv2_mip.nnunet_paths import raw_dataset
+
+
+def keep_calibrated(raw: Path, source: Path, copies: list[str], folder: Path) -> None:
+    """Scores at thresholds and components that are cross-fitted within each fold."""
+    kept = scores.ScoreFolder(folder)
+    trainings = [row for row in kept.trainings() if row["recipe"] == source.name]
+    if not trainings:
+        raise MipError(f"{folder}: no recipe {source.name}; run recipes.py --scores first")
+    seconds = {
+        (row["case"], row["copy"]): row["seconds"]
+        for row in kept.rows()
+        if row["recipe"] == source.name
+    }
+    for training in trainings:
+        images, probabilities = [], []
+        cases = scores.folds_of(raw)[int(training["fold"])]["val"]
+        for kind in copies:
+            for image in scores.images_of(raw, cases):
+                path = source / "probabilities" / kind / f"{image.case}.npz"
+                if not path.is_file():
+                    raise MipError(f"{path}: no such prediction; run recipes.py")
+                images.append((image, kind))
+                probabilities.append(scores.load_probability(path))
+        choices = cross_fitted_choices(
+            probabilities,
+            [image.truth for image, _ in images],
+            [image.patient for image, _ in images],
+        )
+        rows = []
+        for (image, kind), probability, (threshold, size) in zip(images, probabilities, choices):
+            config = InferenceConfig(threshold=threshold, min_component_px=size)
+            about = {"recipe": f"{source.name} calibrated", "fold": training["fold"]}
+            about |= {"case": image.case, "patient": image.patient, "copy": kind}
+            scored = scores.score(image, mask_of_view(probability, config).astype(bool))
+            rows.append(about | scored | {"seconds": seconds[image.case, kind]})
+        kept.add(
+            rows,
+            int(training["iterations"]),
+            int(training["parameters"]),
+            float(training["minutes"]),
+        )
 
 
 def main() -> None:
@@ -27,8 +74,12 @@ def main() -> None:
     parser.add_argument("--copies", nargs="+", default=["clean", "perturbed"])
     parser.add_argument("-m", type=Path, help="model folder to write the choice into")
     parser.add_argument("--prefilter", help="none or impulse, written with -m")
+    parser.add_argument("--scores", type=Path, help="keep cross-fitted scores here; see above")
     args = parser.parse_args()
     raw = raw_dataset(args.d)
+    if args.scores is not None:
+        keep_calibrated(raw, args.i.resolve(), args.copies, args.scores)
+        return
     probabilities, truths, patients = [], [], []
     for kind in args.copies:
         found = {path.stem: path for path in (args.i / "probabilities" / kind).glob("*.npz")}

@@ -51,19 +51,8 @@ def calibrate(
     Raises:
         MipError: fewer than two patients with lesions.
     """
-    kept = [
-        (probability, np.asarray(truth) == 1, patient)
-        for probability, truth, patient in zip(probabilities, truths, patients)
-        if (np.asarray(truth) == 1).any()
-    ]
-    names = sorted({patient for *_, patient in kept})
-    if len(names) < 2:
-        raise MipError("calibration needs predictions of at least two patients with lesions")
-    # (images, thresholds, sizes)
-    scores = np.array([_scores(probability, truth) for probability, truth, _ in kept])
+    scores, groups, kept = _scores_by_group(probabilities, truths, patients)
     threshold, size = _best(scores)
-    group_of = {name: number % GROUPS for number, name in enumerate(names)}
-    groups = np.array([group_of[patient] for *_, patient in kept])
     judged = []
     for group in sorted(set(groups)):
         others = _best(scores[groups != group])
@@ -75,8 +64,42 @@ def calibrate(
         dice_default=float(scores[:, THRESHOLDS.index(0.5), SMALLEST_PX.index(0)].mean()),
         dice_cross_fitted=float(np.concatenate(judged).mean()),
         images=len(kept),
-        patients=len(names),
+        patients=len(set(kept)),
     )
+
+
+def cross_fitted_choices(
+    probabilities: Sequence[np.ndarray], truths: Sequence[np.ndarray], patients: Sequence[str]
+) -> list[tuple[float, int]]:
+    """Threshold and smallest component for every image, chosen on the other groups of patients.
+
+    Args and raises: as `calibrate`. Images without lesion get a choice too: patients without any
+    lesion are shared out among the groups in the order of their names.
+    """
+    scores, groups, kept = _scores_by_group(probabilities, truths, patients)
+    group_of = dict(zip(kept, groups.tolist()))
+    without = sorted(set(patients) - set(group_of))
+    there = sorted(set(groups.tolist()))
+    group_of |= {name: there[number % len(there)] for number, name in enumerate(without)}
+    best = {group: _best(scores[groups != group]) for group in there}
+    choices = [best[group_of[patient]] for patient in patients]
+    return [(THRESHOLDS[threshold], SMALLEST_PX[size]) for threshold, size in choices]
+
+
+def _scores_by_group(probabilities, truths, patients) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Dice (images, thresholds, sizes), groups (images,) and patients of images with lesions."""
+    kept = [
+        (probability, np.asarray(truth) == 1, patient)
+        for probability, truth, patient in zip(probabilities, truths, patients)
+        if (np.asarray(truth) == 1).any()
+    ]
+    names = sorted({patient for *_, patient in kept})
+    if len(names) < 2:
+        raise MipError("calibration needs predictions of at least two patients with lesions")
+    scores = np.array([_scores(probability, truth) for probability, truth, _ in kept])
+    group_of = {name: number % GROUPS for number, name in enumerate(names)}
+    found = [patient for *_, patient in kept]
+    return scores, np.array([group_of[patient] for patient in found]), found
 
 
 def _scores(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:

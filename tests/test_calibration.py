@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from nnunetv2_mip.calibration import calibrate
+from nnunetv2_mip.calibration import calibrate, cross_fitted_choices
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.metrics import dice
 
 
 def images(count=10, level=0.3, speck=0.9):
@@ -38,3 +39,26 @@ def test_controls_do_not_count_and_one_patient_is_too_few():
     control = (np.ones((40, 40)), np.zeros((40, 40)), "healthy")
     with pytest.raises(MipError, match="two patients"):
         calibrate(*zip(*(some + [control])))
+
+
+def test_choices_for_an_image_are_made_on_other_patients():
+    """One patient's probabilities would want another threshold than all others'."""
+    truth = np.zeros((20, 20), bool)
+    truth[5:10, 5:10] = True
+    usual, odd = np.where(truth, 0.9, 0.6), np.where(truth, 0.3, 0.05)
+    patients = [f"p{number}" for number in range(10)]
+    probabilities = [odd] + [usual] * 9
+    choices = cross_fitted_choices(
+        [*probabilities, usual], [truth] * 10 + [np.zeros_like(truth)], [*patients, "control"]
+    )
+    assert len(choices) == 11
+    # Whatever the odd one says, it is judged by what suits the others.
+    assert 0.6 < choices[0][0] <= 0.9
+    assert calibrate(probabilities, [truth] * 10, patients).dice_cross_fitted == pytest.approx(
+        np.mean(
+            [
+                dice(probability >= threshold, truth)
+                for probability, (threshold, _) in zip(probabilities, choices)
+            ]
+        )
+    )
