@@ -265,6 +265,8 @@ def main() -> None:
                     )
                     answer = copy.back(answer)
                     seconds = round(time.perf_counter() - began, 3)
+                    probabilities = args.o / name / "probabilities" / kind
+                    scores.save_probability(answer, probabilities / f"{image.case}.npz")
                     about = {"recipe": name, "fold": fold, "case": image.case}
                     about |= {"patient": image.patient, "copy": kind}
                     scored = scores.score(image, answer >= 0.5)
