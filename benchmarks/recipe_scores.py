@@ -305,6 +305,7 @@ def load_probability(path: Path) -> np.ndarray:
 
 
 def write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as partial:
         partial.write_text(text, "utf-8")
 
