@@ -20,6 +20,7 @@ FORMAT_VERSION = 1
 INFERENCE_FILE = "inference.json"
 # "impulse" removes salt-and-pepper noise where there is some (see `prefilter`).
 PREFILTERS = ("none", "impulse")
+TILINGS = ("patch", "whole")
 # Settings that follow from how the training data were made; the others are choices of a reader.
 DATA_KEYS = (
     "window_suv",
@@ -45,6 +46,8 @@ class InferenceConfig:
         start_deg: angle of the first view, degrees (0 is coronal).
         angles_deg: the angles themselves where they were listed; arc and start then do not count.
         tta: average over mirrored copies.
+        tiling: what the network sees at once: "patch", overlapping patches as nnU-Net shows them,
+            or "whole", each view in one piece (faster; instance norms then see all of it).
         threshold: probability from which a pixel of a view (or of a PNG) is lesion.
         min_component_px: 2D components with fewer pixels are dropped; 0 keeps all.
         prefilter: what is done to levels before the network: "none", or "impulse", which takes out
@@ -61,6 +64,7 @@ class InferenceConfig:
     start_deg: float = 0.0
     angles_deg: tuple[float, ...] | None = None
     tta: bool = True
+    tiling: str = "patch"
     threshold: float = 0.5
     min_component_px: int = 0
     prefilter: str = "none"
@@ -77,6 +81,7 @@ class InferenceConfig:
         _require(_is_count(self.views) and self.views >= 1, "views", self)
         _require(_is_count(self.min_component_px), "min_component_px", self)
         _require(self.prefilter in PREFILTERS, "prefilter", self)
+        _require(self.tiling in TILINGS, "tiling", self)
         for name in ("tta", "never_empty"):
             _require(isinstance(getattr(self, name), bool), name, self)
         names = self.channels

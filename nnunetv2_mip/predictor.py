@@ -1,7 +1,8 @@
 """The predictor: images, stacks and volumes through one trained nnU-Net model, in memory.
 
-nnU-Net's own preprocessing, sliding window and mirroring are used; no worker process is started.
-Everything about the recipe is read from the model folder's `inference.json`.
+Preprocessing and the way back to pixels are nnU-Net's own; windows, mirrored copies and folds are
+those of `passes`, with nnU-Net's results. No worker process is started. Everything about the recipe
+is read from the model folder's `inference.json`.
 """
 
 import contextlib
@@ -26,13 +27,16 @@ from nnunetv2_mip.geometry import ViewGeometry
 from nnunetv2_mip.inference_config import InferenceConfig
 from nnunetv2_mip.masks import mask_of_view
 from nnunetv2_mip.model_folder import VOLUMETRIC_STAGE, first_stage_folder
+from nnunetv2_mip.network import Network
 from nnunetv2_mip.nnunet_paths import add_own_trainers
+from nnunetv2_mip.passes import Windows, mirrored_copies, run_passes
 from nnunetv2_mip.pixels import to_detector, view_spacing_mm
 from nnunetv2_mip.prefilter import without_impulses
 from nnunetv2_mip.scale import PNG_PIXEL_MM
 from nnunetv2_mip.view_settings import check_channels
 from nnunetv2_mip.views import make_views
 from nnunetv2_mip.volumes import VIEW_AXIS_SPACING_MM, Volume
+from nnunetv2_mip.watch import Watch
 
 if TYPE_CHECKING:
     from nnunetv2_mip.stage2 import Stage2Predictor
@@ -80,11 +84,15 @@ class MIPPredictor:
         config: InferenceConfig,
         first_stage: "MIPPredictor | None" = None,
         second_stage: "Stage2Predictor | None" = None,
+        network: Network | None = None,
     ):
         self._nnunet = nnunet_predictor
         self.config = config
         self._first_stage = first_stage
         self._second_stage = second_stage
+        self._network = network or Network(
+            nnunet_predictor.network, nnunet_predictor.list_of_parameters, nnunet_predictor.device
+        )
 
     @classmethod
     def from_model_folder(
@@ -148,7 +156,9 @@ class MIPPredictor:
         if "views" in choices:
             choices.setdefault("angles_deg", None)
         config = replace(self.config, **choices)
-        return MIPPredictor(self._nnunet, config, self._first_stage, self._second_stage)
+        return MIPPredictor(
+            self._nnunet, config, self._first_stage, self._second_stage, self._network
+        )
 
     @property
     def second_stage(self) -> "Stage2Predictor | None":
@@ -159,7 +169,9 @@ class MIPPredictor:
 
         None: the fused mask of the views.
         """
-        return MIPPredictor(self._nnunet, self.config, self._first_stage, second_stage)
+        return MIPPredictor(
+            self._nnunet, self.config, self._first_stage, second_stage, self._network
+        )
 
     @property
     def wants_ct(self) -> bool:
@@ -167,20 +179,35 @@ class MIPPredictor:
         second = self._second_stage
         return "ct" in self.config.channels or (second is not None and "ct" in second.channels)
 
-    def view_probabilities(self, levels: np.ndarray, pixel_mm: tuple[float, float]) -> np.ndarray:
+    @property
+    def folds(self) -> int:
+        """Number of networks that are averaged."""
+        return len(self._network)
+
+    @property
+    def engine(self) -> str:
+        """What runs the network: `torch` or `openvino`."""
+        return self._network.engine
+
+    def view_probabilities(
+        self, levels: np.ndarray, pixel_mm: tuple[float, float], watch: Watch | None = None
+    ) -> np.ndarray:
         """Lesion probability of every pixel of a stack.
 
         Args:
             levels: (C, V, H, W) in the order of the model's channels, or (V, H, W) for a model of
                 one channel; 0–255, bright is uptake.
             pixel_mm: (row, column) spacing.
+            watch: may cut the work short, and is told what was done (see `watch`).
 
         Returns:
             (V, H, W) float32 in [0, 1].
 
         Raises:
             MipError: another number of channels than the model has.
+            Cancelled: the watch says so.
         """
+        watch = watch or Watch()
         if levels.ndim == 3:
             levels = levels[None]
         channels = self.config.channels
@@ -197,29 +224,99 @@ class MIPPredictor:
             # The SUV channel: PNGs have no other, and CT and depth are computed here.
             cleaned = [without_impulses(view) for view in levels[0]]
             levels = np.concatenate([np.stack(cleaned)[None], levels[1:]])
-        found = None
+        found, effort = None, None
         if self._first_stage is not None:
             first = self._first_stage.override(tta=self.config.tta, prefilter="none")
             # The first stage's mask in nnU-Net's form: as training was given it.
-            found = (first.view_probabilities(levels, pixel_mm) >= 0.5).astype(np.int16)[None]
-        self._nnunet.use_mirroring = self.config.tta
-        spacing = [VIEW_AXIS_SPACING_MM, *map(float, pixel_mm)]
+            found = (first.view_probabilities(levels, pixel_mm, watch) >= 0.5).astype(np.int16)[None]
+            effort = watch.effort
+        data, properties = self._preprocess(levels, pixel_mm, found)
+        probabilities = self._probabilities(self._logits(data, watch), properties)
+        if effort is not None and effort.degraded:
+            # Both stages make the answer; the one that was cut short is told.
+            watch.effort = effort
+        return probabilities
+
+    def _preprocess(
+        self, levels: np.ndarray, pixel_mm: tuple[float, float], found: np.ndarray | None = None
+    ) -> tuple[torch.Tensor, dict]:
+        """nnU-Net's preprocessing: (C, V, H, W) float32 on the plans' pixels, and the way back.
+
+        The labels `found` (1, V, H, W) by a first stage become channels of their own.
+        """
+        nnunet = self._nnunet
+        properties = {"spacing": [VIEW_AXIS_SPACING_MM, *map(float, pixel_mm)]}
         with quiet():
-            _, probabilities = self._nnunet.predict_single_npy_array(
-                levels.astype(np.float32), {"spacing": spacing}, found, None, True
+            preprocessor = nnunet.configuration_manager.preprocessor_class(verbose=False)
+            data, labels, properties = preprocessor.run_case_npy(
+                levels.astype(np.float32),
+                found,
+                properties,
+                nnunet.plans_manager,
+                nnunet.configuration_manager,
+                nnunet.dataset_json,
             )
+            if found is not None:
+                from nnunetv2.utilities.label_handling.label_handling import (
+                    convert_labelmap_to_one_hot,
+                )
+
+                foreground = nnunet.label_manager.foreground_labels
+                cue = convert_labelmap_to_one_hot(labels[0], foreground, data.dtype)
+                data = np.vstack((data, cue))
+        return torch.from_numpy(data), properties
+
+    def _logits(self, data: torch.Tensor, watch: Watch) -> torch.Tensor:
+        nnunet, config = self._nnunet, self.config
+        plans = nnunet.configuration_manager
+        if len(plans.patch_size) != 2:
+            # A 3D configuration over the view axis goes nnU-Net's own way.
+            watch.check()
+            nnunet.use_mirroring = config.tta
+            with quiet():
+                return nnunet.predict_logits_from_preprocessed_data(data).float()
+        strides = plans.network_arch_init_kwargs.get("strides")
+        windows = Windows(
+            tuple(plans.patch_size),
+            (1, 1) if strides is None else tuple(map(int, np.prod(strides, axis=0))),
+            config.tiling == "whole" and strides is not None,
+        )
+        copies = mirrored_copies(nnunet.allowed_mirroring_axes if config.tta else None)
+        heads = nnunet.label_manager.num_segmentation_heads
+        return run_passes(self._network, data, heads, windows, copies, watch)
+
+    def _probabilities(self, logits: torch.Tensor, properties: dict) -> np.ndarray:
+        """Lesion probabilities on the input's pixels by nnU-Net's export."""
+        from nnunetv2.inference.export_prediction import (
+            convert_predicted_logits_to_segmentation_with_correct_shape as convert,
+        )
+
+        nnunet = self._nnunet
+        _, probabilities = convert(
+            logits,
+            nnunet.plans_manager,
+            nnunet.configuration_manager,
+            nnunet.label_manager,
+            properties,
+            return_probabilities=True,
+            num_threads_torch=torch.get_num_threads(),
+        )
         return np.ascontiguousarray(probabilities[LESION], dtype=np.float32)
 
-    def predict_image(self, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def predict_image(
+        self, levels: np.ndarray, watch: Watch | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """One MIP-PET image, as `png.decode_png` gives it.
 
         Args:
             levels: (H, W), 0–255, bright is uptake, pixels of 2 mm.
+            watch: as of `view_probabilities`.
 
         Returns:
             mask (H, W) uint8 of 0 and 1, and probability (H, W) float32.
         """
-        probability = self.view_probabilities(levels[None], (PNG_PIXEL_MM, PNG_PIXEL_MM))[0]
+        pixel = (PNG_PIXEL_MM, PNG_PIXEL_MM)
+        probability = self.view_probabilities(levels[None], pixel, watch)[0]
         return mask_of_view(probability, self.config), probability
 
     def predict_stack(
@@ -236,6 +333,7 @@ class MIPPredictor:
         ct: Volume | None = None,
         with_probability: bool = False,
         clicks: Clicks | None = None,
+        watch: Watch | None = None,
     ) -> StudyPrediction:
         """A SUV volume: views, their probabilities, and the fused 3D mask on its grid.
 
@@ -245,6 +343,7 @@ class MIPPredictor:
             with_probability: also say how likely every voxel is. Takes longer than the mask. With
                 a second stage it is that one's, and comes for nothing.
             clicks: of a reader; the mask has them inside and outside (see `click_fusion`).
+            watch: as of `view_probabilities`.
 
         Raises:
             MipError: the model wants the CT and there is none.
@@ -261,7 +360,7 @@ class MIPPredictor:
             config.pixel_mm,
         )
         spacing = view_spacing_mm(geometry, config.pixel_mm)
-        view_probability = self.view_probabilities(views.levels, spacing[1:])
+        view_probability = self.view_probabilities(views.levels, spacing[1:], watch)
         asked = to_detector(view_probability, geometry, config.pixel_mm)
         probability = None
         if with_probability or self._second_stage is not None:
