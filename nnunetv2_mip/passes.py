@@ -86,6 +86,7 @@ def run_passes(
     size = windows.size_for(data.shape[2:])
     padded, inner = _pad(data, size)
     one_pass = _Pass(network, padded, classes, size, watch)
+    watch.windows = len(copies) * len(network) * data.shape[1] * len(one_pass.windows)
     total, done = None, Effort(0, len(copies), 0, len(network))
     for number, copy in enumerate(copies):
         if number and not watch.has(one_pass.seconds * len(network)):

@@ -6,6 +6,9 @@ uint8 with bright = uptake (see `nnunetv2_mip.scale`).
 """
 
 import io
+import struct
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,24 +20,52 @@ from nnunetv2_mip.scale import LEVEL_MAX
 
 MAX_PIXELS = 50_000_000
 PNG_SUFFIX = ".png"
+# What light is: "dark" (dark = uptake, as the DM-i-AI images have it), "bright", or "auto", which
+# looks whether the border of the image is dark.
+POLARITIES = ("dark", "bright", "auto")
+# What Pillow raises on damaged files, beside its own errors and ValueError.
+_DAMAGED = (OSError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, struct.error,
+            zlib.error)  # fmt: skip
 _WIDE_MODES = ("I;16", "I;16B", "I;16L", "I", "F")
 
 
-def decode_png(source: bytes | Path | str, name: str | None = None) -> np.ndarray:
+def decode_png(
+    source: bytes | Path | str,
+    name: str | None = None,
+    polarity: str = "dark",
+    max_pixels: int = MAX_PIXELS,
+    formats: Sequence[str] | None = None,
+) -> np.ndarray:
     """Decode a MIP-PET PNG of any mode to levels, bright = uptake.
 
     Args:
         source: the file, or its bytes.
         name: what to call bytes in messages.
+        polarity: one of `POLARITIES`.
+        max_pixels: larger images are refused before they are decoded.
+        formats: kinds of image to take (Pillow's names, "PNG"); None takes all it knows.
 
     Returns:
-        (H, W) uint8, 255 minus the mean of the colour channels.
+        (H, W) uint8, 255 minus the mean of the colour channels where dark is uptake.
 
     Raises:
-        MipError: missing, not an image, truncated, or larger than 50 million pixels.
+        MipError: missing, not an image, truncated, or too large.
     """
-    grey = _decode_grey(source, name)
+    if polarity not in POLARITIES:
+        raise MipError(f"polarity {polarity!r}: is none of {', '.join(POLARITIES)}")
+    grey = _decode_grey(source, name, max_pixels=max_pixels, formats=formats)
+    if polarity == "bright" or (polarity == "auto" and has_dark_border(grey)):
+        return np.ascontiguousarray(grey)
     return (255 - grey).astype(np.uint8)
+
+
+def has_dark_border(grey: np.ndarray) -> bool:
+    """Whether the frame of an image (H, W), 0–255, is darker than middle grey (its median is).
+
+    Air lies there: dark air means that bright is uptake.
+    """
+    frame = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    return float(np.median(frame)) < 128
 
 
 def decode_mask_png(source: bytes | Path | str, name: str | None = None) -> np.ndarray:
@@ -72,23 +103,33 @@ def _name(source: bytes | Path | str, name: str | None) -> str:
     return name or ("image" if isinstance(source, bytes) else str(source))
 
 
-def _decode_grey(source: bytes | Path | str, name: str | None, exact: bool = False) -> np.ndarray:
+def _decode_grey(
+    source: bytes | Path | str,
+    name: str | None,
+    exact: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    formats: Sequence[str] | None = None,
+) -> np.ndarray:
     """(H, W) uint8 in file polarity; `exact` refuses 16-bit values that 8 bits cannot tell."""
     label = _name(source, name)
     if not isinstance(source, bytes) and not Path(source).is_file():
         raise MipError(f"{label}: no such file")
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            if image.width * image.height > MAX_PIXELS:
+        stream = io.BytesIO(source) if isinstance(source, bytes) else source
+        with Image.open(stream, formats=formats) as image:
+            # Only the header has been read so far.
+            if image.width * image.height > max_pixels:
                 raise MipError(
-                    f"{label}: {image.width}x{image.height} pixels are more than {MAX_PIXELS}"
+                    f"{label}: {image.width}x{image.height} pixels are more than {max_pixels}"
                 )
             if exact and image.mode in _WIDE_MODES:
                 return _narrow(np.asarray(image), label)
             return _to_grey(image)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, *_DAMAGED) as error:
+        # Pillow names the stream it was given: nothing that a reader knows.
+        reason = "" if isinstance(error, UnidentifiedImageError) else f": {error}"
         raise MipError(
-            f"{label}: cannot be read as an image (truncated, damaged or no PNG): {error}"
+            f"{label}: cannot be read as an image (truncated, damaged or no PNG){reason}"
         ) from None
     except ValueError as error:
         raise MipError(f"{label}: cannot be read as an image: {error}") from None

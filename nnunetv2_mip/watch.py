@@ -38,9 +38,11 @@ class Watch:
 
     Attributes:
         effort: what the answer was made with, once there is one.
+        windows: how many times `check` will be called when nothing is cut short.
     """
 
     effort: Effort | None = None
+    windows: int = 0
 
     def check(self) -> None:
         """Called before every window of every pass.
@@ -52,4 +54,3 @@ class Watch:
     def has(self, seconds: float) -> bool:
         """Whether so many more seconds may be spent."""
         return True
-

@@ -1,0 +1,97 @@
+"""`nnUNetv2_mip_serve`: the competition's HTTP interface and a page, over one model."""
+
+import argparse
+import os
+from collections.abc import Sequence
+
+from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.errors import MipError
+
+DEFAULT_PORT = 9051
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = new_parser(
+        "nnUNetv2_mip_serve",
+        "Serve a model over HTTP: POST /predict and /tumor/predict as the DM-i-AI and Norwegian AI "
+        "championships call them, /page for people, /health, /metrics. For research use only.",
+    )
+    parser.add_argument(
+        "--model", metavar="FOLDER", help="model folder (without it the one that comes along)"
+    )
+    parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds to average (all there are)")
+    parser.add_argument("-chk", default="checkpoint_final.pth", metavar="FILE", help="checkpoint")
+    parser.add_argument(
+        "--host",
+        default=os.environ.get("HOST_IP") or "0.0.0.0",
+        help="address to listen on (or the environment's HOST_IP)",
+    )
+    parser.add_argument(
+        "--port",
+        default=os.environ.get("CONTAINER_PORT") or str(DEFAULT_PORT),
+        help="port to listen on (or the environment's CONTAINER_PORT)",
+    )
+    parser.add_argument("-device", default="cuda", help="cuda (cpu where there is none), cpu, mps")
+    parser.add_argument(
+        "--never-empty",
+        action="store_true",
+        help="mark the most likely region where nothing reaches the threshold (for competitions "
+        "whose images all have tumours)",
+    )
+    parser.add_argument(
+        "--deadline",
+        type=float,
+        default=8.0,
+        metavar="SECONDS",
+        help="answer within; drops mirrored copies, then networks, rather than be late",
+    )
+    parser.add_argument(
+        "--queue", type=int, default=32, metavar="N", help="requests that may wait; more get 503"
+    )
+    parser.add_argument(
+        "--polarity",
+        choices=("dark", "bright", "auto"),
+        default="dark",
+        help="what uptake is in PNGs; auto looks at the border of each image",
+    )
+    parser.add_argument("--no-page", action="store_true", help="the interface alone")
+    return parser
+
+
+def check_arguments(args: argparse.Namespace) -> int:
+    """The port; raises MipError for values that cannot be served."""
+    try:
+        port = int(args.port)
+    except ValueError:
+        port = -1
+    if not 0 <= port <= 65535:
+        raise MipError(f"--port {args.port}: a port lies between 0 and 65535")
+    if not 0.1 <= args.deadline <= 600:
+        raise MipError(f"--deadline {args.deadline}: give seconds between 0.1 and 600")
+    if not 1 <= args.queue <= 10_000:
+        raise MipError(f"--queue {args.queue}: give a number between 1 and 10000")
+    return port
+
+
+def require_extra() -> None:
+    """Raises MipError where the extra `serve` is not installed."""
+    try:
+        import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise MipError(
+            f'the service needs {error.name}: pip install "nnunetv2-mip[serve]"'
+        ) from None
+
+
+def run(args: argparse.Namespace) -> None:
+    port = check_arguments(args)
+    require_extra()
+    from nnunetv2_mip.service.server import serve
+
+    serve(args, port)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    run_command(build_parser(), run, argv)

@@ -1,0 +1,44 @@
+"""Logs as JSON, one object a line, on stderr. Never any image content."""
+
+import json
+import logging
+import sys
+import time
+
+LOGGER = logging.getLogger("nnunetv2_mip.service")
+_OWN = "mip_fields"
+
+
+def log(event: str, level: int = logging.INFO, **fields) -> None:
+    """Log an event with its fields (numbers and short texts)."""
+    LOGGER.log(level, event, extra={_OWN: fields})
+
+
+class JsonLines(logging.Formatter):
+    """`{"time": …, "level": …, "event": …, …}`"""
+
+    def format(self, record: logging.LogRecord) -> str:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        content = {
+            "time": f"{stamp}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **getattr(record, _OWN, {}),
+        }
+        if record.exc_info:
+            content["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(content, ensure_ascii=False, default=str)
+
+
+def set_up(verbose: bool = False) -> None:
+    """Send our events, and what the server itself has to say, to stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    for name, level in (
+        (LOGGER.name, logging.DEBUG if verbose else logging.INFO),
+        ("uvicorn.error", logging.INFO if verbose else logging.WARNING),
+    ):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.setLevel(level)
+        logger.propagate = False

@@ -1,0 +1,39 @@
+"""What the service counts, for Prometheus."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+_SECONDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 8, 10)
+
+
+class Measures:
+    """The counters of one service, in a registry of its own."""
+
+    def __init__(self):
+        self.registry = CollectorRegistry()
+        own = {"registry": self.registry}
+        ProcessCollector(**own)
+        self.requests = Counter(
+            "mip_requests", "Requests answered", ["method", "route", "status"], **own
+        )
+        self.seconds = Histogram(
+            "mip_request_seconds", "From arrival to answer", ["route"], buckets=_SECONDS, **own
+        )
+        self.waited = Histogram("mip_queue_seconds", "Wait for the device", buckets=_SECONDS, **own)
+        self.inference = Histogram(
+            "mip_inference_seconds", "On the device", buckets=_SECONDS, **own
+        )
+        self.degraded = Counter(
+            "mip_degraded",
+            "Answers with fewer mirrored copies (tta) or fewer networks (folds) for lack of time",
+            ["dropped"],
+            **own,
+        )
+        self.refused = Counter("mip_refused", "Requests refused because of load", ["reason"], **own)
+        self.cancelled = Counter("mip_cancelled", "Requests whose caller had gone", **own)
+        self.empty = Counter("mip_empty_masks", "Answers that mark nothing", **own)
+        self.waiting = Gauge("mip_queue_length", "Requests that wait for the device", **own)
+        # A counter that nothing has touched would be missing from the output.
+        for dropped in ("tta", "folds"):
+            self.degraded.labels(dropped)
+        for reason in ("queue", "late"):
+            self.refused.labels(reason)

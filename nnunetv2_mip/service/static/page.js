@@ -1,0 +1,245 @@
+"use strict";
+// One case at a time: upload, wait, show. Pictures come as sheets of all views, grey PNGs; the mask
+// is drawn over the view in the browser, so that turning and fading ask the server for nothing.
+
+const $ = (id) => document.getElementById(id);
+const MARK = [255, 102, 0];
+let key = null; // of the case that is shown or worked on
+let info = null; // what the server says of it
+let sheet = null; // views, bright is uptake
+let overlay = null; // mask of the views
+let position = 0; // in half turns of all views: 0 to 2 × views
+let asked = 0; // number of the latest request for another threshold
+
+function show(id, visible) {
+  $(id).hidden = !visible;
+}
+
+function say(text) {
+  $("message").textContent = text;
+  show("message", Boolean(text));
+}
+
+async function ask(path, options) {
+  let answer;
+  try {
+    answer = await fetch(path, options);
+  } catch {
+    throw new Error("The server does not answer. Is it still running?");
+  }
+  if (!answer.ok) {
+    let reason = `The server says ${answer.status}.`;
+    try {
+      reason = (await answer.json()).detail || reason;
+    } catch {
+      // It said it otherwise.
+    }
+    throw new Error(reason);
+  }
+  return answer;
+}
+
+async function start(file) {
+  reset();
+  show("drop", false);
+  show("working", true);
+  $("step").textContent = `Sending ${file.name}`;
+  $("progress").removeAttribute("value");
+  try {
+    const answer = await ask(`cases?name=${encodeURIComponent(file.name)}`, {
+      method: "POST",
+      headers: { "Content-Type": "application/octet-stream" },
+      body: file,
+    });
+    key = (await answer.json()).key;
+    await wait();
+  } catch (error) {
+    say(error.message);
+    show("drop", true);
+  } finally {
+    show("working", false);
+  }
+}
+
+async function wait() {
+  const own = key;
+  while (key === own) {
+    info = await (await ask(`cases/${own}`)).json();
+    if (info.state === "failed") throw new Error(info.reason);
+    if (info.state === "done") return open();
+    $("step").textContent = info.state === "waiting" ? "Waiting" : `Working on ${info.name}`;
+    if (info.progress > 0) $("progress").value = info.progress;
+    await new Promise((resolve) => setTimeout(resolve, 250));
+  }
+}
+
+async function picture(path) {
+  const blob = await (await ask(path)).blob();
+  return createImageBitmap(blob);
+}
+
+async function open() {
+  sheet = await picture(`cases/${key}/views.png`);
+  position = 0;
+  $("name").textContent = info.name;
+  $("warnings").replaceChildren(
+    ...info.warnings.map((line) => Object.assign(document.createElement("li"), { textContent: line })),
+  );
+  $("threshold").value = info.threshold;
+  if (Number($("threshold").value) !== info.threshold) {
+    // A recipe's own threshold need not lie on a step of the slider.
+    $("threshold").step = 0.01;
+    $("threshold").value = info.threshold;
+  }
+  const canvas = $("canvas");
+  canvas.width = info.columns;
+  canvas.height = info.rows;
+  // Square millimetres, as large as the window allows.
+  const [row, column] = info.pixel_mm;
+  canvas.style.aspectRatio = `${info.columns * column} / ${info.rows * row}`;
+  canvas.style.height = `${Math.min(0.82 * window.innerHeight, 1.6 * info.rows * (row / column))}px`;
+  canvas.classList.toggle("turns", info.views > 1);
+  show("turn", info.views > 1);
+  await mark();
+  show("result", true);
+  draw();
+}
+
+async function mark() {
+  const number = ++asked;
+  const threshold = $("threshold").value;
+  const query = `?threshold=${threshold}`;
+  const [picked, table] = await Promise.all([
+    picture(`cases/${key}/overlay.png${query}`),
+    ask(`cases/${key}/table${query}`).then((answer) => answer.json()),
+  ]);
+  if (number !== asked) return; // a later one is on its way
+  overlay = picked;
+  $("mask").href = `cases/${key}/mask${query}`;
+  $("report").href = `cases/${key}/report${query}`;
+  fill(table);
+  draw();
+  $("canvas").dataset.threshold = threshold;
+}
+
+function fill({ titles, rows }) {
+  const cells = (tag, values) => {
+    const line = document.createElement("tr");
+    line.append(...values.map((value) => Object.assign(document.createElement(tag), { textContent: value ?? "" })));
+    return line;
+  };
+  $("table").tHead.replaceChildren(...(rows.length ? [cells("th", Object.values(titles))] : []));
+  $("table").tBodies[0].replaceChildren(...rows.map((row) => cells("td", Object.values(row))));
+  const sum = (name) => rows.reduce((all, row) => all + row[name], 0).toFixed(1);
+  $("total").textContent = !rows.length
+    ? "Nothing is marked at this threshold."
+    : info.volume
+      ? `${rows.length} lesions, ${sum("volume_ml")} ml`
+      : `${rows.length} regions, ${sum("area_cm2")} cm² (pixels taken as 2 mm)`;
+}
+
+function pixels(source, view) {
+  const { columns, rows, across } = info;
+  const scratch = new OffscreenCanvas(columns, rows);
+  const context = scratch.getContext("2d", { willReadFrequently: true });
+  context.drawImage(source, (view % across) * columns, Math.floor(view / across) * rows, columns, rows, 0, 0, columns, rows);
+  return context.getImageData(0, 0, columns, rows);
+}
+
+function draw() {
+  if (!sheet || !overlay) return;
+  // Half a turn further the same view is seen from behind: mirrored.
+  const count = info.views;
+  const at = ((Math.round(position) % (2 * count)) + 2 * count) % (2 * count);
+  const view = at % count;
+  const behind = at >= count;
+  const grey = pixels(sheet, view);
+  const mask = pixels(overlay, view).data;
+  const share = Number($("opacity").value);
+  const white = Number($("window").value);
+  const out = grey.data;
+  let marked = 0;
+  for (let i = 0; i < out.length; i += 4) {
+    const dark = 255 - Math.min(255, out[i] / white);
+    const on = mask[i] > 127;
+    marked += on;
+    for (let c = 0; c < 3; c++) out[i + c] = on ? dark * (1 - share) + MARK[c] * share : dark;
+    out[i + 3] = 255;
+  }
+  const canvas = $("canvas");
+  const context = canvas.getContext("2d");
+  const scratch = new OffscreenCanvas(info.columns, info.rows);
+  scratch.getContext("2d").putImageData(grey, 0, 0);
+  context.setTransform(behind ? -1 : 1, 0, 0, 1, behind ? info.columns : 0, 0);
+  context.drawImage(scratch, 0, 0);
+  canvas.dataset.marked = marked;
+  canvas.dataset.view = at;
+  $("angle").textContent = `${Math.round(info.angles_deg[view] + (behind ? 180 : 0))}°`;
+  $("opacity-value").textContent = `${Math.round(100 * share)} %`;
+  $("threshold-value").textContent = Number($("threshold").value).toFixed(2);
+  $("window-value").textContent = `${Math.round(100 / white)} %`;
+}
+
+function reset() {
+  if (key) fetch(`cases/${key}`, { method: "DELETE" }).catch(() => {});
+  key = info = sheet = overlay = null;
+  say("");
+  show("result", false);
+  show("working", false);
+  show("drop", true);
+  $("file").value = "";
+}
+
+function listen() {
+  const drop = $("drop");
+  drop.addEventListener("click", () => $("file").click());
+  drop.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" || event.key === " ") $("file").click();
+  });
+  $("file").addEventListener("click", (event) => event.stopPropagation());
+  $("file").addEventListener("change", (event) => {
+    if (event.target.files.length) start(event.target.files[0]);
+  });
+  for (const name of ["dragover", "dragleave", "drop"]) {
+    document.addEventListener(name, (event) => {
+      event.preventDefault();
+      drop.classList.toggle("over", name === "dragover");
+      if (name === "drop" && event.dataTransfer.files.length) start(event.dataTransfer.files[0]);
+    });
+  }
+  for (const name of ["opacity", "window"]) $(name).addEventListener("input", draw);
+  let timer;
+  $("threshold").addEventListener("input", () => {
+    $("threshold-value").textContent = Number($("threshold").value).toFixed(2);
+    clearTimeout(timer);
+    timer = setTimeout(() => mark().catch((error) => say(error.message)), 150);
+  });
+  $("again").addEventListener("click", reset);
+  $("stop").addEventListener("click", reset);
+  const canvas = $("canvas");
+  let from = null;
+  canvas.addEventListener("pointerdown", (event) => {
+    from = { x: event.clientX, position };
+    canvas.setPointerCapture(event.pointerId);
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    if (!from || info.views < 2) return;
+    // A drag over the width of the picture is half a turn.
+    position = from.position + ((event.clientX - from.x) / canvas.clientWidth) * info.views;
+    draw();
+  });
+  for (const name of ["pointerup", "pointercancel"]) {
+    canvas.addEventListener(name, () => {
+      from = null;
+    });
+  }
+  canvas.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!step || info.views < 2) return;
+    event.preventDefault();
+    position += step;
+    draw();
+  });
+}
+
+listen();

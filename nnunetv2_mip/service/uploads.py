@@ -1,0 +1,123 @@
+"""What people drop on the page: a PNG, a SUV volume, or a zip with a DICOM PET series."""
+
+import shutil
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.pet_input import read_pet_and_ct
+from nnunetv2_mip.service.images import decode_bytes
+from nnunetv2_mip.service.settings import Settings
+from nnunetv2_mip.volumes import VOLUME_SUFFIXES, Volume, has_suffix, suv_warning
+
+MOST_FILES_IN_ZIP = 20_000
+_IMAGE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What was read.
+
+    Attributes:
+        levels: (H, W) uint8 of an image, else None.
+        suv, ct: of a volume, else None.
+        warnings: lines for the user.
+    """
+
+    levels: np.ndarray | None = None
+    suv: Volume | None = None
+    ct: Volume | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def read_upload(path: Path, name: str, wants_ct: bool, settings: Settings) -> Upload:
+    """Read an uploaded file by what is in it.
+
+    Args:
+        path: where it lies, with the suffix of its name.
+        name: what the user calls it, for messages.
+        wants_ct: whether the model has the channel `ct`.
+        settings: limits.
+
+    Raises:
+        MipError: it is none of the kinds that are taken, damaged, or too large. Names the file as
+            the user does.
+    """
+    try:
+        return _read(path, wants_ct, settings)
+    except MipError as error:
+        reason = str(error).replace(str(path), name)
+        # Files out of a zip lie in a folder that is ours.
+        reason = reason.replace(f"{path}.d/", f"{name}: ").replace(f"{path}.d", name)
+        reason = reason.removeprefix("img: ")
+        raise MipError(reason if name in reason else f"{name}: {reason}") from None
+
+
+def _read(path: Path, wants_ct: bool, settings: Settings) -> Upload:
+    with path.open("rb") as stream:
+        start = stream.read(8)
+    if not start:
+        raise MipError(f"{path}: is empty")
+    if start.startswith(_IMAGE_STARTS):
+        if path.stat().st_size > settings.max_body_bytes:
+            raise MipError(f"{path}: is too large for an image")
+        return Upload(levels=decode_bytes(path.read_bytes(), settings))
+    warnings: list[str] = []
+    if start.startswith(b"PK"):
+        folder = Path(f"{path}.d")
+        _unzip(path, folder, settings)
+        suv, ct = read_pet_and_ct(folder, None, wants_ct, warnings.append)
+    elif has_suffix(path, VOLUME_SUFFIXES):
+        _check_voxels(path, settings)
+        suv, ct = read_pet_and_ct(path, None, False, warnings.append)
+    else:
+        raise MipError(
+            f"{path}: is none of the kinds that are taken: PNG, SUV volume (.nii.gz, .nii, .mha, "
+            ".nrrd), zip with a DICOM PET series"
+        )
+    if suv.array.size > settings.max_voxels:
+        raise MipError(f"{path}: has {suv.array.size} voxels, at most {settings.max_voxels}")
+    warnings += filter(None, [suv_warning(suv)])
+    return Upload(suv=suv, ct=ct, warnings=tuple(warnings))
+
+
+def _check_voxels(path: Path, settings: Settings) -> None:
+    """Refuse a volume by its header, before its voxels fill the memory."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        # The reader behind gives the better message.
+        return
+    voxels = float(np.prod([float(n) for n in reader.GetSize()]))
+    if voxels > settings.max_voxels:
+        raise MipError(f"{path}: has {voxels:.0f} voxels, at most {settings.max_voxels}")
+
+
+def _unzip(path: Path, folder: Path, settings: Settings) -> None:
+    """Unpack the files of a zip under plain names of ours; nothing leaves `folder`."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            files = [item for item in archive.infolist() if not item.is_dir()]
+            if len(files) > MOST_FILES_IN_ZIP:
+                raise MipError(f"{path}: has {len(files)} files, at most {MOST_FILES_IN_ZIP}")
+            if sum(item.file_size for item in files) > 2 * settings.max_upload_bytes:
+                raise MipError(
+                    f"{path}: unpacks to more than {2 * settings.max_upload_bytes} bytes"
+                )
+            folder.mkdir()
+            for number, item in enumerate(files):
+                if item.flag_bits & 1:
+                    raise MipError(f"{path}: is encrypted; unpack it and zip it without password")
+                suffix = PurePosixPath(item.filename).suffix[:8]
+                target = folder / f"{number:05d}{suffix if suffix.isascii() else ''}"
+                with archive.open(item) as source, target.open("wb") as out:
+                    # Never more than the directory announced, whatever the stream holds.
+                    shutil.copyfileobj(source, out)
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, ValueError) as error:
+        raise MipError(f"{path}: cannot be unpacked ({error})") from None
