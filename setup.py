@@ -29,10 +29,21 @@ COMMANDS = [
     "phantom",
     "demo",
     "env",
+    "serve",
+    "rehearse",
+    "submit",
 ]
 
 DICOM_REQUIREMENTS = ["pydicom>=3.0", "highdicom>=0.24"]
 DASK_REQUIREMENTS = ["distributed>=2024.8"]
+# openvino runs networks on a CPU; without it PyTorch does, half as fast.
+SERVE_REQUIREMENTS = [
+    "fastapi>=0.115",
+    "uvicorn>=0.30",
+    "prometheus-client>=0.20",
+    "httpx>=0.27",
+    "openvino>=2024.4",
+]
 # Of benchmarks/rivals.py alone.
 SMP_REQUIREMENTS = ["segmentation-models-pytorch>=0.4"]
 TEST_REQUIREMENTS = [
@@ -41,8 +52,12 @@ TEST_REQUIREMENTS = [
     "monai>=1.4",
     "setuptools>=68",
     "wheel",
+    # The page is tested in the system's Chromium.
+    "playwright>=1.45",
+    "schemathesis>=4",
     *DICOM_REQUIREMENTS,
     *DASK_REQUIREMENTS,
+    *SERVE_REQUIREMENTS,
 ]
 DEV_REQUIREMENTS = [*TEST_REQUIREMENTS, "ruff>=0.9"]
 
@@ -57,6 +72,7 @@ setup(
     packages=[
         "nnunetv2_mip",
         "nnunetv2_mip.commands",
+        "nnunetv2_mip.service",
         "nnunetv2_mip.dataset_conversion",
         "nnunetv2_mip.trainers",
         "nnunetv2_mip.plans",
@@ -70,6 +86,7 @@ setup(
     package_data={
         "nnunetv2_mip.plans": ["*.json"],
         "nnunetv2_mip": ["models/*/*", "models/*/fold_*/*.pth"],
+        "nnunetv2_mip.service": ["static/*"],
     },
     install_requires=[
         "nnunetv2>=2.8.1,<2.9",
@@ -91,6 +108,7 @@ setup(
     extras_require={
         "dicom": DICOM_REQUIREMENTS,
         "dask": DASK_REQUIREMENTS,
+        "serve": SERVE_REQUIREMENTS,
         "smp": SMP_REQUIREMENTS,
         "test": TEST_REQUIREMENTS,
         "dev": DEV_REQUIREMENTS,

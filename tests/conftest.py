@@ -5,11 +5,16 @@ points. `tiny` gives the folders, with nnU-Net's variables set for the test; `ti
 folder of the trained model.
 """
 
+import base64
 import json
 import os
 import random
 import shutil
+import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -229,3 +234,80 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
     return tmp_path / "raw"
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service: the tiny network behind real sockets, in this process."""
+
+    url: str
+    app: object
+
+    @property
+    def desk(self):
+        return self.app.state.desk
+
+    def post(self, body: bytes, path: str = "/predict", **headers):
+        import httpx
+
+        headers = {"Content-Type": "application/json", **headers}
+        return httpx.post(self.url + path, content=body, headers=headers, timeout=60)
+
+    def predict(self, image: bytes, path: str = "/predict"):
+        text = base64.b64encode(image).decode()
+        return self.post(json.dumps({"img": text}).encode(), path)
+
+
+@contextmanager
+def running_service(predictor, settings) -> Iterator[Service]:
+    """Serve on a free port of 127.0.0.1 until the block ends."""
+    import uvicorn
+
+    from nnunetv2_mip.service.app import create_app
+
+    app = create_app(predictor, settings, "tiny")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(128)
+        config = uvicorn.Config(app, log_config=None, access_log=False, http="h11", ws="none")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            for _ in range(200):
+                if server.started:
+                    break
+                time.sleep(0.05)
+            yield Service(f"http://127.0.0.1:{listener.getsockname()[1]}", app)
+        finally:
+            server.should_exit = True
+            thread.join(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def tiny_predictor(tiny_trained: Tiny):
+    """The tiny network, each image in one piece, four copies."""
+    from nnunetv2_mip.predictor import MIPPredictor
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in tiny_trained.environment.items():
+            patch.setenv(name, value)
+        predictor = MIPPredictor.from_model_folder(tiny_trained.model, device="cpu")
+    return predictor.override(tiling="whole", views=6, pixel_mm=4.0)
+
+
+@pytest.fixture(scope="session")
+def service(tiny_predictor) -> Iterator[Service]:
+    """One service for all tests that only call it."""
+    pytest.importorskip("fastapi", reason="the extra serve is not installed")
+    from nnunetv2_mip.service.settings import Settings
+
+    with running_service(tiny_predictor, Settings()) as running:
+        yield running
+
+
+@pytest.fixture
+def run_service() -> Callable[..., object]:
+    """`with run_service(predictor, settings) as service:` for services of a test's own."""
+    pytest.importorskip("fastapi", reason="the extra serve is not installed")
+    return running_service

@@ -13,6 +13,8 @@ from nnunetv2_mip.service.measures import Measures
 # Uploads for the page have their own, larger limit, and longer to come in.
 UPLOADS = "/page/cases"
 UPLOAD_S = 600.0
+# What comes here is JSON, whatever its sender calls it, or forgets to.
+_JSON_ROUTES = ("/predict", "/tumor/predict")
 _KNOWN = ("/predict", "/tumor/predict", "/api", "/", "/health", "/metrics", "/openapi.json")
 _numbers = itertools.count(1)
 
@@ -35,6 +37,9 @@ class Gate:
         arrived = time.monotonic()
         state = scope.setdefault("state", {})
         state.update(arrived=arrived, number=next(_numbers), notes={})
+        if scope["path"] in _JSON_ROUTES:
+            others = [header for header in scope["headers"] if header[0] != b"content-type"]
+            scope["headers"] = [*others, (b"content-type", b"application/json")]
         upload = scope["path"] == UPLOADS
         limit = self.max_upload if upload else self.max_body
         due = arrived + (UPLOAD_S if upload else self.body_s)
