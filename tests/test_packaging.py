@@ -48,6 +48,7 @@ CORE = [
     "stacks",
     "studies",
     "volumes",
+    "watch",
 ]
 COMMANDS = sorted(path.stem for path in (ROOT / "nnunetv2_mip" / "commands").glob("[a-z]*.py"))
 
@@ -89,6 +90,9 @@ def test_the_wheel_holds_the_mapped_folders_and_their_json(wheel):
         "nnunetv2_mip/plans/cpu_3mm.json",
         "nnunetv2_mip/trainers/nnUNetTrainerMIP_recipe.py",
         "nnunetv2_mip/dataset_conversion/autopet.py",
+        "nnunetv2_mip/service/app.py",
+        "nnunetv2_mip/service/static/index.html",
+        "nnunetv2_mip/service/static/page.js",
     ):
         assert expected in names
     # Whatever models the source has, with their cards and notices.
@@ -166,7 +170,8 @@ def test_every_command_is_an_entry_point():
 def test_imports_point_one_way():
     """Library modules import no converter, trainer, planner or command."""
     outside = ("dataset_conversion", "trainers", "plans", "commands")
-    for path in sorted((ROOT / "nnunetv2_mip").glob("*.py")):
+    library = [*(ROOT / "nnunetv2_mip").glob("*.py"), *(ROOT / "nnunetv2_mip/service").glob("*.py")]
+    for path in sorted(library):
         tree = ast.parse(path.read_text("utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.module:

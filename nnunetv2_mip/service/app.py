@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
+from starlette.requests import ClientDisconnect
 
 from nnunetv2_mip import __version__
 from nnunetv2_mip.errors import MipError
@@ -269,8 +270,9 @@ def _add_error_handlers(app: FastAPI) -> None:
         headers = {"Retry-After": str(error.retry_s)}
         return JSONResponse({"detail": str(error)}, 503, headers)
 
+    @app.exception_handler(ClientDisconnect)
     @app.exception_handler(Cancelled)
-    async def gone(request: Request, error: Cancelled):
+    async def gone(request: Request, error: Exception):
         app.state.measures.cancelled.inc()
         return Response(status_code=CLIENT_GONE)
 

@@ -59,6 +59,10 @@ class Gate:
             else:
                 body = _Body(receive, limit, due)
                 await self.app(scope, body.receive, counted_send)
+        except Exception:
+            # The reply to it is made further out.
+            status = status or 500
+            raise
         finally:
             self._record(scope, state, status, time.monotonic() - arrived)
 
