@@ -217,8 +217,7 @@ class MIPPredictor:
                 f"{len(channels)} ({', '.join(channels)}): give it the SUV volume, with its CT "
                 "where that is a channel"
             )
-        if not levels.any():
-            # nnU-Net crops to what is not zero; there is nothing here.
+        if not self._holds_something(levels, pixel_mm):
             return np.zeros(levels.shape[1:], np.float32)
         if self.config.prefilter == "impulse":
             # The SUV channel: PNGs have no other, and CT and depth are computed here.
@@ -236,6 +235,17 @@ class MIPPredictor:
             # Both stages make the answer; the one that was cut short is told.
             watch.effort = effort
         return probabilities
+
+    def _holds_something(self, levels: np.ndarray, pixel_mm: tuple[float, float]) -> bool:
+        """Whether what is not zero (nnU-Net crops to it) is at least a pixel of the network's."""
+        target = self._nnunet.configuration_manager.spacing[-2:]
+        for axis, spacing, wanted in zip((2, 3), pixel_mm, target):
+            others = tuple(k for k in range(4) if k != axis)
+            where = np.flatnonzero(levels.any(axis=others))
+            # nnU-Net's own rounding (to even), by which half a pixel is none.
+            if not len(where) or round((where[-1] - where[0] + 1) * spacing / wanted) < 1:
+                return False
+        return True
 
     def _preprocess(
         self, levels: np.ndarray, pixel_mm: tuple[float, float], found: np.ndarray | None = None

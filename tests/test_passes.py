@@ -144,6 +144,17 @@ def test_who_is_not_waited_for_is_not_worked_for(tiny_predictor):
     assert watch.calls == 3 and watch.effort is None
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (60, 1), (1, 60)])
+def test_what_is_less_than_a_pixel_of_the_network_is_nothing(tiny_predictor, shape):
+    """One pixel of 2 mm is half of one of 4 mm, which nnU-Net rounds to none, and fails on."""
+    image = np.zeros((60, 60), np.uint8)
+    image[: shape[0], : shape[1]] = 200
+    mask, probability = tiny_predictor.predict_image(image)
+    assert mask.shape == (60, 60) and not mask.any() and not probability.any()
+    image[:3, :3] = 200
+    assert tiny_predictor.predict_image(image)[1].any()
+
+
 def test_tiling_is_part_of_the_recipe():
     config = InferenceConfig(tiling="whole")
     assert InferenceConfig.from_dict(config.to_dict()) == config

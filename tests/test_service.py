@@ -402,7 +402,7 @@ def test_a_defect_is_a_500_and_the_service_lives_on(run_service, tiny_predictor)
     broken._network.engine, broken._network.folds = "torch", [{}]
     with run_service(broken, Settings(page=False)) as service:
         answer = service.predict(KINDS["RGB"])
-        assert answer.status_code == 500
+        assert answer.status_code == 500, answer.text
         assert answer.json() == {"detail": "an internal error; see the log"}
         assert service.predict(KINDS["RGB"]).status_code == 500
         assert httpx.get(service.url + "/health").json()["status"] == "ok"

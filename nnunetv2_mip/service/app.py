@@ -5,7 +5,6 @@ Built by a factory from a predictor that is loaded already; `warm_up` it first.
 
 import asyncio
 import datetime
-import logging
 import time
 from contextlib import asynccontextmanager
 
@@ -23,7 +22,6 @@ from nnunetv2_mip.predictor import MIPPredictor
 from nnunetv2_mip.service.desk import Answer, Busy, Desk, Ticket
 from nnunetv2_mip.service.gate import Gate
 from nnunetv2_mip.service.images import decode_image, encode_mask
-from nnunetv2_mip.service.logs import log
 from nnunetv2_mip.service.measures import Measures
 from nnunetv2_mip.service.settings import SERVICE_NAME, Settings
 from nnunetv2_mip.watch import Cancelled
@@ -275,8 +273,3 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def gone(request: Request, error: Exception):
         app.state.measures.cancelled.inc()
         return Response(status_code=CLIENT_GONE)
-
-    @app.exception_handler(Exception)
-    async def defect(request: Request, error: Exception):
-        log("defect", logging.ERROR, error=type(error).__name__, request=request.state.number)
-        return JSONResponse({"detail": "an internal error; see the log"}, 500)

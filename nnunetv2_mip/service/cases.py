@@ -1,6 +1,7 @@
 """The cases of the page: read, predicted, kept in memory for a while, never on disk."""
 
 import io
+import logging
 import secrets
 import tempfile
 import threading
@@ -177,7 +178,7 @@ class Cases:
             case.reason, case.state = "stopped", "failed"
         except Exception as error:
             # The page must hear of it, and the thread must live.
-            log("defect", level=40, error=type(error).__name__, where="page")
+            log("defect", logging.ERROR, exc_info=True, error=type(error).__name__, where="page")
             case.reason, case.state = "an internal error; see the service's log", "failed"
         seconds = round(time.monotonic() - start, 2)
         log("case", state=case.state, volume=case.is_volume, seconds=seconds)

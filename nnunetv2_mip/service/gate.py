@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import logging
 import time
 
 from starlette.exceptions import HTTPException
@@ -59,10 +60,16 @@ class Gate:
             else:
                 body = _Body(receive, limit, due)
                 await self.app(scope, body.receive, counted_send)
-        except Exception:
-            # The reply to it is made further out.
-            status = status or 500
-            raise
+        except Exception as error:
+            log(
+                "defect",
+                logging.ERROR,
+                exc_info=True,
+                request=state["number"],
+                error=type(error).__name__,
+            )
+            if not status:
+                await _refuse(counted_send, 500, "an internal error; see the log")
         finally:
             self._record(scope, state, status, time.monotonic() - arrived)
 

@@ -9,9 +9,9 @@ LOGGER = logging.getLogger("nnunetv2_mip.service")
 _OWN = "mip_fields"
 
 
-def log(event: str, level: int = logging.INFO, **fields) -> None:
-    """Log an event with its fields (numbers and short texts)."""
-    LOGGER.log(level, event, extra={_OWN: fields})
+def log(event: str, level: int = logging.INFO, exc_info: bool = False, **fields) -> None:
+    """Log an event with its fields (numbers and short texts), `exc_info` with the traceback."""
+    LOGGER.log(level, event, exc_info=exc_info, extra={_OWN: fields})
 
 
 class JsonLines(logging.Formatter):

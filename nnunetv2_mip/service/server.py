@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -63,6 +64,8 @@ def serve(args: argparse.Namespace, port: int) -> None:
         backlog=512,
     )
     listener.listen(512)
+    # uvicorn ends gracefully, and then raises the signal again: told to end, it ended well.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     uvicorn.Server(config).run(sockets=[listener])
     log("stopped")
 
