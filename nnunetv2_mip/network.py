@@ -21,13 +21,23 @@ class Network:
         module: nnU-Net's network.
         folds: the weights of every fold, as nnU-Net's predictor lists them.
         device: where to run.
+        patch: (rows, columns) the network was trained on.
+        multiple: (rows, columns) that its strides divide.
     """
 
-    def __init__(self, module: torch.nn.Module, folds: Sequence[dict], device: torch.device):
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        folds: Sequence[dict],
+        device: torch.device,
+        patch: Sequence[int] = (64, 64),
+        multiple: Sequence[int] = (32, 32),
+    ):
         # Where nnU-Net was told to compile it, the network lies inside.
         self.module = getattr(module, "_orig_mod", module)
         self.folds = folds
         self.device = device
+        self.patch, self.multiple = tuple(patch), tuple(multiple)
         self.engine = _engine(device)
         self._loaded: int | None = None
         self._compiled: dict[int, Callable] = {}
@@ -37,9 +47,9 @@ class Network:
 
     def logits(self, images: torch.Tensor, fold: int) -> torch.Tensor:
         """Logits (B, K, H, W) float32 on `device` of one fold (a position in `folds`)."""
+        if self.engine == "openvino" and fold not in self._compiled:
+            self._compile_or_do_without(fold)
         if self.engine == "openvino":
-            if fold not in self._compiled:
-                self._compiled[fold] = self._compile(fold)
             # OpenVINO hands out its own memory, which the next call overwrites.
             return torch.from_numpy(self._compiled[fold](images.contiguous().numpy())[0].copy())
         self._load(fold)
@@ -55,14 +65,41 @@ class Network:
             self.module.to(self.device).eval()
             self._loaded = fold
 
+    def _compile_or_do_without(self, fold: int) -> None:
+        """Compile a fold; where OpenVINO does not give what PyTorch gives, PyTorch runs them all.
+
+        Tracing follows one image through the network. A network that decides by the size of its
+        input would be traced wrongly, so that another size is tried.
+        """
+        rows, columns = (p + m for p, m in zip(self.patch, self.multiple))
+        channels = _input_channels(self.module)
+        image = torch.rand(1, channels, rows, columns, generator=torch.Generator().manual_seed(0))
+        try:
+            compiled = self._compile(fold)
+            found = torch.from_numpy(compiled(image.numpy())[0])
+        except Exception as error:
+            # Whatever it cannot do: there is another engine.
+            self._do_without(f"{type(error).__name__}")
+            return
+        expected = self.module(image)
+        if not torch.allclose(found, expected, rtol=1e-3, atol=1e-2):
+            self._do_without("it gives other results")
+            return
+        self._compiled[fold] = compiled
+
+    def _do_without(self, reason: str) -> None:
+        warnings.warn(f"OpenVINO cannot run this network ({reason}); PyTorch does", stacklevel=2)
+        self.engine = "torch"
+        self._compiled.clear()
+
     def _compile(self, fold: int) -> Callable[[np.ndarray], Sequence[np.ndarray]]:
         import openvino
         from openvino.frontend import FrontEndManager
         from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
         self._load(fold)
-        channels = next(self.module.parameters()).shape[1]
-        example = torch.zeros(1, channels, 64, 64)
+        channels = _input_channels(self.module)
+        example = torch.zeros(1, channels, *self.patch)
         # The front end itself, because `openvino.convert_model` would send telemetry.
         with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
             warnings.simplefilter("ignore")
@@ -82,6 +119,11 @@ class Network:
                 "PERFORMANCE_HINT": "LATENCY",
             },
         )
+
+
+def _input_channels(module: torch.nn.Module) -> int:
+    """Channels that the first convolution takes."""
+    return next(weight.shape[1] for weight in module.parameters() if weight.ndim == 4)
 
 
 def _engine(device: torch.device) -> str:

@@ -90,8 +90,13 @@ class MIPPredictor:
         self.config = config
         self._first_stage = first_stage
         self._second_stage = second_stage
+        plans = nnunet_predictor.configuration_manager
         self._network = network or Network(
-            nnunet_predictor.network, nnunet_predictor.list_of_parameters, nnunet_predictor.device
+            nnunet_predictor.network,
+            nnunet_predictor.list_of_parameters,
+            nnunet_predictor.device,
+            plans.patch_size,
+            _stride(plans) or (1, 1),
         )
 
     @classmethod
@@ -227,7 +232,9 @@ class MIPPredictor:
         if self._first_stage is not None:
             first = self._first_stage.override(tta=self.config.tta, prefilter="none")
             # The first stage's mask in nnU-Net's form: as training was given it.
-            found = (first.view_probabilities(levels, pixel_mm, watch) >= 0.5).astype(np.int16)[None]
+            found = (first.view_probabilities(levels, pixel_mm, watch) >= 0.5).astype(np.int16)[
+                None
+            ]
             effort = watch.effort
         data, properties = self._preprocess(levels, pixel_mm, found)
         probabilities = self._probabilities(self._logits(data, watch), properties)
@@ -285,11 +292,11 @@ class MIPPredictor:
             nnunet.use_mirroring = config.tta
             with quiet():
                 return nnunet.predict_logits_from_preprocessed_data(data).float()
-        strides = plans.network_arch_init_kwargs.get("strides")
+        stride = _stride(plans)
         windows = Windows(
             tuple(plans.patch_size),
-            (1, 1) if strides is None else tuple(map(int, np.prod(strides, axis=0))),
-            config.tiling == "whole" and strides is not None,
+            stride or (1, 1),
+            config.tiling == "whole" and stride is not None,
         )
         copies = mirrored_copies(nnunet.allowed_mirroring_axes if config.tta else None)
         heads = nnunet.label_manager.num_segmentation_heads
@@ -413,6 +420,12 @@ def load_nnunet(
             # A damaged checkpoint, or a trainer class that nnU-Net cannot find.
             raise MipError(f"{folder}: the model cannot be loaded: {error}") from None
     return predictor
+
+
+def _stride(configuration_manager) -> tuple[int, ...] | None:
+    """Product of the network's strides along every axis, None where its plans do not tell."""
+    strides = configuration_manager.network_arch_init_kwargs.get("strides")
+    return None if strides is None else tuple(map(int, np.prod(strides, axis=0)))
 
 
 def _folds_with_checkpoint(

@@ -265,8 +265,8 @@ def test_answers_of_the_interface_do_not_wait_for_volumes(
             return super().logits(images, fold)
 
     inner = tiny_predictor._network
-    network = Slow(inner.module, inner.folds, inner.device)
-    slow = type(tiny_predictor)(tiny_predictor._nnunet, tiny_predictor.config, network)
+    network = Slow(inner.module, inner.folds, inner.device, inner.patch, inner.multiple)
+    slow = type(tiny_predictor)(tiny_predictor._nnunet, tiny_predictor.config, network=network)
     with run_service(slow, Settings()) as service:
         case = upload(service, volume)
         while httpx.get(case).json()["progress"] < 0.12:

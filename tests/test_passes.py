@@ -10,7 +10,7 @@ from scipy import ndimage
 from nnunetv2_mip import prefilter
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.inference_config import InferenceConfig
-from nnunetv2_mip.network import ENGINE_VARIABLE
+from nnunetv2_mip.network import ENGINE_VARIABLE, Network
 from nnunetv2_mip.passes import MOST_PATCHES_AT_ONCE, Windows, mirrored_copies
 from nnunetv2_mip.predictor import MIPPredictor
 from nnunetv2_mip.watch import Cancelled, Effort, Watch
@@ -92,6 +92,30 @@ def test_openvino_gives_what_torch_gives_and_tells_nobody(tiny_predictor, monkey
         assert predictor.engine == engine
         engines[engine] = predictor.view_probabilities(stack, PIXEL)
     assert np.abs(engines["torch"] - engines["openvino"]).max() < 1e-5
+
+
+class DecidesBySize(torch.nn.Module):
+    """What tracing gets wrong: it does something else on larger images."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Conv2d(1, 2, 3, padding=1)
+
+    def forward(self, image):
+        answer = self.layer(image)
+        return answer if image.shape[2] <= 64 else -answer
+
+
+def test_a_network_that_openvino_gets_wrong_runs_on_torch(monkeypatch):
+    pytest.importorskip("openvino")
+    monkeypatch.delenv(ENGINE_VARIABLE, raising=False)
+    module = DecidesBySize()
+    network = Network(module, [module.state_dict()], torch.device("cpu"))
+    image = torch.rand(1, 1, 96, 64)
+    with torch.inference_mode(), pytest.warns(UserWarning, match="other results"):
+        found = network.logits(image, 0)
+        assert network.engine == "torch"
+        assert torch.equal(found, module(image))
 
 
 class Passes(Watch):

@@ -276,8 +276,8 @@ def slow(predictor, seconds: float):
             return super().logits(images, fold)
 
     inner = predictor._network
-    network = SlowNetwork(inner.module, inner.folds, inner.device)
-    return type(predictor)(predictor._nnunet, predictor.config, network)
+    network = SlowNetwork(inner.module, inner.folds, inner.device, inner.patch, inner.multiple)
+    return type(predictor)(predictor._nnunet, predictor.config, network=network)
 
 
 def test_near_the_deadline_mirrored_copies_fall_away_and_it_says_so(run_service, tiny_predictor):
