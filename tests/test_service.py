@@ -26,6 +26,8 @@ from nnunetv2_mip.png import decode_png
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
 from nnunetv2_mip.commands import serve as command
+from nnunetv2_mip.service.desk import FINISH_S, Desk, Ticket
+from nnunetv2_mip.service.measures import Measures
 from nnunetv2_mip.service.rehearsal import check_reply
 from nnunetv2_mip.service.settings import Settings
 
@@ -266,34 +268,31 @@ def test_the_other_routes(service):
     assert httpx.get(service.url + "/docs").status_code == 404
 
 
-def slow(predictor, seconds: float):
-    """The same predictor, each pass of which takes so much longer."""
-    from nnunetv2_mip.network import Network
-
-    class SlowNetwork(Network):
-        def logits(self, images, fold):
-            time.sleep(seconds)
-            return super().logits(images, fold)
-
-    inner = predictor._network
-    network = SlowNetwork(inner.module, inner.folds, inner.device, inner.patch, inner.multiple)
-    return type(predictor)(predictor._nnunet, predictor.config, network=network)
+def wait_for(service, line: str) -> None:
+    """Until /metrics has a line."""
+    for _ in range(600):
+        metrics = httpx.get(service.url + "/metrics", timeout=60).text
+        if line in metrics:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{line} is not in {metrics}")
 
 
-def test_near_the_deadline_mirrored_copies_fall_away_and_it_says_so(run_service, tiny_predictor):
+def test_near_the_deadline_mirrored_copies_fall_away_and_it_says_so(
+    run_service, tiny_predictor, monkeypatch
+):
     sent = KINDS["RGB"]
     one_copy = tiny_predictor.override(tta=False).predict_image(255 - GREY)[0] == 1
-    with run_service(slow(tiny_predictor, 0.6), Settings(deadline_s=1.2)) as service:
+    with run_service(tiny_predictor, Settings(deadline_s=60)) as service:
+        assert "x-mip-degraded" not in service.predict(sent).headers
+        monkeypatch.setattr(service.desk, "time_left", lambda ticket: 0.0)
         answer = service.predict(sent)
         assert answer.headers["x-mip-degraded"] == "copies=1/4 folds=1/1"
         assert np.array_equal(accepted(answer, sent), one_copy)
-        metrics = httpx.get(service.url + "/metrics").text
-        assert 'mip_degraded_total{dropped="tta"} 1.0' in metrics
-    with run_service(tiny_predictor, Settings(deadline_s=30)) as service:
-        assert "x-mip-degraded" not in service.predict(sent).headers
+        wait_for(service, 'mip_degraded_total{dropped="tta"} 1.0')
 
 
-def test_then_networks_fall_away(run_service, tiny, tmp_path):
+def test_then_networks_fall_away(run_service, tiny, tmp_path, monkeypatch):
     """Two folds, and time for one pass."""
     from nnunetv2_mip.predictor import MIPPredictor
 
@@ -302,25 +301,53 @@ def test_then_networks_fall_away(run_service, tiny, tmp_path):
     shutil.copytree(folder / "fold_0", folder / "fold_1")
     both = MIPPredictor.from_model_folder(folder, device="cpu")
     assert both.folds == 2
-    with run_service(slow(both, 0.6), Settings(deadline_s=1.2)) as service:
+    with run_service(both, Settings(deadline_s=60)) as service:
+        monkeypatch.setattr(service.desk, "time_left", lambda ticket: 0.0)
         answer = service.predict(png(rgb(GREY[:32, :32])))
         assert answer.headers["x-mip-degraded"] == "copies=1/4 folds=1/2"
-        metrics = httpx.get(service.url + "/metrics").text
-        assert 'mip_degraded_total{dropped="folds"} 1.0' in metrics
+        wait_for(service, 'mip_degraded_total{dropped="folds"} 1.0')
+
+
+def test_the_fair_part_of_the_time(tiny_predictor):
+    """Whoever runs may take so long that all who wait can take as long, by their deadlines."""
+    desk = Desk(tiny_predictor, 10, Measures())
+    levels = np.zeros((4, 4), np.uint8)
+    try:
+        with desk.device.use(urgent=True):
+            now = time.monotonic()
+            running = Ticket(levels, now, now + 100)
+            desk.submit(running)
+            while not running.answer.running():
+                time.sleep(0.01)
+            assert 98 < desk.time_left(running) + FINISH_S <= 100
+            for seconds in (100, 100, 100):
+                desk.submit(Ticket(levels, now, now + seconds))
+            # Four share 100 s.
+            assert 24 < desk.time_left(running) + FINISH_S <= 25
+            hurried = Ticket(levels, now, now + 50)
+            desk.submit(hurried)
+            assert 9 < desk.time_left(running) + FINISH_S <= 10
+            # Who has gone needs nothing.
+            hurried.gone.set()
+            assert 24 < desk.time_left(running) + FINISH_S <= 25
+    finally:
+        desk.close()
+    assert not desk.alive
 
 
 def test_beyond_the_queue_callers_are_told_to_come_again(run_service, tiny_predictor):
     sent = KINDS["RGB"]
     with (
-        run_service(tiny_predictor, Settings(queue=2, deadline_s=30)) as service,
+        run_service(tiny_predictor, Settings(queue=2, deadline_s=60)) as service,
         ThreadPoolExecutor(8) as callers,
     ):
         # Nobody is served while the device is taken; one runs into it, two wait.
         with service.desk.device.use(urgent=True):
-            answers = []
-            for _ in range(6):
-                answers.append(callers.submit(service.predict, sent))
-                time.sleep(0.1)
+            first = callers.submit(service.predict, sent)
+            while not service.desk.busy:
+                time.sleep(0.01)
+            answers = [first] + [callers.submit(service.predict, sent) for _ in range(5)]
+            wait_for(service, 'mip_refused_total{reason="queue"} 3.0')
         found = [answer.result() for answer in answers]
     assert sorted(answer.status_code for answer in found) == [200, 200, 200, 503, 503, 503]
     for answer in found:
@@ -332,43 +359,38 @@ def test_beyond_the_queue_callers_are_told_to_come_again(run_service, tiny_predi
 
 def test_who_waited_past_the_deadline_is_refused(run_service, tiny_predictor):
     with (
-        run_service(tiny_predictor, Settings(deadline_s=0.5)) as service,
+        run_service(tiny_predictor, Settings(deadline_s=2)) as service,
         ThreadPoolExecutor(2) as callers,
     ):
         with service.desk.device.use(urgent=True):
             first = callers.submit(service.predict, KINDS["RGB"])
-            time.sleep(0.2)
+            while not service.desk.busy:
+                time.sleep(0.01)
             second = callers.submit(service.predict, KINDS["RGB"])
-            time.sleep(0.8)
+            wait_for(service, "mip_queue_length 1.0")
+            time.sleep(2.1)
         # The first had its turn already when time ran out: it is answered.
         assert first.result().status_code == 200
         assert second.result().status_code == 503
+        wait_for(service, 'mip_refused_total{reason="late"} 1.0')
 
 
 def test_work_for_callers_who_have_gone_is_not_done(run_service, tiny_predictor):
     body = image_body(KINDS["RGB"])
-    request = (
-        b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: "
-    )
-    with run_service(tiny_predictor, Settings()) as service:
+    request = b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: "
+    with run_service(tiny_predictor, Settings(deadline_s=60)) as service:
         address = service.url.removeprefix("http://").split(":")
         with service.desk.device.use(urgent=True):
             callers = [socket.create_connection(address) for _ in range(3)]
             for caller in callers:
                 caller.sendall(request + str(len(body)).encode() + b"\r\n\r\n" + body)
-            time.sleep(0.4)
+            wait_for(service, "mip_queue_length 2.0")
             for caller in callers:
                 caller.close()
-            time.sleep(0.4)
-        for _ in range(50):
-            metrics = httpx.get(service.url + "/metrics").text
-            if "mip_cancelled_total 3.0" in metrics:
-                break
-            time.sleep(0.1)
-        assert "mip_cancelled_total 3.0" in metrics
-        # The device did nothing for them.
-        assert "mip_inference_seconds_count 0.0" in metrics
+            wait_for(service, "mip_cancelled_total 3.0")
         accepted(service.predict(KINDS["RGB"]), KINDS["RGB"])
+        # The device did nothing for the others.
+        wait_for(service, "mip_inference_seconds_count 1.0")
 
 
 def test_bodies_that_trickle_in_get_408(run_service, tiny_predictor):

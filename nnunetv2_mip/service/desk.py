@@ -134,6 +134,7 @@ class Desk:
         self._waiting: deque[Ticket] = deque()
         self._changed = threading.Condition()
         self._open = True
+        self._busy = False
         # Of the last requests, smoothed: for Retry-After.
         self._typical_s = 0.5
         self._thread = threading.Thread(target=self._serve, name="device", daemon=True)
@@ -143,6 +144,11 @@ class Desk:
     def alive(self) -> bool:
         """Whether tickets are being answered."""
         return self._open and self._thread.is_alive()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a ticket has its turn."""
+        return self._busy
 
     def submit(self, ticket: Ticket) -> None:
         """Queue a ticket.
@@ -190,7 +196,9 @@ class Desk:
                 ticket = self._waiting.popleft()
                 self._measures.waiting.set(len(self._waiting))
             if ticket.answer.set_running_or_notify_cancel():
+                self._busy = True
                 self._answer(ticket)
+                self._busy = False
 
     def _answer(self, ticket: Ticket) -> None:
         start = time.monotonic()
