@@ -98,7 +98,7 @@ def speed(args: argparse.Namespace) -> dict:
     from nnunetv2_mip.masks import mask_of_view
     from nnunetv2_mip.model_folder import bundled_model
     from nnunetv2_mip.png import decode_mask_png, decode_png
-    from nnunetv2_mip.predictor import MIPPredictor, _quiet
+    from nnunetv2_mip.predictor import MIPPredictor, quiet
     from nnunetv2_mip.prefilter import without_impulses
 
     torch.set_num_threads(args.threads)
@@ -109,7 +109,7 @@ def speed(args: argparse.Namespace) -> dict:
     def stock(levels: np.ndarray) -> np.ndarray:
         if config.prefilter == "impulse":
             levels = without_impulses(levels)
-        with _quiet():
+        with quiet():
             _, probabilities = nnunet.predict_single_npy_array(
                 levels[None, None].astype(np.float32),
                 {"spacing": [1000.0, 2.0, 2.0]},

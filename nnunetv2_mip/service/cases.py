@@ -163,7 +163,7 @@ class Cases:
         try:
             with folder:
                 case.state = "running"
-                wants_ct = "ct" in self._desk.predictor.config.channels
+                wants_ct = self._desk.predictor.wants_ct
                 upload = read_upload(content, case.name, wants_ct, self._settings)
             case.warnings = tuple(line.replace(str(content), case.name) for line in upload.warnings)
             device = self._desk.device
