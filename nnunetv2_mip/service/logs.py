@@ -14,6 +14,18 @@ def log(event: str, level: int = logging.INFO, exc_info: bool = False, **fields)
     LOGGER.log(level, event, exc_info=exc_info, extra={_OWN: fields})
 
 
+class _ToStderr(logging.StreamHandler):
+    """Writes to what is stderr now, not to what it was when logging was set up."""
+
+    @property
+    def stream(self):
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _):
+        pass
+
+
 class JsonLines(logging.Formatter):
     """`{"time": …, "level": …, "event": …, …}`"""
 
@@ -32,7 +44,7 @@ class JsonLines(logging.Formatter):
 
 def set_up(verbose: bool = False) -> None:
     """Send our events, and what the server itself has to say, to stderr."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _ToStderr()
     handler.setFormatter(JsonLines())
     for name, level in (
         (LOGGER.name, logging.DEBUG if verbose else logging.INFO),
