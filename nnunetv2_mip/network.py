@@ -117,6 +117,8 @@ class Network:
                 "INFERENCE_PRECISION_HINT": "f32",
                 "INFERENCE_NUM_THREADS": torch.get_num_threads(),
                 "PERFORMANCE_HINT": "LATENCY",
+                # A pinned thread waits where another process has its core.
+                "ENABLE_CPU_PINNING": False,
             },
         )
 
