@@ -14,6 +14,7 @@ ENV PYTHONUNBUFFERED=1 \
     # Idle threads sleep instead of spinning: several callers share few cores.
     OMP_WAIT_POLICY=PASSIVE \
     # Compiled kernels and settings go where a user without a home may write.
+    HOME=/tmp \
     NUMBA_CACHE_DIR=/tmp/numba \
     MPLCONFIGDIR=/tmp/matplotlib \
     HOST_IP=0.0.0.0 \

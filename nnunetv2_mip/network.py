@@ -134,6 +134,7 @@ def _engine(device: torch.device) -> str:
         return "torch"
     try:
         import openvino.frontend.pytorch  # noqa: F401
-    except ImportError:
+    except Exception:
+        # Not installed; or it finds no home folder, as in a container that is locked down.
         return "torch"
     return "openvino"
