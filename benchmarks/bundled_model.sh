@@ -24,3 +24,12 @@ model="$nnUNet_results/Dataset010_DMIAI/${trainer}__${plans}__2d"
 python "$here/recipes.py" -d 10 -o "$out/scores" --folds 0 --prefilter impulse "bundled=$model"
 python "$here/calibrate.py" -d 10 -i "$out/scores/bundled" -m "$model" --prefilter impulse
 nnUNetv2_mip_export_model -m "$model" -o "$out/mip_pet" -f 0
+# What was chosen for speed, and measured (docs/results.md): 16 views, an image in one piece.
+python - "$out/mip_pet" <<'PYTHON'
+import sys
+from dataclasses import replace
+
+from nnunetv2_mip.inference_config import InferenceConfig
+
+replace(InferenceConfig.load(sys.argv[1]), views=16, tiling="whole").save(sys.argv[1])
+PYTHON
