@@ -185,7 +185,9 @@ def test_gates_train_and_nnunet_predicts_as_we_do(attending, tmp_path, monkeypat
     predictor = MIPPredictor.from_model_folder(own.model, [0], device="cpu")
     levels = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "in" / "ann_1_0000.nii.gz")))
     ours = predictor.view_probabilities(levels, (5.0, 4.0))
-    np.testing.assert_allclose(ours, theirs, atol=2e-3)
+    # nnU-Net adds its windows up in half precision.
+    np.testing.assert_allclose(ours, theirs, atol=1e-2)
+    assert np.abs(ours - theirs).mean() < 1e-3
 
 
 def test_scse_in_the_residual_network_trains_and_is_exported(attending, tmp_path):
