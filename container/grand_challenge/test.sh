@@ -19,8 +19,8 @@ trap 'rm -rf "$WORK"' EXIT
 if [ -z "${INPUT:-}" ]; then
     # By the caller's own id, so that the caller can remove it.
     docker run --rm --network none --user "$(id -u):$(id -g)" --env HOME=/tmp \
-        --volume "$WORK:/work" --entrypoint nnUNetv2_mip_phantom "$IMAGE" \
-        -o /work/phantom -n 1 --spacing 4 --layout grand-challenge --clicks 3
+        --volume "$WORK:/made" --entrypoint nnUNetv2_mip_phantom "$IMAGE" \
+        -o /made/phantom -n 1 --spacing 4 --layout grand-challenge --clicks 3
     INPUT="$(echo "$WORK"/phantom/*/input)"
 fi
 
