@@ -42,14 +42,21 @@ class Stage2Predictor:
         checkpoint: str = DEFAULT_CHECKPOINT,
         device: str = "cuda",
         combine: str = "none",
+        mirror: bool = True,
     ) -> "Stage2Predictor":
         """Load a model folder that was trained on a data set of `nnUNetv2_mip_convert_stage2`.
+
+        Args:
+            folder, folds, checkpoint, device: as of `MIPPredictor.from_model_folder`.
+            combine: see the class.
+            mirror: average over mirrored copies, along the axes that training mirrored.
 
         Raises:
             MipError: it was trained on something else, or cannot be loaded.
         """
         folder = Path(folder)
         predictor = load_nnunet(folder, folds, checkpoint, device)
+        predictor.use_mirroring = predictor.use_mirroring and mirror
         mip = read_json(folder / "dataset.json").get("mip", {})
         if mip.get("source") != STAGE2:
             raise MipError(
