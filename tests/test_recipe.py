@@ -224,6 +224,8 @@ def test_every_ablation_differs_in_what_it_says(monkeypatch):
         "poly",
         "halfRate",
         "diceCE",
+        "imageDice",
+        "refine",
     )
     for name in names:
         found = recursive_find_trainer_class_by_name(f"nnUNetTrainerMIP_recipe_{name}")

@@ -121,6 +121,9 @@ def test_loss_and_mirroring_are_ours(tiny, monkeypatch, tmp_path):
     assert isinstance(loss, DiceFocalLoss)
     assert (loss.weight_dice, loss.weight_focal, loss.gamma) == (1.0, 10.0, 2.0)
     assert (loss.batch_dice, loss.ignore_label, loss.ddp) == (True, None, False)
+    # A recipe may ask for the images' own Dice, whatever the plans say.
+    monkeypatch.setattr(type(trainer), "batch_dice", False)
+    assert trainer._dice_focal().batch_dice is False
     # Three stages: two supervised outputs, the coarser of which nnU-Net gives no weight.
     assert trainer.loss.weight_factors == (1.0, 0.0)
     mirror_axes = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()[-1]

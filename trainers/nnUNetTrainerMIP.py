@@ -38,6 +38,8 @@ class nnUNetTrainerMIP(nnUNetTrainer):
     weight_dice = 1.0
     weight_focal = 10.0
     gamma = 2.0
+    # One Dice for the batch, or one for each image and their mean; None: as the plans say (one).
+    batch_dice: bool | None = None
     epochs = 1000
     iterations_per_epoch = 250
     val_iterations_per_epoch = 50
@@ -117,7 +119,11 @@ class nnUNetTrainerMIP(nnUNetTrainer):
             weight_dice=self.weight_dice,
             weight_focal=self.weight_focal,
             gamma=self.gamma,
-            batch_dice=self.configuration_manager.batch_dice,
+            batch_dice=(
+                self.configuration_manager.batch_dice
+                if self.batch_dice is None
+                else self.batch_dice
+            ),
             ignore_label=self.label_manager.ignore_label,
             ddp=self.is_ddp,
             **more,

@@ -48,6 +48,12 @@ class nnUNetTrainerMIP_recipe_diceCE(nnUNetTrainerMIP_recipe):
     gamma = 0.0
 
 
+class nnUNetTrainerMIP_recipe_imageDice(nnUNetTrainerMIP_recipe):
+    """The mean of the images' Dice, which is what is judged, instead of one for the batch."""
+
+    batch_dice = False
+
+
 class nnUNetTrainerMIP_recipe_10epochs(nnUNetTrainerMIP_recipe):
     epochs = 10
 
@@ -56,6 +62,19 @@ class nnUNetTrainerMIP_recipe_15epochs(nnUNetTrainerMIP_recipe):
     """The length of the bundled model: 3750 iterations, about 45 minutes on a busy two-core CPU."""
 
     epochs = 15
+
+
+class nnUNetTrainerMIP_recipe_refine(nnUNetTrainerMIP_recipe):
+    """The second part of the bundled model's training, from the weights of the first.
+
+    With all controls there are (`-pretrained_weights`, and a data set of `--controls all`).
+    """
+
+    epochs = 11
+    learning_rate = 1e-3
+    batch_dice = False
+    paste_probability = 0.3
+    control_share = 0.3
 
 
 class nnUNetTrainerMIP_recipe_100epochs(nnUNetTrainerMIP_recipe):
