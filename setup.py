@@ -32,6 +32,7 @@ COMMANDS = [
     "serve",
     "rehearse",
     "submit",
+    "report",
 ]
 
 DICOM_REQUIREMENTS = ["pydicom>=3.0", "highdicom>=0.24"]
@@ -73,6 +74,7 @@ setup(
         "nnunetv2_mip",
         "nnunetv2_mip.commands",
         "nnunetv2_mip.service",
+        "nnunetv2_mip.report",
         "nnunetv2_mip.dataset_conversion",
         "nnunetv2_mip.trainers",
         "nnunetv2_mip.plans",
@@ -87,6 +89,7 @@ setup(
         "nnunetv2_mip.plans": ["*.json"],
         "nnunetv2_mip": ["models/*/*", "models/*/fold_*/*.pth"],
         "nnunetv2_mip.service": ["static/*"],
+        "nnunetv2_mip.report": ["static/*"],
     },
     install_requires=[
         "nnunetv2>=2.8.1,<2.9",

@@ -150,13 +150,29 @@ def _score_volume(
     return "stack", metrics.stack_scores(prediction, true_mask == 1)
 
 
+def worst_first(cases: dict[str, dict]) -> list[str]:
+    """Names of the cases: lowest Dice first, then the controls, most false positives first."""
+    error = _false_positive_name(next(iter(cases.values())))
+
+    def badness(case: str) -> tuple:
+        scores = cases[case]
+        undefined = math.isnan(scores["dice"])
+        return undefined, 0.0 if undefined else scores["dice"], -scores[error]
+
+    return sorted(cases, key=badness)
+
+
+def _false_positive_name(scores: dict) -> str:
+    return next(name for name in scores if name.startswith("false_positive_"))
+
+
 def summarise(cases: dict[str, dict]) -> dict:
     """Mean, interval, pooled lesion scores, controls and counts of per-case scores."""
     rows = list(cases.values())
     floats = [name for name, value in rows[0].items() if isinstance(value, float)]
     pixels = [name for name in rows[0] if name.endswith("_pixels")]
     controls = [row for row in rows if not row["has_lesion"]]
-    error = next(n for n in rows[0] if n.startswith("false_positive_"))
+    error = _false_positive_name(rows[0])
     counts = {
         "cases": len(rows),
         "with_lesions": len(rows) - len(controls),

@@ -7,20 +7,41 @@ from pathlib import Path
 import numpy as np
 
 from nnunetv2_mip.files import atomic_path
+from nnunetv2_mip.metrics import hits
 from nnunetv2_mip.occlusion import lesion_centres_mm, lesion_voxels
 from nnunetv2_mip.volumes import VOLUME_SUFFIXES, SourceGrid
 
 LESION_TABLE_SUFFIX = "_lesions.csv"
 COLUMNS = ("lesion", "volume_ml", "suv_max", "suv_mean", "tlg", "x_mm", "y_mm", "z_mm")
+# What people read above the columns.
+TITLES = {
+    "lesion": "Lesion",
+    "volume_ml": "Volume (ml)",
+    "suv_max": "SUVmax",
+    "suv_mean": "SUVmean",
+    "tlg": "TLG (g)",
+    "x_mm": "x (mm)",
+    "y_mm": "y (mm)",
+    "z_mm": "z (mm)",
+}
 
 
-def lesion_table(mask: np.ndarray, suv: np.ndarray | None, grid: SourceGrid) -> list[dict]:
+def lesion_table(
+    mask: np.ndarray,
+    suv: np.ndarray | None,
+    grid: SourceGrid,
+    other: np.ndarray | None = None,
+    min_overlap: float = 0.0,
+) -> list[dict]:
     """One row a lesion (18-connected), the largest first.
 
     Args:
         mask: (z, y, x), canonical axes, non-zero is lesion.
         suv: (z, y, x) SUV on the same grid, or None.
         grid: of both.
+        other: (z, y, x) another mask on the same grid: adds the column `hit`, whether it hits the
+            lesion by the rule of `metrics.hits`.
+        min_overlap: of that rule.
 
     Returns:
         Rows of `COLUMNS`: number from 1, volume in ml, highest and mean SUV, total lesion
@@ -42,7 +63,11 @@ def lesion_table(mask: np.ndarray, suv: np.ndarray | None, grid: SourceGrid) -> 
                 "tlg": round(float(values.mean()) * volume_ml, 3),
             }
         place = dict(zip(("x_mm", "y_mm", "z_mm"), (round(float(value), 1) for value in centre)))
-        rows.append({"volume_ml": round(volume_ml, 4), **uptake, **place})
+        row = {"volume_ml": round(volume_ml, 4), **uptake, **place}
+        if other is not None:
+            both = np.count_nonzero(other[tuple(zyx[first:last].T)])
+            row["hit"] = bool(hits(np.array(last - first), np.array(both), min_overlap))
+        rows.append(row)
     rows.sort(key=lambda row: -row["volume_ml"])
     return [{"lesion": number, **row} for number, row in enumerate(rows, start=1)]
 

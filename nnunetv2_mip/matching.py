@@ -109,6 +109,44 @@ def match(predictions: Path, truths: Path, allow_missing: bool = False) -> Match
     return Matches(pairs, ignored, left_out)
 
 
+def truths_of(folder: Path) -> list[Pair]:
+    """All truths of a folder, without predictions; controls without a mask too.
+
+    Raises:
+        MipError: no such folder, or no truth in it.
+    """
+    if not folder.is_dir():
+        raise MipError(f"{folder}: no such folder")
+    wanted, _ = _truths_in(folder)
+    return sorted(
+        (Pair(truth.case, truth.path, None, truth.is_control_image) for truth in wanted),
+        key=lambda pair: pair.case,
+    )
+
+
+def predictions_of(path: Path) -> dict[str, Path]:
+    """Case → predicted mask, of a folder or a single file, where there is no truth to ask.
+
+    Raises:
+        MipError: no such folder or file, no mask in it, or PNGs beside volumes.
+    """
+    if path.is_file():
+        return {_case_of_file(path): path}
+    if not path.is_dir():
+        raise MipError(f"{path}: no such file or folder")
+    found = {
+        key: file
+        for suffixes in ((PNG_SUFFIX,), VOLUME_SUFFIXES)
+        for key, file in _files_by_key(path, suffixes).items()
+        if not key.endswith("_probabilities") and not Path(key).parent.name.endswith("_views")
+    }
+    if not found:
+        raise MipError(f"{path}: holds no mask (PNG, NIfTI, MHA or NRRD)")
+    if len({has_suffix(file, (PNG_SUFFIX,)) for file in found.values()}) > 1:
+        raise MipError(f"{path}: holds PNGs and volumes; report on them separately")
+    return dict(sorted(found.items()))
+
+
 @dataclass(frozen=True)
 class _Truth:
     case: str

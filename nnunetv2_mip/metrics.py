@@ -252,6 +252,21 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def hits(sizes: np.ndarray, overlaps: np.ndarray, min_overlap: float = 0.0) -> np.ndarray:
+    """Which lesions of one mask the other mask hits: the rule of `lesion_scores`.
+
+    Args:
+        sizes: (L,) voxels of each lesion.
+        overlaps: (L,) how many of them the other mask has too.
+        min_overlap: see `lesion_scores`.
+
+    Returns:
+        (L,) bool.
+    """
+    # The tolerance keeps 3 of 10 voxels a hit at min_overlap 0.3, which is not exact in binary.
+    return (overlaps > 0) & (overlaps >= min_overlap * sizes - 1e-9)
+
+
 _PIXEL_COUNTS = (
     "false_positive_pixels",
     "false_negative_pixels",
@@ -287,9 +302,7 @@ class _Overlap:
         return int(self.sizes[self.overlaps == 0].sum())
 
     def hit(self, min_overlap: float) -> int:
-        # The tolerance keeps 3 of 10 voxels a hit at min_overlap 0.3, which is not exact in binary.
-        enough = self.overlaps >= min_overlap * self.sizes - 1e-9
-        return int(np.count_nonzero((self.overlaps > 0) & enough))
+        return int(np.count_nonzero(hits(self.sizes, self.overlaps, min_overlap)))
 
 
 def _lesion_scores(true: _Overlap, predicted: _Overlap, min_overlap: float) -> LesionScores:

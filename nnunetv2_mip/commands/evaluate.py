@@ -123,10 +123,12 @@ def run(args: argparse.Namespace) -> None:
 
 def describe(report: dict) -> str:
     """The report as text: the worst cases first, the means, the controls, what was left out."""
+    from nnunetv2_mip.evaluation import worst_first
+
     columns = COLUMNS[report["kind"]]
     error = _false_positive_name(report)
-    ranked = sorted(report["cases"].items(), key=lambda item: _badness(item[1], error))
-    rows = [[case, *_cells(scores, columns)] for case, scores in ranked[:TABLE_ROWS]]
+    ranked = worst_first(report["cases"])
+    rows = [[case, *_cells(report["cases"][case], columns)] for case in ranked[:TABLE_ROWS]]
     rows.append(["mean", *_cells(report["mean"], columns)])
     lines = _aligned(["case", *columns], rows)
     if len(ranked) > TABLE_ROWS:
@@ -171,12 +173,6 @@ def _remarks(report: dict, error: str) -> list[str]:
 
 def _false_positive_name(report: dict) -> str:
     return next(name for name in report["mean"] if name.startswith("false_positive_"))
-
-
-def _badness(scores: dict, error: str) -> tuple:
-    """Lowest Dice first, then the controls, those with most false positives first."""
-    undefined = math.isnan(scores["dice"])
-    return undefined, 0.0 if undefined else scores["dice"], -scores[error]
 
 
 def _cells(scores: dict, columns: dict[str, tuple[str, str]]) -> list[str]:

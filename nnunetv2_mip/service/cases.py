@@ -1,6 +1,5 @@
 """The cases of the page: read, predicted, kept in memory for a while, never on disk."""
 
-import io
 import logging
 import secrets
 import tempfile
@@ -12,9 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import cc3d
 import numpy as np
-from PIL import Image
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.fusion import fuse
@@ -23,7 +20,8 @@ from nnunetv2_mip.masks import mask_of_view
 from nnunetv2_mip.pixels import to_detector, to_pixels
 from nnunetv2_mip.predictor import MIPPredictor, StudyPrediction
 from nnunetv2_mip.projection import project_mask
-from nnunetv2_mip.scale import LEVEL_MAX, PNG_PIXEL_MM
+from nnunetv2_mip.region_table import region_table
+from nnunetv2_mip.scale import PNG_PIXEL_MM
 from nnunetv2_mip.service.desk import Desk, PatientWatch
 from nnunetv2_mip.service.images import mask_png
 from nnunetv2_mip.service.logs import log
@@ -32,8 +30,6 @@ from nnunetv2_mip.service.uploads import read_upload
 from nnunetv2_mip.volumes import Volume, write_volume
 from nnunetv2_mip.watch import Cancelled
 
-# Views side by side in the pictures that the page fetches.
-SPRITE_COLUMNS = 8
 NIFTI = ".nii.gz"
 
 
@@ -208,24 +204,8 @@ def _predict(case: Case, upload, predictor: MIPPredictor, watch: PatientWatch) -
 def _mark_image(case: Case, threshold: float, predictor: MIPPredictor) -> Marked:
     config = replace(predictor.config, threshold=threshold)
     mask = mask_of_view(case.probability, config)
-    regions = cc3d.connected_components(mask, connectivity=8)
-    rows = []
-    for region in range(1, int(regions.max(initial=0)) + 1):
-        inside = regions == region
-        where = np.nonzero(inside)
-        rows.append(
-            {
-                "area_cm2": round(float(inside.sum()) * PNG_PIXEL_MM**2 / 100, 2),
-                "max_uptake_percent": round(
-                    100 * float(case.levels[0][inside].max()) / LEVEL_MAX, 1
-                ),
-                "max_probability": round(float(case.probability[inside].max()), 3),
-                "row": round(float(where[0].mean()), 1),
-                "column": round(float(where[1].mean()), 1),
-            }
-        )
-    rows.sort(key=lambda row: -row["area_cm2"])
-    return Marked(mask, mask[None], [{"region": n, **row} for n, row in enumerate(rows, 1)])
+    rows = region_table(mask, case.levels[0], probability=case.probability)
+    return Marked(mask, mask[None], rows)
 
 
 def _mark_volume(case: Case, threshold: float, predictor: MIPPredictor) -> Marked:
@@ -246,21 +226,6 @@ def _mark_volume(case: Case, threshold: float, predictor: MIPPredictor) -> Marke
     overlay = to_pixels(shadow, study.geometry, config.pixel_mm, nearest=True)
     rows = lesion_table(mask, case.suv.array, case.suv.grid)
     return Marked(mask, (overlay != 0).astype(np.uint8), rows)
-
-
-def sprite(stack: np.ndarray) -> bytes:
-    """Views (V, H, W) uint8 side by side in one grey PNG, `SPRITE_COLUMNS` a row."""
-    views, rows, columns = stack.shape
-    across = min(views, SPRITE_COLUMNS)
-    down = -(-views // across)
-    sheet = np.zeros((down * across, rows, columns), np.uint8)
-    sheet[:views] = stack
-    sheet = sheet.reshape(down, across, rows, columns).transpose(0, 2, 1, 3)
-    stream = io.BytesIO()
-    Image.fromarray(sheet.reshape(down * rows, across * columns)).save(
-        stream, "PNG", compress_level=1
-    )
-    return stream.getvalue()
 
 
 def mask_file(case: Case, marked: Marked) -> tuple[bytes, str]:

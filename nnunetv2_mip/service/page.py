@@ -9,10 +9,11 @@ from fastapi import APIRouter, FastAPI, HTTPException, Query, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from nnunetv2_mip.service.cases import SPRITE_COLUMNS, Case, Cases, mask_file, sprite
+from nnunetv2_mip.service.cases import Case, Cases, mask_file
 from nnunetv2_mip.service.desk import Desk
 from nnunetv2_mip.service.report import TITLES, write_report
 from nnunetv2_mip.service.settings import Settings
+from nnunetv2_mip.sprites import SPRITE_COLUMNS, sprite
 from nnunetv2_mip.volumes import VOLUME_SUFFIXES
 
 STATIC = Path(__file__).parent / "static"

@@ -9,25 +9,12 @@ import numpy as np
 from PIL import Image
 
 from nnunetv2_mip import __version__
+from nnunetv2_mip.lesion_table import TITLES as LESION_TITLES
+from nnunetv2_mip.region_table import TITLES as REGION_TITLES
 from nnunetv2_mip.scale import LEVEL_MAX
 from nnunetv2_mip.service.cases import Case, Marked
 
-TITLES = {
-    "lesion": "Lesion",
-    "region": "Region",
-    "volume_ml": "Volume (ml)",
-    "suv_max": "SUVmax",
-    "suv_mean": "SUVmean",
-    "tlg": "TLG (g)",
-    "x_mm": "x (mm)",
-    "y_mm": "y (mm)",
-    "z_mm": "z (mm)",
-    "area_cm2": "Area (cm²)",
-    "max_uptake_percent": "Max. uptake (% of scale)",
-    "max_probability": "Max. probability",
-    "row": "Row",
-    "column": "Column",
-}
+TITLES = {**LESION_TITLES, **REGION_TITLES}
 MARK = np.array((255, 102, 0), np.float32)
 _VIEWS = 4
 _STYLE = (

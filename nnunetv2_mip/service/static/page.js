@@ -8,7 +8,7 @@ let key = null; // of the case that is shown or worked on
 let info = null; // what the server says of it
 let sheet = null; // views, bright is uptake
 let overlay = null; // mask of the views
-let position = 0; // in half turns of all views: 0 to 2 × views
+let stage = null; // which view is in front
 let asked = 0; // number of the latest request for another threshold
 
 function show(id, visible) {
@@ -80,7 +80,7 @@ async function picture(path) {
 
 async function open() {
   sheet = await picture(`cases/${key}/views.png`);
-  position = 0;
+  stage.reset();
   $("name").textContent = info.name;
   $("warnings").replaceChildren(
     ...info.warnings.map((line) => Object.assign(document.createElement("li"), { textContent: line })),
@@ -149,10 +149,7 @@ function pixels(source, view) {
 function draw() {
   if (!sheet || !overlay) return;
   // Half a turn further the same view is seen from behind: mirrored.
-  const count = info.views;
-  const at = ((Math.round(position) % (2 * count)) + 2 * count) % (2 * count);
-  const view = at % count;
-  const behind = at >= count;
+  const { view, behind, position } = stage.at();
   const grey = pixels(sheet, view);
   const mask = pixels(overlay, view).data;
   const share = Number($("opacity").value);
@@ -173,7 +170,7 @@ function draw() {
   context.setTransform(behind ? -1 : 1, 0, 0, 1, behind ? info.columns : 0, 0);
   context.drawImage(scratch, 0, 0);
   canvas.dataset.marked = marked;
-  canvas.dataset.view = at;
+  canvas.dataset.view = position;
   $("angle").textContent = `${Math.round(info.angles_deg[view] + (behind ? 180 : 0))}°`;
   $("opacity-value").textContent = `${Math.round(100 * share)} %`;
   $("threshold-value").textContent = Number($("threshold").value).toFixed(2);
@@ -216,30 +213,7 @@ function listen() {
   });
   $("again").addEventListener("click", reset);
   $("stop").addEventListener("click", reset);
-  const canvas = $("canvas");
-  let from = null;
-  canvas.addEventListener("pointerdown", (event) => {
-    from = { x: event.clientX, position };
-    canvas.setPointerCapture(event.pointerId);
-  });
-  canvas.addEventListener("pointermove", (event) => {
-    if (!from || info.views < 2) return;
-    // A drag over the width of the picture is half a turn.
-    position = from.position + ((event.clientX - from.x) / canvas.clientWidth) * info.views;
-    draw();
-  });
-  for (const name of ["pointerup", "pointercancel"]) {
-    canvas.addEventListener(name, () => {
-      from = null;
-    });
-  }
-  canvas.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!step || info.views < 2) return;
-    event.preventDefault();
-    position += step;
-    draw();
-  });
+  stage = turntable($("canvas"), { count: () => (info ? info.views : 1), draw });
 }
 
 listen();

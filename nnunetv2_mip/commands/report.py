@@ -1,0 +1,112 @@
+"""`nnUNetv2_mip_report`: one HTML file about predictions, a data set, a training."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.commands._workers import process_count
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = new_parser(
+        "nnUNetv2_mip_report",
+        "Write one self-contained HTML file that opens offline: scores with plots, the worst and "
+        "best cases as rotating MIPs with their masks, a check of the data, training curves. Give "
+        "what there is: -i with -g scores predictions, -i alone lists their lesions, -d (or -g) "
+        "alone checks data, -m adds training curves.",
+    )
+    parser.add_argument(
+        "-i", dest="predictions", metavar="PRED", type=Path, help="folder or file of masks"
+    )
+    parser.add_argument(
+        "-g",
+        dest="truths",
+        metavar="GT",
+        type=Path,
+        help="file, folder of masks, raw nnU-Net data set, DM-i-AI data folder or autoPET tree",
+    )
+    parser.add_argument(
+        "-d", dest="dataset", metavar="ID", help="raw nnU-Net data set to check: number or folder"
+    )
+    parser.add_argument(
+        "-m", dest="model", metavar="FOLDER", type=Path, help="model folder (plans.json, fold_*)"
+    )
+    parser.add_argument(
+        "-o", dest="output", metavar="FILE.html", type=Path, required=True, help="file to write"
+    )
+    parser.add_argument(
+        "--images",
+        metavar="FOLDER",
+        type=Path,
+        help="images of the cases, where neither -g nor -d has them: PNGs or SUV volumes named "
+        "like the masks, a tree of studies, or one file",
+    )
+    parser.add_argument("--title", help="of the page")
+    pictures = parser.add_argument_group("pictures")
+    pictures.add_argument(
+        "--cases", type=int, default=4, metavar="N", help="worst and best cases drawn, N each"
+    )
+    pictures.add_argument(
+        "--views", type=int, default=24, metavar="N", help="angles of a rotating MIP, over 180°"
+    )
+    pictures.add_argument(
+        "--window", type=float, default=10.0, metavar="SUV", help="SUV drawn black"
+    )
+    parser.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="count a missing prediction as an empty one instead of stopping",
+    )
+    parser.add_argument(
+        "--min-overlap",
+        type=float,
+        default=0.0,
+        help="fraction of a lesion that must be overlapped to count as found; 0: any overlap",
+    )
+    parser.add_argument(
+        "-np", dest="processes", type=process_count, default=1, help="processes for reading"
+    )
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    from nnunetv2_mip.files import check_output
+    from nnunetv2_mip.report.build import Request, write_report
+    from nnunetv2_mip.report.dataset_check import dataset_folder
+    from nnunetv2_mip.report.viewer import TurnSettings
+
+    check_output(args.output)
+    request = Request(
+        predictions=args.predictions,
+        truths=args.truths,
+        dataset=None if args.dataset is None else dataset_folder(args.dataset),
+        model=args.model,
+        images=args.images,
+        title=args.title,
+        shown=args.cases,
+        turn=TurnSettings(args.views, args.window),
+        allow_missing=args.allow_missing,
+        min_overlap=args.min_overlap,
+        processes=args.processes,
+    )
+    content = write_report(request, args.output, show_progress=True)
+    if content.scores is not None:
+        counts, dice = content.scores["counts"], content.scores["mean"]["dice"]
+        print(f"mean Dice {dice:.3f} over {counts['with_lesions']} cases with lesions")
+    elif request.predictions is not None:
+        print("no truth (-g): lesions are listed, nothing is scored")
+    if content.check is not None:
+        warnings = [f.text for f in content.check.findings if f.level == "warning"]
+        for line in warnings:
+            print(f"warning: {line}")
+    size = args.output.stat().st_size / 1e6
+    print(f"written: {args.output} ({size:.1f} MB, {len(content.turns)} cases drawn)")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    run_command(build_parser(), run, argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,265 @@
+"""What is odd about a set of labelled cases, before anything is trained or judged on it."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from nnunetv2_mip.comparison import patients_of
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.files import read_json
+from nnunetv2_mip.nnunet_paths import existing_datasets, raw_dataset
+from nnunetv2_mip.report.facts import Facts
+from nnunetv2_mip.splits import SPLITS_FILE, check_splits
+from nnunetv2_mip.volumes import PLAUSIBLE_BODY_MEDIAN_SUV
+
+# A size or spacing this many times the median, or its inverse, is odd.
+ODD_FACTOR = 2.0
+# A lesion below this is most likely a slip of the pen.
+TINY_ML, TINY_CM2 = 0.05, 0.1
+NAMES_SHOWN = 5
+CONVERSION = "conversion.json"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the check.
+
+    Attributes:
+        level: `ok`, `note` or `warning`.
+        text: for the reader.
+    """
+
+    level: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """The check of a set of cases.
+
+    Attributes:
+        name: of the data set or folder.
+        facts: of its cases.
+        findings: warnings first.
+        folds: (name, validation cases with lesions, without), empty without splits.
+        patients: case → patient, where it is known.
+    """
+
+    name: str
+    facts: list[Facts]
+    findings: list[Finding]
+    folds: list[tuple[str, int, int]] = field(default_factory=list)
+    patients: Mapping[str, str] = field(default_factory=dict)
+
+
+def dataset_folder(named: str) -> Path:
+    """The raw data set of `-d`: a number under nnUNet_raw, or the folder itself.
+
+    Raises:
+        MipError: there is none.
+    """
+    if named.isdigit():
+        return raw_dataset(int(named))
+    folder = Path(named)
+    if not folder.is_dir():
+        raise MipError(f"{folder}: no such folder; -d takes a data set's number, or its folder")
+    if not (folder / "labelsTr").is_dir():
+        raise MipError(f"{folder}: is no raw nnU-Net data set (it has no labelsTr)")
+    return folder
+
+
+def check_cases(folder: Path, facts: Sequence[Facts]) -> Check:
+    """Check all cases of a data set, or of a folder of truths.
+
+    Args:
+        folder: where they come from; a data set's own files (splits, conversion) are read too.
+        facts: of all cases, see `facts.read_all_facts`.
+
+    Raises:
+        MipError: one of those files cannot be read.
+    """
+    patients = patients_of(folder)
+    findings = [
+        *_labels(facts),
+        *_tiny(facts),
+        *_sizes(facts),
+        *_spacings(facts),
+        *_uptake(facts),
+        *_twins(facts),
+        *_own_warnings(facts),
+        *_occlusion(facts),
+        *_conversion(folder),
+    ]
+    splits_findings, folds = _splits(folder, facts, patients)
+    findings += splits_findings
+    order = {"warning": 0, "note": 1, "ok": 2}
+    findings.sort(key=lambda finding: order[finding.level])
+    return Check(folder.resolve().name, list(facts), findings, folds, patients)
+
+
+def _names(names: Sequence[str]) -> str:
+    names = list(names)
+    more = f", … ({len(names)} in all)" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more
+
+
+def _labels(facts: Sequence[Facts]) -> list[Finding]:
+    known = [f for f in facts if f.burden is not None]
+    empty = [f.case for f in known if f.burden == 0]
+    if not known:
+        return []
+    if len(empty) == len(known):
+        return [Finding("warning", f"all {len(known)} labels are empty: there is nothing to find")]
+    if empty:
+        text = f"{len(empty)} of {len(known)} labels are empty (cases without lesions, "
+        return [Finding("note", f"{text}or forgotten ones): {_names(empty)}")]
+    return [Finding("ok", f"all {len(known)} labels hold lesions")]
+
+
+def _tiny(facts: Sequence[Facts]) -> list[Finding]:
+    tiny = [
+        (f.case, row)
+        for f in facts
+        for row in f.lesions or ()
+        if row.get("volume_ml", TINY_ML) < TINY_ML or row.get("area_cm2", TINY_CM2) < TINY_CM2
+    ]
+    if not tiny:
+        return []
+    smallest = f"{TINY_ML} ml" if "volume_ml" in tiny[0][1] else f"{TINY_CM2} cm²"
+    cases = _names(sorted({case for case, _ in tiny}))
+    text = f"{len(tiny)} lesions are smaller than {smallest} (a slip of the pen?): {cases}"
+    return [Finding("note", text)]
+
+
+def _sizes(facts: Sequence[Facts]) -> list[Finding]:
+    return _odd("size", "pixels or voxels", [(f.case, f.size) for f in facts])
+
+
+def _spacings(facts: Sequence[Facts]) -> list[Finding]:
+    counts = Counter(tuple(round(mm, 3) for mm in f.spacing_mm) for f in facts)
+    common, number = counts.most_common(1)[0]
+    text = " × ".join(f"{mm:g}" for mm in common) + " mm"
+    found = _odd("spacing", "mm", [(f.case, f.spacing_mm) for f in facts])
+    if len(counts) == 1:
+        return [Finding("ok", f"one spacing everywhere: {text}"), *found]
+    line = f"{len(counts)} different spacings; {number} of {len(facts)} cases have {text}"
+    return [Finding("note", line), *found]
+
+
+def _odd(what: str, unit: str, named: Sequence[tuple[str, tuple]]) -> list[Finding]:
+    """Values far from the median of their axis."""
+    by_length = defaultdict(list)
+    for case, values in named:
+        by_length[len(values)].append((case, values))
+    odd = []
+    for group in by_length.values():
+        median = np.median(np.array([values for _, values in group], float), axis=0)
+        for case, values in group:
+            ratio = np.maximum(np.array(values, float), 1e-9) / np.maximum(median, 1e-9)
+            if (ratio > ODD_FACTOR).any() or (ratio < 1 / ODD_FACTOR).any():
+                odd.append(f"{case} ({' × '.join(f'{v:.4g}' for v in values)})")
+    if not odd:
+        return []
+    text = f"{len(odd)} cases have an odd {what} ({unit}, beyond {ODD_FACTOR:g} times the median): "
+    return [Finding("warning", text + _names(odd))]
+
+
+def _uptake(facts: Sequence[Facts]) -> list[Finding]:
+    missing = [f.case for f in facts if f.uptake is None]
+    found = []
+    if missing:
+        text = f"{len(missing)} of {len(facts)} cases come without their image: {_names(missing)}"
+        found.append(Finding("note", text))
+    volumes = [f for f in facts if f.kind == "volume" and f.uptake is not None]
+    low, high = PLAUSIBLE_BODY_MEDIAN_SUV
+    if volumes and all(low <= f.uptake <= high for f in volumes):
+        text = f"the median of the body lies between SUV {low:g} and {high:g} in every case"
+        found.append(Finding("ok", text))
+    return found
+
+
+def _twins(facts: Sequence[Facts]) -> list[Finding]:
+    groups = defaultdict(list)
+    for f in facts:
+        if f.digest is not None:
+            groups[f.digest, f.size].append(f.case)
+    twins = [cases for cases in groups.values() if len(cases) > 1]
+    if twins:
+        pairs = _names([" = ".join(cases) for cases in twins])
+        return [Finding("warning", f"{len(twins)} images occur more than once: {pairs}")]
+    return [Finding("ok", "no image occurs twice")] if groups else []
+
+
+def _own_warnings(facts: Sequence[Facts]) -> list[Finding]:
+    return [Finding("warning", f"{f.case}: {line}") for f in facts for line in f.warnings]
+
+
+def _occlusion(facts: Sequence[Facts]) -> list[Finding]:
+    seen = [(f.case, row) for f in facts for row in f.lesions or () if "seen_in" in row]
+    if not seen:
+        return []
+    hidden = [(case, row) for case, row in seen if row["seen_in"] == 0]
+    if not hidden:
+        return [Finding("ok", f"each of the {len(seen)} lesions is visible in some view")]
+    ml = sum(row["volume_ml"] for _, row in hidden)
+    cases = _names(sorted({case for case, _ in hidden}))
+    text = f"{len(hidden)} of {len(seen)} lesions ({ml:.1f} ml) are visible in no view: {cases}"
+    return [Finding("note", text)]
+
+
+def _conversion(folder: Path) -> list[Finding]:
+    path = folder / CONVERSION
+    if not path.is_file():
+        return []
+    content = read_json(path)
+    found = [Finding("warning", str(line)) for line in content.get("warnings", ())]
+    for skipped in content.get("skipped", ()):
+        line = f"{skipped.get('case')}: left out by the conversion: {skipped.get('reason')}"
+        found.append(Finding("warning", line))
+    return found
+
+
+def _splits(
+    folder: Path, facts: Sequence[Facts], patients: Mapping[str, str]
+) -> tuple[list[Finding], list[tuple[str, int, int]]]:
+    path = _splits_file(folder)
+    if path is None:
+        return [], []
+    splits = read_json(path)
+    cases = {f.case for f in facts}
+    try:
+        # Without names of patients each case is one, which still finds cases on both sides.
+        check_splits(splits, patients or {case: case for case in cases}, cases, path.name)
+    except MipError as error:
+        finding = Finding("warning", str(error))
+    else:
+        who = "patient" if patients else "case"
+        text = f"{len(splits)} folds, no {who} on both sides of one, none validated twice"
+        finding = Finding("ok", text if patients else f"{text} (patients are not named)")
+    burden = {f.case: f.burden or 0 for f in facts}
+    folds = []
+    if isinstance(splits, list):
+        for number, fold in enumerate(splits):
+            val = fold.get("val", ()) if isinstance(fold, dict) else ()
+            known = [burden[case] for case in val if case in burden]
+            lesions = sum(value > 0 for value in known)
+            folds.append((f"fold {number}", lesions, len(known) - lesions))
+    return [finding], folds
+
+
+def _splits_file(folder: Path) -> Path | None:
+    """The splits that nnU-Net trains by (of the preprocessed data), else the data set's own."""
+    number = folder.resolve().name[7:10]
+    if folder.resolve().name.startswith("Dataset") and number.isdigit():
+        for found in existing_datasets(int(number)):
+            elsewhere = found.resolve() != folder.resolve()
+            if (
+                elsewhere
+                and found.name == folder.resolve().name
+                and (found / SPLITS_FILE).is_file()
+            ):
+                return found / SPLITS_FILE
+    return folder / SPLITS_FILE if (folder / SPLITS_FILE).is_file() else None
