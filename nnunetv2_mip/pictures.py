@@ -148,7 +148,7 @@ def write_contact_sheet(
     if not cases:
         raise MipError(f"{path}: there is no case to draw")
     chosen = [_spread(len(case.views), columns) for case in cases]
-    crops = [_body_columns(case) for case in cases]
+    crops = [body_columns(case) for case in cases]
     count = max(len(views) for views in chosen)
     heights = [case.views.shape[1] * case.pixel_mm[0] for case in cases]
     width = max((crop.stop - crop.start) * case.pixel_mm[1] for case, crop in zip(cases, crops))
@@ -207,7 +207,7 @@ def _row_label(figure: Figure, case: CaseViews, x: float, y: float) -> None:
         figure.text(x, y - 0.165 * k / inches, line, size=8.5, va="top", color="0.25")
 
 
-def _body_columns(case: CaseViews) -> slice:
+def body_columns(case: CaseViews) -> slice:
     """The columns that hold the body in any view, with a margin, symmetric about the centre.
 
     Symmetric, so that mirrored views keep the axis of rotation in place.
@@ -274,7 +274,7 @@ class _Panel:
 
 def _frames(case: CaseViews, order: list[tuple[int, bool]], height_px: int):
     """RGB frames (H, W, 3) uint8 of the rotating MIP."""
-    crop = _body_columns(case)
+    crop = body_columns(case)
     tall = case.views.shape[1] * case.pixel_mm[0]
     wide = (crop.stop - crop.start) * case.pixel_mm[1]
     inch = height_px / DPI / tall

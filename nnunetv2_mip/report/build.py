@@ -126,7 +126,6 @@ def collect(request: Request, show_progress: bool = False) -> Content:
         raise MipError(f"--cases {request.shown}: give 0 or more")
     # The quick ones first: what is wrong with them should not be heard after an hour.
     training = None if request.model is None else read_training(request.model)
-    images = _images(request)
     read = partial(
         read_all_facts,
         min_overlap=request.min_overlap,
@@ -135,13 +134,14 @@ def collect(request: Request, show_progress: bool = False) -> Content:
     )
     scores, sources, facts = None, [], []
     if request.predictions is not None:
+        images = _images(request, own=request.truths)
         scores, sources = _predicted(request, images, show_progress)
         _require_images(request, sources)
         facts = read(sources, title="lesions")
     check, checked = None, []
     if request.dataset is not None or (request.truths is not None and not sources):
         folder = request.dataset or request.truths
-        checked = sources_of_dataset(folder, images)
+        checked = sources_of_dataset(folder, _images(request, own=folder))
         check = check_cases(folder, read(checked, title="data set"))
     elif request.truths is not None:
         check = check_cases(request.truths, facts)
@@ -161,16 +161,15 @@ def collect(request: Request, show_progress: bool = False) -> Content:
     )
 
 
-def _images(request: Request) -> dict[str, Path]:
+def _images(request: Request, own: Path | None) -> dict[str, Path]:
+    """Case → image; where several folders have one, that beside the truth (`own`) wins."""
     found: dict[str, Path] = {}
-    # What was named for it comes last, and wins.
-    for folder, plain in (
-        (request.dataset, False),
-        (request.truths, False),
-        (request.images, True),
-    ):
+    for folder in (request.dataset, request.truths, own):
         if folder is not None:
-            found |= find_images(folder, plain)
+            found |= find_images(folder)
+    # Unless one was named.
+    if request.images is not None:
+        found |= find_images(request.images, plain=True)
     single = request.predictions is not None and request.predictions.is_file()
     if single and request.images is not None and request.images.is_file():
         # One mask, one image, whatever their names.

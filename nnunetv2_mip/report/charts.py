@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 # Stand-in → the colour's name in the style sheet.
 COLOURS = {
@@ -163,10 +163,10 @@ def dice_by_case(
     if not math.isnan(low):
         axes.axhspan(low, high, color=ACCENT, alpha=0.14, linewidth=0)
     axes.axhline(mean, color=ACCENT, linewidth=1.2, linestyle=(0, (4, 2)))
-    axes.vlines(range(len(ordered)), 0, [point.y for point in ordered], color=LINE, linewidth=1)
-    placed = [Point(k, point.y, point.title, point.card) for k, point in enumerate(ordered)]
+    placed = [Point(k, p.y, p.title, p.card) for k, p in enumerate(ordered, start=1)]
+    axes.vlines([p.x for p in placed], 0, [p.y for p in placed], color=LINE, linewidth=1)
     plot.points(placed, ACCENT)
-    axes.set(ylim=(0, 1), xlim=(-0.8, max(1, len(ordered)) - 0.2))
+    axes.set(ylim=(0, 1), xlim=(0.2, max(1, len(ordered)) + 0.8))
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.grid(axis="x", visible=False)
     caption = f"Mean Dice {mean:.3f} (dashed)"
@@ -182,7 +182,7 @@ def dice_by_burden(points: Sequence[Point], unit: str) -> Chart:
     plot.points(points, ACCENT)
     plot.axes.set_xscale("log")
     plot.axes.set_ylim(0, 1)
-    _plain_numbers(plot.axes.xaxis)
+    _plain_numbers(plot.axes.xaxis, [point.x for point in points])
     small = [point.y for point in points if point.x < _median(points)]
     large = [point.y for point in points if point.x >= _median(points)]
     caption = f"One mark a case, logarithmic in {unit}."
@@ -221,7 +221,9 @@ def false_amounts(
     caption = f"One mark a case; linear up to {threshold:.0f} {unit}, logarithmic beyond."
     if controls:
         caption += " Cases without lesions stand at the left: nothing can be missed there."
-    return plot.finish(f"{positive} and {negative}", caption)
+    # Abbreviations stay as they are.
+    second = negative if negative.isupper() else negative.lower()
+    return plot.finish(f"{positive} and {second}", caption)
 
 
 def found_by_size(sizes: Sequence[float], found: Sequence[bool], unit: str) -> Chart:
@@ -286,7 +288,7 @@ def lesion_sizes(
     edges = np.geomspace(low / 1.05, max(high, low * 2) * 1.05, 17)
     plot.axes.hist(np.maximum(sizes, low), bins=edges, color=ACCENT, edgecolor="none", rwidth=0.92)
     plot.axes.set_xscale("log")
-    _plain_numbers(plot.axes.xaxis)
+    _plain_numbers(plot.axes.xaxis, edges)
     plot.axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     plot.axes.grid(axis="x", visible=False)
     caption = (
@@ -325,10 +327,10 @@ def values_by_case(
     plot = _Plot("values-" + re.sub(r"\W+", "-", title), "cases, ordered", y_label)
     if band is not None:
         plot.axes.axhspan(*band, color=ACCENT, alpha=0.12, linewidth=0)
-    plot.points([Point(k, p.y, p.title, p.card) for k, p in enumerate(ordered)], ACCENT)
+    plot.points([Point(k, p.y, p.title, p.card) for k, p in enumerate(ordered, start=1)], ACCENT)
     values = [point.y for point in ordered]
     top = max(values + ([band[1]] if band else []))
-    plot.axes.set(xlim=(-0.8, max(1, len(ordered)) - 0.2), ylim=(0, 1.08 * top or 1))
+    plot.axes.set(xlim=(0.2, max(1, len(ordered)) + 0.8), ylim=(0, 1.08 * top or 1))
     plot.axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     plot.axes.grid(axis="x", visible=False)
     caption = f"From {values[0]:.3g} to {values[-1]:.3g}, median {float(np.median(values)):.3g}."
@@ -426,7 +428,11 @@ def _median(points: Sequence[Point]) -> float:
     return float(np.median([point.x for point in points]))
 
 
-def _plain_numbers(axis) -> None:
+def _plain_numbers(axis, values: Sequence[float] = ()) -> None:
+    """Numbers as people write them; on a logarithmic axis more ticks where it is short."""
+    if len(values):
+        short = max(values) < 150 * min(values)
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if short else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
 

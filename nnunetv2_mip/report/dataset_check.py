@@ -163,7 +163,8 @@ def _odd(what: str, unit: str, named: Sequence[tuple[str, tuple]]) -> list[Findi
                 odd.append(f"{case} ({' × '.join(f'{v:.4g}' for v in values)})")
     if not odd:
         return []
-    text = f"{len(odd)} cases have an odd {what} ({unit}, beyond {ODD_FACTOR:g} times the median): "
+    cases = "1 case has" if len(odd) == 1 else f"{len(odd)} cases have"
+    text = f"{cases} an odd {what} ({unit}; beyond {ODD_FACTOR:g} times the median or below half): "
     return [Finding("warning", text + _names(odd))]
 
 

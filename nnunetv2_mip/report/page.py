@@ -281,7 +281,7 @@ def _metrics(content: Content):
             else bootstrap_interval(values, BOOTSTRAP_SEED)
         )
         decimals = _DECIMALS.get(key, 2 if key.endswith("_ml") else 0)
-        interval = "–" if math.isnan(low) else f"{low:.{decimals}f} to {high:.{decimals}f}"
+        interval = "–" if math.isnan(low) else f"{low:.{decimals}f}–{high:.{decimals}f}"
         rows.append(
             element(
                 "tr",
@@ -728,9 +728,11 @@ def _data_charts(content: Content, check: Check) -> list[charts.Chart]:
                 "level (0–255)",
             )
         )
-    heights = [(f.case, f.size[2 if f.kind == "volume" else 1]) for f in facts]
-    unit_mm = {"volume": "slices"}.get(facts[0].kind, "rows")
-    drawn.append(charts.values_by_case(points(heights), "Image height", unit_mm))
+    along = [2 if f.kind == "volume" else 1 for f in facts]
+    lengths = [(f.case, f.size[a] * f.spacing_mm[a] / 10) for f, a in zip(facts, along)]
+    drawn.append(
+        charts.values_by_case(points(lengths), "Length of the images", "head to foot (cm)")
+    )
     return drawn
 
 

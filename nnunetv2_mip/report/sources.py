@@ -152,8 +152,8 @@ def _fitting(image: Path | None, kind: str) -> Path | None:
     """The image if it is of the kind of its mask."""
     if image is None:
         return None
-    is_png = has_suffix(image, (PNG_SUFFIX,))
-    return image if is_png == (kind == "png") else None
+    own = "volume" if image.is_dir() else _kind(image)
+    return image if own == kind else None
 
 
 def _stem(path: Path) -> str:

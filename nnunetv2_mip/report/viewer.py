@@ -12,6 +12,7 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.geometry import ViewGeometry, view_angles
 from nnunetv2_mip.occlusion import label_views
+from nnunetv2_mip.pictures import CaseViews, body_columns
 from nnunetv2_mip.pixels import to_pixels
 from nnunetv2_mip.projection import project, project_mask
 from nnunetv2_mip.report.facts import read_png_case, read_stack_case, read_volume_case
@@ -144,6 +145,8 @@ def _turn(levels, truth, prediction, pixel_mm, angles, seen_in) -> Turn:
     has_image = levels is not None
     if levels is None:
         levels = np.zeros(shape, np.uint8)
+    crop = _seen_columns(levels, overlay, pixel_mm)
+    levels, overlay = levels[..., crop], overlay[..., crop]
     shrink = math.ceil(max(sprite_sheet(overlay).shape) / MAX_SHEET_PX)
     if shrink > 1:
         levels, overlay = levels[:, ::shrink, ::shrink], overlay[:, ::shrink, ::shrink]
@@ -164,6 +167,16 @@ def _turn(levels, truth, prediction, pixel_mm, angles, seen_in) -> Turn:
         "overlay": _data_url(*_two_bits(sprite_sheet(overlay))),
     }
     return Turn(page, seen_in, views)
+
+
+def _seen_columns(levels: np.ndarray, overlay: np.ndarray, pixel_mm: tuple) -> slice:
+    """Body and masks, symmetric about the axis of rotation: white margins only make both small."""
+    total = levels.shape[2]
+    first = body_columns(CaseViews("", levels, pixel_mm)).start
+    marked = np.flatnonzero(overlay.any(axis=(0, 1)))
+    if marked.size:
+        first = min(first, int(marked[0]), total - 1 - int(marked[-1]))
+    return slice(first, total - first)
 
 
 def _goes_on(angles: tuple[float, ...]) -> bool:

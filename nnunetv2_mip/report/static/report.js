@@ -1,8 +1,11 @@
 // The report's own script: pictures that turn, masks over them, a table that sorts. Everything it
 // shows is in the page; it asks for nothing.
 
-const COLOURS = { truth: [0, 153, 51], prediction: [255, 102, 0] };
-const BITS = { truth: 1, prediction: 2 };
+// Truth is a surface, the prediction an outline: where they agree both are seen.
+const MASKS = {
+  truth: { bit: 1, colour: [0, 153, 51], inside: 0.55, border: 1.2 },
+  prediction: { bit: 2, colour: [255, 102, 0], inside: 0.25, border: 1.4 },
+};
 // The picture is drawn this many times finer than it is stored: smooth when it is enlarged.
 const FINER = 2;
 const TURN_SECONDS = 6;
@@ -43,8 +46,6 @@ function viewer(canvas) {
   canvas.height = Math.round((FINER * rows * rowMm) / columnMm);
   canvas.style.aspectRatio = `${canvas.width} / ${canvas.height}`;
   const scratch = document.createElement("canvas");
-  scratch.width = columns;
-  scratch.height = rows;
   const own = scratch.getContext("2d");
   let image = null;
   let overlay = null;
@@ -59,11 +60,33 @@ function viewer(canvas) {
     return loading;
   }
 
-  function layer(context, fill) {
-    const picture = own.createImageData(columns, rows);
+  function layer(context, finer, fill) {
+    scratch.width = finer * columns;
+    scratch.height = finer * rows;
+    const picture = own.createImageData(scratch.width, scratch.height);
     fill(picture.data);
     own.putImageData(picture, 0, 0);
     context.drawImage(scratch, 0, 0, canvas.width, canvas.height);
+  }
+
+  // Outlines are half a pixel wide.
+  function mark(data, first, { bit, colour, inside, border }) {
+    const [wide, high] = [FINER * columns, FINER * rows];
+    const within = (x, y) =>
+      x >= 0 && y >= 0 && x < wide && y < high &&
+      (Math.round(overlay[first + Math.floor(y / FINER) * columns + Math.floor(x / FINER)] / 85) & bit) !== 0;
+    let marked = 0;
+    for (let y = 0; y < high; y++) {
+      for (let x = 0; x < wide; x++) {
+        if (!within(x, y)) continue;
+        marked++;
+        const whole = within(x - 1, y) && within(x + 1, y) && within(x, y - 1) && within(x, y + 1);
+        const at = 4 * (y * wide + x);
+        data.set(colour, at);
+        data[at + 3] = 255 * Math.min(1, choice.opacity * (whole ? inside : border));
+      }
+    }
+    return marked / FINER ** 2;
   }
 
   function draw() {
@@ -73,7 +96,7 @@ function viewer(canvas) {
     const context = canvas.getContext("2d");
     context.imageSmoothingQuality = "high";
     context.setTransform(behind ? -1 : 1, 0, 0, 1, behind ? canvas.width : 0, 0);
-    layer(context, (data) => {
+    layer(context, 1, (data) => {
       for (let i = 0; i < size; i++) {
         const uptake = Math.min(255, image[first + i] * choice.darkness);
         const grey = choice.invert ? uptake : 255 - uptake;
@@ -82,23 +105,10 @@ function viewer(canvas) {
       }
     });
     let marked = 0;
-    for (const name of ["truth", "prediction"]) {
+    for (const [name, mask] of Object.entries(MASKS)) {
       if (!choice[name] || choice.opacity === 0) continue;
-      const inside = (x, y) =>
-        x >= 0 && y >= 0 && x < columns && y < rows &&
-        (Math.round(overlay[first + y * columns + x] / 85) & BITS[name]) !== 0;
-      layer(context, (data) => {
-        for (let y = 0; y < rows; y++) {
-          for (let x = 0; x < columns; x++) {
-            if (!inside(x, y)) continue;
-            marked++;
-            const border = !(inside(x - 1, y) && inside(x + 1, y) && inside(x, y - 1) && inside(x, y + 1));
-            const at = 4 * (y * columns + x);
-            data.set(COLOURS[name], at);
-            // An outline that is seen, and an inside that is seen through.
-            data[at + 3] = 255 * Math.min(1, choice.opacity * (border ? 1.3 : 0.45));
-          }
-        }
+      layer(context, FINER, (data) => {
+        marked += mark(data, first, mask);
       });
     }
     const degrees = Math.round((page.angles_deg[view] + (behind ? 180 : 0)) * 10) / 10;
@@ -137,7 +147,7 @@ function listenToPictures() {
   }
   const redraw = () => viewers.forEach((item) => item.visible && item.draw());
   const read = () => {
-    for (const name of ["truth", "prediction"]) {
+    for (const name of Object.keys(MASKS)) {
       const box = document.getElementById(`show-${name}`);
       choice[name] = Boolean(box && box.checked);
     }
@@ -146,6 +156,8 @@ function listenToPictures() {
     choice.invert = document.getElementById("invert").checked;
     redraw();
   };
+  // What is printed is not scrolled to.
+  window.addEventListener("beforeprint", () => viewers.forEach((item) => item.load()));
   const toolbar = document.querySelector(".toolbar");
   if (!toolbar) return;
   toolbar.addEventListener("input", read);
