@@ -43,8 +43,11 @@ CORE = [
     "png",
     "prefilter",
     "projection",
+    "region_table",
+    "report.page",
     "scale",
     "splits",
+    "sprites",
     "stacks",
     "studies",
     "volumes",
@@ -93,6 +96,9 @@ def test_the_wheel_holds_the_mapped_folders_and_their_json(wheel):
         "nnunetv2_mip/service/app.py",
         "nnunetv2_mip/service/static/index.html",
         "nnunetv2_mip/service/static/page.js",
+        "nnunetv2_mip/service/static/turntable.js",
+        "nnunetv2_mip/report/static/report.css",
+        "nnunetv2_mip/report/static/report.js",
     ):
         assert expected in names
     # Whatever models the source has, with their cards and notices.
@@ -170,7 +176,8 @@ def test_every_command_is_an_entry_point():
 def test_imports_point_one_way():
     """Library modules import no converter, trainer, planner or command."""
     outside = ("dataset_conversion", "trainers", "plans", "commands")
-    library = [*(ROOT / "nnunetv2_mip").glob("*.py"), *(ROOT / "nnunetv2_mip/service").glob("*.py")]
+    package = ROOT / "nnunetv2_mip"
+    library = [p for part in (".", "service", "report") for p in (package / part).glob("*.py")]
     for path in sorted(library):
         tree = ast.parse(path.read_text("utf-8"))
         for node in ast.walk(tree):

@@ -567,14 +567,16 @@ def _lesion_rows(rows: Sequence[dict], hit: str | None, words: tuple[str, str]) 
     titles = {**LESION_TITLES, **REGION_TITLES}
     columns = [key for key in LESION_COLUMNS if any(row.get(key) is not None for row in rows)]
     seen = any("seen_in" in row for row in rows)
-    heads = ["#", *[titles[key] for key in columns]]
-    heads += [hit] if hit else []
-    heads += ["Visible in views"] if seen else []
+    # What is asked first stands first: on a phone the rest is scrolled to.
+    asked = ([hit] if hit else []) + (["Visible in views"] if seen else [])
+    heads = ["#", *[titles[key] for key in columns[:1]], *asked]
+    heads += [titles[key] for key in columns[1:]]
     body = []
     for number, row in enumerate(rows[:MAX_LESION_ROWS], start=1):
-        cells = [number, *["" if row[key] is None else f"{row[key]:.4g}" for key in columns]]
-        cells += [words[0 if row["hit"] else 1]] if hit else []
-        cells += [f"{row['seen_in']} of {row['views']}"] if seen else []
+        values = ["" if row[key] is None else f"{row[key]:.4g}" for key in columns]
+        answers = [words[0 if row["hit"] else 1]] if hit else []
+        answers += [f"{row['seen_in']} of {row['views']}"] if seen else []
+        cells = [number, *values[:1], *answers, *values[1:]]
         missed = "missed" if hit and not row["hit"] else None
         body.append(element("tr", [element("td", cell) for cell in cells], class_=missed))
     if len(rows) > MAX_LESION_ROWS:
