@@ -165,6 +165,26 @@ def test_found_and_missed_lesions_agree_with_the_counts(cohort):
     assert not content.turns
 
 
+def test_a_missing_prediction_counts_as_empty(cohort, pngs, tmp_path):
+    for masks, truths in ((cohort / "masks", cohort / "tree"), (pngs / "masks", pngs / "data")):
+        some = tmp_path / truths.name
+        shutil.copytree(masks, some)
+        case = "patient_1" if truths == pngs / "data" else find_studies(truths)[-1].case
+        next(some.glob(f"{case}.*")).unlink()
+        content = collect(Request(some, truths, shown=0, allow_missing=True))
+        facts, counts = content.facts[case], content.scores["counts"]
+        assert counts["missing_predictions"] == 1 and facts.predicted_burden == 0
+        rows = [row for f in content.facts.values() for row in f.lesions]
+        assert len(rows) == counts["lesions"] and facts.lesions
+        assert sum(row["hit"] for row in rows) == counts["lesions_found"]
+
+
+def test_defaults_are_those_of_the_library():
+    args = report.build_parser().parse_args(["-o", "x.html"])
+    assert (args.views, args.window) == (TurnSettings().views, TurnSettings().window_suv)
+    assert (args.cases, args.min_overlap) == (Request().shown, Request().min_overlap)
+
+
 @pytest.mark.parametrize("which", ["simulated", "of_pngs"])
 def test_the_file_needs_nothing_else(which, request):
     page = Page(request.getfixturevalue(which))
@@ -378,7 +398,11 @@ def test_a_training_that_went_on_counts_once(tmp_path):
 
     log("2026_1_1", {0: 1.0, 1: 0.9, 2: -0.8}, unfinished=3)
     log("2026_1_2", {1: 0.5})
-    (curves,) = read_training(tmp_path).folds
+    # An exported model has weights and no logs.
+    (tmp_path / "fold_2").mkdir()
+    training = read_training(tmp_path)
+    assert training.silent == ["2"]
+    (curves,) = training.folds
     assert curves.epochs == [1, 2] and curves.values["train_loss"] == [1.0, 0.5]
     assert curves.values["dice"] == pytest.approx([0.6, 0.6])
     assert curves.values["rate"] == [1e-5, 1e-5] and math.isnan(curves.values["val_loss"][0])

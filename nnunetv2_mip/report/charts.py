@@ -349,7 +349,7 @@ def fold_sizes(folds: Sequence[tuple[str, int, int]]) -> Chart:
     axes.barh(names, with_lesions, color=ACCENT, label="with lesions", height=0.66)
     axes.barh(names, without, left=with_lesions, color=PALE, label="without", height=0.66)
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.05 * max(a + b for a, b in zip(with_lesions, without)))
+    axes.set_xlim(0, 1.05 * max(1, *(a + b for a, b in zip(with_lesions, without))))
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.grid(axis="y", visible=False)
     plot.legend(2)

@@ -17,6 +17,7 @@ from nnunetv2_mip.report.sources import Source
 from nnunetv2_mip.scale import BODY_LEVEL, PNG_PIXEL_MM
 from nnunetv2_mip.stacks import read_stack
 from nnunetv2_mip.volumes import (
+    Volume,
     body_median_suv,
     read_mask,
     require_same_grid,
@@ -111,6 +112,8 @@ def read_png_case(
     else:
         truth = decode_mask_png(source.truth)
     prediction = None if source.prediction is None else decode_mask_png(source.prediction)
+    if source.is_missing:
+        prediction = np.zeros_like(truth)
     known = [
         (path, array)
         for path, array in (
@@ -121,6 +124,8 @@ def read_png_case(
         if array is not None
     ]
     for path, array in known[1:]:
+        if path is None:
+            continue
         _require_equal(array.shape, known[0][1].shape, path, known[0][0])
     return levels, truth, prediction
 
@@ -148,6 +153,8 @@ def read_stack_case(
         levels = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
     # 2 is nnU-Net's ignore label: neither lesion nor background.
     masks = [None if mask is None else (mask == 1).astype(np.uint8) for mask in (truth, prediction)]
+    if source.is_missing:
+        masks[1] = np.zeros_like(masks[0])
     return levels, *masks, tuple(float(value) for value in pixel_mm)
 
 
@@ -313,6 +320,8 @@ def read_volume_case(source: Source, warn=None):
     suv = None if source.image is None else read_pet(source.image, warn=warn)
     truth = None if source.truth is None else read_mask(source.truth, like=suv)
     prediction = None if source.prediction is None else read_mask(source.prediction, like=suv)
+    if source.is_missing:
+        prediction = Volume(np.zeros_like(truth.array), truth.grid, truth.path)
     if suv is None and truth is not None and prediction is not None:
         require_same_grid(prediction, truth)
     return suv, truth, prediction

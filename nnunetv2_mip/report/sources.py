@@ -27,6 +27,7 @@ class Source:
         image: PNG, SUV volume, folder with a DICOM PET series, or stack of levels.
         lesions: of a stack the file that says which view sees which lesion.
         is_control_image: whether `truth` is the image of a case without lesions.
+        is_missing: whether the prediction is missing and counts as empty.
     """
 
     case: str
@@ -36,10 +37,19 @@ class Source:
     image: Path | None
     lesions: Path | None = None
     is_control_image: bool = False
+    is_missing: bool = False
 
 
-def sources_of_pairs(pairs: Iterable[Pair], images: Mapping[str, Path]) -> list[Source]:
-    """The sources of pairs of `matching`; images by case, see `find_images`."""
+def sources_of_pairs(
+    pairs: Iterable[Pair], images: Mapping[str, Path], judged: bool = True
+) -> list[Source]:
+    """The sources of pairs of `matching`.
+
+    Args:
+        pairs: of it.
+        images: by case, see `find_images`.
+        judged: whether a missing prediction counts as empty; else there are no predictions.
+    """
     found = []
     for pair in pairs:
         image = pair.truth if pair.is_control_image else images.get(pair.case)
@@ -55,6 +65,7 @@ def sources_of_pairs(pairs: Iterable[Pair], images: Mapping[str, Path]) -> list[
                 _fitting(image, kind),
                 lesions if lesions.is_file() else None,
                 pair.is_control_image,
+                judged and pair.prediction is None,
             )
         )
     return found
@@ -78,7 +89,7 @@ def sources_of_dataset(folder: Path, images: Mapping[str, Path]) -> list[Source]
     Raises:
         MipError: see `matching.truths_of`.
     """
-    return sources_of_pairs(truths_of(folder), images)
+    return sources_of_pairs(truths_of(folder), images, judged=False)
 
 
 def find_images(folder: Path, plain: bool = False) -> dict[str, Path]:
