@@ -200,6 +200,8 @@ def test_the_file_needs_nothing_else(which, request):
     for canvas in page.of("canvas"):
         assert canvas["aria-label"] and canvas["role"] in ("slider", "img")
     assert all(svg["aria-label"] for svg in page.of("svg"))
+    # Black text would not be seen on a dark page.
+    assert page.of("text") and all("var(--" in text["style"] for text in page.of("text"))
     # What links inside the page lead to is there.
     ids = [a["id"] for _, a in page.tags if "id" in a]
     assert len(set(ids)) == len(ids)

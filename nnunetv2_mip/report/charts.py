@@ -245,7 +245,7 @@ def found_by_size(sizes: Sequence[float], found: Sequence[bool], unit: str) -> C
         if total:
             axes.annotate(
                 f"{100 * hit / total:.0f} %", (place, total), (0, 3), ha="center",
-                textcoords="offset points", fontsize=8.5,
+                textcoords="offset points", fontsize=8.5, color=INK,
             )  # fmt: skip
     axes.set_ylim(0, max(1, *totals) * 1.15)
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -369,7 +369,7 @@ def visibility(shares: Sequence[float]) -> Chart:
         if count:
             plot.axes.annotate(
                 str(count), (place, count), (0, 3), ha="center", textcoords="offset points",
-                fontsize=8.5,
+                fontsize=8.5, color=INK,
             )  # fmt: skip
     plot.axes.set_ylim(0, max(counts) * 1.2)
     plot.axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
