@@ -93,7 +93,12 @@ def run(args: argparse.Namespace) -> None:
     content = write_report(request, args.output, show_progress=True)
     if content.scores is not None:
         counts, dice = content.scores["counts"], content.scores["mean"]["dice"]
-        print(f"mean Dice {dice:.3f} over {counts['with_lesions']} cases with lesions")
+        number = counts["with_lesions"]
+        # Without lesions there is no Dice.
+        mean = f"mean Dice {dice:.3f} over " if number else ""
+        print(
+            f"{mean}{number} case{'s' * (number != 1)} with lesions, {counts['controls']} without"
+        )
     elif request.predictions is not None:
         print("no truth (-g): lesions are listed, nothing is scored")
     if content.check is not None:
@@ -101,7 +106,7 @@ def run(args: argparse.Namespace) -> None:
         for line in warnings:
             print(f"warning: {line}")
     size = args.output.stat().st_size / 1e6
-    print(f"written: {args.output} ({size:.1f} MB, {len(content.turns)} cases drawn)")
+    print(f"written: {args.output} ({size:.1f} MB, cases drawn: {len(content.turns)})")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

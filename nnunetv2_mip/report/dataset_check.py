@@ -112,7 +112,8 @@ def _labels(facts: Sequence[Facts]) -> list[Finding]:
     if not known:
         return []
     if len(empty) == len(known):
-        return [Finding("warning", f"all {len(known)} labels are empty: there is nothing to find")]
+        text = f"no label holds a lesion ({len(known)} empty): there is nothing to find"
+        return [Finding("warning", text)]
     if empty:
         text = f"{len(empty)} of {len(known)} labels are empty (cases without lesions, "
         return [Finding("note", f"{text}or forgotten ones): {_names(empty)}")]
