@@ -463,10 +463,16 @@ def test_what_cannot_be_served_gets_one_line_and_leaves_nothing(what, cohort, tm
 
 
 @pytest.mark.parametrize(
-    "name, reason", [("report.pdf", "ends in .html"), ("file/report.html", "is a file")]
+    "name, reason",
+    [
+        ("report.pdf", "ends in .html"),
+        ("file/report.html", "is a file"),
+        ("folder.html", "is a folder"),
+    ],
 )
 def test_where_no_report_can_be_written(name, reason, cohort, tmp_path, capsys):
     (tmp_path / "file").write_text("x")
+    (tmp_path / "folder.html").mkdir()
     assert run(report, "-i", cohort / "masks", "-o", tmp_path / name) == 2
     assert reason in capsys.readouterr().err
 

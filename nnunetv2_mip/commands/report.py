@@ -96,9 +96,8 @@ def run(args: argparse.Namespace) -> None:
         number = counts["with_lesions"]
         # Without lesions there is no Dice.
         mean = f"mean Dice {dice:.3f} over " if number else ""
-        print(
-            f"{mean}{number} case{'s' * (number != 1)} with lesions, {counts['controls']} without"
-        )
+        cases = f"{number} case{'s' * (number != 1)} with lesions"
+        print(f"{mean}{cases}, {counts['controls']} without")
     elif request.predictions is not None:
         print("no truth (-g): lesions are listed, nothing is scored")
     if content.check is not None:

@@ -98,6 +98,8 @@ def write_report(request: Request, output: Path, show_progress: bool = False) ->
 
     if output.suffix.lower() != SUFFIX:
         raise MipError(f"{output}: the report is HTML; give a name that ends in {SUFFIX}")
+    if output.is_dir():
+        raise MipError(f"{output}: is a folder; choose another -o")
     content = collect(request, show_progress)
     text = page_of(content)
     output.parent.mkdir(parents=True, exist_ok=True)
