@@ -60,6 +60,11 @@ class {name}({base}):
     def initialize(self):
         super().initialize()
         self.save_every = 1
+
+    def perform_actual_validation(self, save_probabilities=False):
+        # Only what a next stage needs: the benchmark predicts and scores itself.
+        if self.configuration_manager.next_stage_names:
+            super().perform_actual_validation(save_probabilities)
 '''
 LIMITS = {"features_per_stage": [16, 32, 64, 128, 192], "convs_per_stage": 2, "vram_gb": 8}
 PRESETS = {
@@ -207,16 +212,14 @@ class Bench:
         folder = self.model(stage, name)
         seconds = 0.0
         for fold in stage.folds:
-            done = folder / f"fold_{fold}" / "seconds.json"
-            if not done.exists():
-                resume = (
-                    ["--c"] if (folder / f"fold_{fold}" / "checkpoint_latest.pth").exists() else []
-                )
-                spent = self.run("nnUNetv2_train", stage.dataset, stage.configuration, fold, "-tr",
-                                 name, "-p", f"nnUNetMIPPlans_{stage.preset}", "-device",
-                                 self.args.device, *resume)  # fmt: skip
-                write_json(done, {"seconds": spent, "resumed": bool(resume)})
-            seconds += read_json(done)["seconds"]
+            run = folder / f"fold_{fold}"
+            if not (run / "done").exists():
+                started = ["--c"] if any(run.glob("checkpoint_*.pth")) else []
+                self.run("nnUNetv2_train", stage.dataset, stage.configuration, fold, "-tr", name,
+                         "-p", f"nnUNetMIPPlans_{stage.preset}", "-device", self.args.device,
+                         *started)  # fmt: skip
+                (run / "done").touch()
+            seconds += _seconds_of_epochs(run / "checkpoint_final.pth")
         return folder, each * iterations * EPOCHS * len(stage.folds), seconds
 
     def _operations_of_an_iteration(self, stage: Stage, plans: dict) -> float:
@@ -308,6 +311,13 @@ class Bench:
             "seconds_a_study": float(np.median(seconds)),
             "cpu_seconds_a_study": float(np.median(busy)),
         }
+
+
+def _seconds_of_epochs(checkpoint: Path) -> float:
+    """Wall time of a training without its start, and over all times it was resumed."""
+    log = torch.load(checkpoint, map_location="cpu", weights_only=False)["logging"]
+    pairs = zip(log["epoch_start_timestamps"], log["epoch_end_timestamps"])
+    return sum(end - start for start, end in pairs)
 
 
 def _mask_of(predictor, suv) -> np.ndarray:
