@@ -8,6 +8,7 @@ so OpenVINO's runs, which torch does not see, are counted like torch's.
 
 import contextlib
 import copy
+import logging
 import sys
 import time
 from collections import Counter
@@ -160,6 +161,8 @@ def _energy_tracker():
         from codecarbon import OfflineEmissionsTracker
     except ImportError:
         return None, 'codecarbon is not installed: pip install ".[study]"'
+    # It sets its level only after the first lines.
+    logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
     try:
         tracker = OfflineEmissionsTracker(
             # Only emissions depend on the country, and they are not reported.
