@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnunetv2_mip import __version__
+from nnunetv2_mip.efficiency_tables import CELLS, SETTINGS_FILE, TRAINING, VOLUME_CELL
 from nnunetv2_mip.efficiency_worker import Model, Task, work
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json, write_json
@@ -29,9 +30,6 @@ from nnunetv2_mip.stage2_data import CUE, STAGE2
 from nnunetv2_mip.studies import StudyFiles, scan_tree
 from nnunetv2_mip.view_settings import check_channels
 
-SETTINGS_FILE = "settings.json"
-CELLS, TRAINING = "cells", "training"
-VOLUME_CELL = "3d"
 SPLITS_FILE = "splits_final.json"
 FORMAT_VERSION = 1
 

@@ -19,8 +19,6 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-# nnU-Net's epoch.
-ITERATIONS_AN_EPOCH = 250
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 

@@ -12,10 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from nnunetv2_mip.comparison import interval_over_groups
-from nnunetv2_mip.efficiency import CELLS, SETTINGS_FILE, TRAINING, VOLUME_CELL
-from nnunetv2_mip.efficiency_cost import ITERATIONS_AN_EPOCH
 from nnunetv2_mip.files import atomic_path, read_json, write_json
 
+# Where things lie in the folder of a study (see `efficiency`).
+SETTINGS_FILE = "settings.json"
+CELLS, TRAINING = "cells", "training"
+VOLUME_CELL = "3d"
+# nnU-Net's epoch.
+ITERATIONS_AN_EPOCH = 250
 # Means over studies, with an interval over patients.
 SCORES = (
     "dice_2d",
