@@ -47,7 +47,7 @@ SERVE_REQUIREMENTS = [
     "openvino>=2024.4",
 ]
 # Estimates energy for nnUNetv2_mip_study, which does without where it is missing.
-STUDY_REQUIREMENTS = ["codecarbon>=3"]
+STUDY_REQUIREMENTS = ["codecarbon>=3.3"]
 # Of benchmarks/rivals.py alone.
 SMP_REQUIREMENTS = ["segmentation-models-pytorch>=0.4"]
 TEST_REQUIREMENTS = [

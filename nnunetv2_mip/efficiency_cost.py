@@ -168,7 +168,7 @@ def _energy_tracker():
             tracking_mode="process",
             # A processor's own counters know nothing of processes: they count the whole machine.
             force_mode_cpu_load=True,
-            save_to_file=False,
+            output_methods=[],
             allow_multiple_runs=True,
             log_level="critical",
         )

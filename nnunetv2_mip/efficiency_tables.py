@@ -97,7 +97,7 @@ def rows_of(cells: dict, settings: dict, training: dict) -> list[dict]:
         differences = [
             (record["patient"], record["dice_3d"] - other[record["case"]])
             for record in records
-            if record["dice_3d"] is not None
+            if None not in (record["dice_3d"], other[record["case"]])
         ]
         # Nothing differs from itself.
         row |= _with_interval("dice_difference", [] if key == reference else differences)

@@ -433,7 +433,7 @@ def test_energy_without_network(monkeypatch, tmp_path):
     monkeypatch.setattr(socket.socket, "connect", refuse)
     meter = Meter("cpu")
     assert meter.reason is None
-    network = torch.nn.Conv2d(1, 8, 3)
+    network = torch.nn.Conv2d(1, 8, 3, padding=1)
     found = training_cost(network, (1, 1, 64, 64), 8, "cpu", meter, 20)
     assert found["energy_wh"] > 0
     assert 0 <= found["processor_wh"] <= found["energy_wh"]
