@@ -1,4 +1,4 @@
-"""The efficiency study: scores, costs, resuming and tables, with really trained tiny networks."""
+"""The efficiency study: scores, costs, resuming and tables, with tiny networks (untrained)."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from nnunetv2_mip.commands import convert_stage2, phantom, plan_and_preprocess, study
+from nnunetv2_mip.commands import convert_stage2, phantom, study
 from nnunetv2_mip.efficiency import Choices, EfficiencyStudy, read_models, studies_of_tree
 from nnunetv2_mip.efficiency_cost import (
     Meter,
@@ -32,30 +32,14 @@ from nnunetv2_mip.stage2 import Stage2Predictor
 from nnunetv2_mip.studies import find_studies
 from nnunetv2_mip.volumes import read_mask, read_suv
 
-PRESET_3D = {
-    "finest_spacing_mm": [16, 16, 16],
-    "max_patch_px": [16, 16, 16],
-    "max_batch_size": 2,
-    "features_per_stage": [4, 6, 8],
-    "convs_per_stage": 1,
-    "vram_gb": 8,
-}
-TRAINER_3D = """
-from nnunetv2_mip.trainers.nnUNetTrainerMIP_volumes import nnUNetTrainerMIP_volumes
-
-
-class nnUNetTrainerMIP_tiny3D(nnUNetTrainerMIP_volumes):
-    epochs = 1
-    iterations_per_epoch = 2
-    val_iterations_per_epoch = 1
-"""
+RESAMPLING = "resample_data_or_seg_to_shape"
 # Columns that are measured, and so differ from run to run.
 MEASURED = ("seconds", "mb", "wh")
 
 
 @dataclass(frozen=True)
 class World:
-    """Networks of views and of volumes, and studies that the former has not seen."""
+    """Networks of views and of volumes, and studies that they have not seen."""
 
     tree: Path
     flat: Path
@@ -69,37 +53,103 @@ def answer(command, *arguments) -> int:
     return ended.value.code
 
 
-@pytest.fixture(scope="module")
-def world(tiny_trained, tmp_path_factory) -> World:
-    from nnunetv2.run.run_training import run_training
+def make_model(folder: Path, dataset: dict, configuration: str, trainer: str) -> Path:
+    """A model folder as training leaves it, with the first weights of a tiny U-Net of nnU-Net."""
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
+    axes = int(configuration[0])
+    conv = f"torch.nn.modules.conv.Conv{axes}d"
+    norm = f"torch.nn.modules.instancenorm.InstanceNorm{axes}d"
+    resampling = {"order": 1, "order_z": 0, "force_separate_z": None}
+    network = {
+        "n_stages": 3,
+        "features_per_stage": [4, 6, 8],
+        "conv_op": conv,
+        "kernel_sizes": [[3] * axes] * 3,
+        "strides": [[1] * axes, [2] * axes, [2] * axes],
+        "n_conv_per_stage": [1] * 3,
+        "n_conv_per_stage_decoder": [1] * 2,
+        "conv_bias": True,
+        "norm_op": norm,
+        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+        "dropout_op": None,
+        "dropout_op_kwargs": None,
+        "nonlin": "torch.nn.LeakyReLU",
+        "nonlin_kwargs": {"inplace": True},
+    }
+    imported = ["conv_op", "norm_op", "dropout_op", "nonlin"]
+    kind = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
+    plan = {
+        "data_identifier": "tiny",
+        "preprocessor_name": "DefaultPreprocessor",
+        "batch_size": 2,
+        "patch_size": [16] * axes,
+        "spacing": [16.0] * axes,
+        "normalization_schemes": ["CTNormalization"],
+        "use_mask_for_norm": [False],
+        "batch_dice": True,
+        "architecture": {
+            "network_class_name": kind,
+            "arch_kwargs": network,
+            "_kw_requires_import": imported,
+        },
+    }
+    for what in ("data", "seg", "probabilities"):
+        plan[f"resampling_fn_{what}"] = RESAMPLING
+        plan[f"resampling_fn_{what}_kwargs"] = {"is_seg": what == "seg", **resampling}
+    intensity = {"mean": 1.0, "std": 50.0, "percentile_00_5": 0.0, "percentile_99_5": 255.0}
+    plans = {
+        "dataset_name": folder.parent.name,
+        "plans_name": "tiny",
+        "image_reader_writer": "SimpleITKIO",
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
+        "configurations": {configuration: plan},
+        "experiment_planner_used": "MIPExperimentPlanner",
+        "label_manager": "LabelManager",
+        "foreground_intensity_properties_per_channel": {"0": intensity},
+    }
+    torch.manual_seed(0)
+    module = get_network_from_plans(kind, network, imported, 1, 2, deep_supervision=False)
+    checkpoint = {
+        "network_weights": module.state_dict(),
+        "trainer_name": trainer,
+        "init_args": {"configuration": configuration},
+        "inference_allowed_mirroring_axes": tuple(range(axes)),
+    }
+    (folder / "fold_0").mkdir(parents=True)
+    torch.save(checkpoint, folder / "fold_0" / "checkpoint_final.pth")
+    (folder / "plans.json").write_text(json.dumps(plans))
+    (folder / "dataset.json").write_text(json.dumps(dataset))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> World:
     home = tmp_path_factory.mktemp("study")
     folders = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
     environment = {name: str(home / name) for name in folders}
-    environment["nnUNet_extTrainer"] = str(home / "trainers")
     for folder in environment.values():
         Path(folder).mkdir()
-    (home / "trainers" / "tiny_volumes.py").write_text(TRAINER_3D)
-    (home / "deep.json").write_text(json.dumps(PRESET_3D))
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
-        assert answer(phantom, "-o", home / "seen", "-n", 3, "--seed", 4, "--spacing", 16) == 0
-        assert answer(phantom, "-o", home / "tree", "-n", 2, "--seed", 21, "--spacing", 16) == 0
+        for name, count, seed in (("seen", 3, 4), ("tree", 2, 21)):
+            cohort = ("-o", home / name, "-n", count, "--seed", seed, "--spacing", 12)
+            assert answer(phantom, *cohort) == 0
         assert answer(convert_stage2, "-i", home / "seen", "-d", 702, "--no-cue") == 0
-        planned = ("-d", 702, "--preset", home / "deep.json", "-np", 1)
-        assert answer(plan_and_preprocess, *planned) == 0
-        trainer = "nnUNetTrainerMIP_tiny3D"
-        torch.manual_seed(0)
-        run_training(
-            "702", "3d_fullres", 0, trainer, "nnUNetMIPPlans_deep", device=torch.device("cpu")
-        )
-    results = home / "nnUNet_results" / "Dataset702_AutoPETStage2"
-    deep = results / f"{trainer}__nnUNetMIPPlans_deep__3d_fullres"
-    # The tiny 2D network's trainer lies elsewhere.
-    for path in (tiny_trained.base / "trainers").glob("*.py"):
-        (home / "trainers" / path.name).write_text(path.read_text())
-    return World(home / "tree", tiny_trained.model, deep, environment)
+    raw = home / "nnUNet_raw" / "Dataset702_AutoPETStage2"
+    volumes = json.loads((raw / "dataset.json").read_text())
+    views = {**volumes["mip"], "source": "autopet", "views": 3, "window_suv": 8.0}
+    views = {**volumes, "mip": views}
+    (raw.parent / "Dataset701_Views").mkdir()
+    (raw.parent / "Dataset701_Views" / "dataset.json").write_text(json.dumps(views))
+    results = home / "nnUNet_results"
+    flat = results / "Dataset701_Views" / "nnUNetTrainerMIP__tiny__2d"
+    deep = results / raw.name / "nnUNetTrainerMIP_volumes__tiny__3d_fullres"
+    make_model(flat, views, "2d", "nnUNetTrainerMIP")
+    make_model(deep, volumes, "3d_fullres", "nnUNetTrainerMIP_volumes")
+    return World(home / "tree", flat, deep, environment)
 
 
 @pytest.fixture
@@ -178,7 +228,7 @@ def test_scores_and_operations_are_those_of_the_predictors(ready, finished, monk
     assert rows["flat", "1"]["trained_views"] == "3"
     # Training: an epoch of 250 iterations at the plans' batch.
     batch = flat.training_batch
-    assert batch == (2, 1, 32, 32)
+    assert batch == (2, 1, 16, 16)
     module = flat.networks[-1].module
     expected = 250 * training_operations(module, batch) / 1e12
     assert float(rows["flat", "1"]["epoch_tflop"]) == pytest.approx(expected)
@@ -247,7 +297,7 @@ def test_validation_studies_of_a_data_set(ready, tmp_path):
     arguments = ("-d", 702, *settings(out), "--no-energy", "--models", ready.deep)
     assert answer(study, *arguments) == 0
     (row,) = read_csv(out / "study.csv")
-    assert row["model"] == "Dataset702_AutoPETStage2_nnUNetTrainerMIP_tiny3D"
+    assert row["model"] == "Dataset702_AutoPETStage2_nnUNetTrainerMIP_volumes"
     assert {case["case"] for case in read_csv(out / "cases.csv")} == set(wanted)
 
 
@@ -275,7 +325,7 @@ def bad(world: World, tmp_path: Path, what: str) -> tuple[tuple, str]:
         (lone / "SUV.nii.gz").write_bytes(next(world.tree.rglob("SUV.nii.gz")).read_bytes())
         return ("-i", tmp_path / "lone", *flat, *settings(out)), "has no lesion mask"
     if what == "views, not volumes":
-        return ("-d", 901, *flat, *settings(out)), "holds no volumes"
+        return ("-d", 701, *flat, *settings(out)), "holds no volumes"
     if what == "no view":
         return (*tree, *flat, *settings(out), "--views", 4, 0), "--views 0: at least 1"
     if what == "device":
@@ -306,11 +356,7 @@ def bad(world: World, tmp_path: Path, what: str) -> tuple[tuple, str]:
         "no folder of a study",
     ],
 )
-def test_one_line_for_what_cannot_be_served(
-    ready, tiny_trained, what, tmp_path, capsys, monkeypatch
-):
-    if what == "views, not volumes":
-        monkeypatch.setenv("nnUNet_raw", str(tiny_trained.raw.parent))
+def test_one_line_for_what_cannot_be_served(ready, what, tmp_path, capsys):
     arguments, words = bad(ready, tmp_path, what)
     before = sorted(tmp_path.rglob("*"))
     assert answer(study, *arguments) == 2
@@ -360,7 +406,7 @@ def test_rows_by_hand():
     more[0]["energy_wh"] = None
     model = {"volumetric": False, "trained_views": 12}
     training = {"net": {"operations": 4e9, "seconds": 1, "cpu_seconds": 2, "energy_wh": 0.1,
-                        "processor_wh": None}}  # fmt: skip
+                        "processor_wh": 0.05}}  # fmt: skip
     cells = {("net", "4"): few, ("net", "16"): more}
     first, second = rows_of(cells, {"models": {"net": model}}, training)
     assert (first["views"], first["studies"], first["patients"]) == (4, 3, 2)
@@ -375,7 +421,7 @@ def test_rows_by_hand():
     assert second["energy_wh"] is None and second["energy_missing"] == "why"
     assert first["energy_wh"] == 0.5 and first["energy_missing"] is None
     assert first["epoch_tflop"] == pytest.approx(1.0)
-    assert first["epoch_cpu_seconds"] == 500 and first["epoch_processor_wh"] is None
+    assert first["epoch_cpu_seconds"] == 500 and first["epoch_processor_wh"] == 12.5
     assert "| net | 4 | 12 |" in markdown([first, second])
 
 
