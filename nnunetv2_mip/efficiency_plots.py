@@ -92,7 +92,7 @@ def _draw_operations(figure: Figure, rows: list[dict]) -> None:
     axes.set_ylabel("3D Dice")
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="lower right")
 
 
 def _by_model(rows: list[dict]) -> dict[str, list[dict]]:
