@@ -31,8 +31,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--models",
         nargs="+",
         required=True,
-        metavar="[NAME=]FOLDER",
-        help="model folders; the first is what the others are compared with",
+        metavar="NAME=FOLDER",
+        help="model folders, NAME= may be left out; the first is what the others are compared with",
     )
     parser.add_argument(
         "--views",
