@@ -3,6 +3,7 @@
 import csv
 import json
 import multiprocessing
+import shutil
 import socket
 import sys
 from dataclasses import dataclass
@@ -370,8 +371,9 @@ def test_a_folder_made_with_other_settings(ready, finished, tmp_path, capsys):
     common = ("-i", ready.tree, "--models", f"flat={ready.flat}", "--views", 1, "-device", "cpu")
     assert answer(study, *common, "-o", finished, "--reference-views", 2) == 2
     assert "other settings (tta False, not True)" in capsys.readouterr().err
-    seen = ready.tree.parent / "seen"
-    other = ("-i", seen, "--models", f"flat={ready.flat}", *settings(finished))
+    patient = next(path for path in ready.tree.iterdir() if path.is_dir())
+    shutil.copytree(patient, tmp_path / "fewer" / patient.name)
+    other = ("-i", tmp_path / "fewer", "--models", f"flat={ready.flat}", *settings(finished))
     assert answer(study, *other) == 2
     assert "other settings (other studies)" in capsys.readouterr().err
     swapped = ("-i", ready.tree, "--models", f"flat={ready.deep}", *settings(finished))
