@@ -137,6 +137,7 @@ def _draw_points(axes: Axes, rows, x, score, colour, marker, label) -> None:
 def _draw_level(axes: Axes, row, score, colour, name) -> None:
     if row[score] is None:
         return
-    axes.axhline(row[score], color=colour, linestyle="--", label=f"{name} (its mask, projected)")
+    label = f"{name} (3D network; in 2D its mask, projected)"
+    axes.axhline(row[score], color=colour, linestyle="--", label=label)
     if row[f"{score}_low"] is not None:
         axes.axhspan(row[f"{score}_low"], row[f"{score}_high"], color=colour, alpha=0.12, lw=0)

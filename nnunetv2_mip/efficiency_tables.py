@@ -217,6 +217,9 @@ _SEGMENTATION = {
     "projected Dice": _with("dice_projected", 3),
     "projected HD95 mm": _with("hd95_projected_mm", 1),
     "3D Dice": _with("dice_3d", 3),
+    "3D Dice, difference": _difference,
+    "FPV ml": _with("fpv_ml", 2),
+    "FNV ml": _with("fnv_ml", 2),
 }
 _VIEWS = {
     **_NAME,
