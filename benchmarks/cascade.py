@@ -32,6 +32,7 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from nnunetv2_mip.efficiency_cost import OperationCount, forward_operations
 from nnunetv2_mip.files import read_json, write_json
