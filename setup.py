@@ -31,6 +31,7 @@ COMMANDS = [
     "env",
     "serve",
     "rehearse",
+    "study",
     "submit",
     "report",
 ]
@@ -45,6 +46,8 @@ SERVE_REQUIREMENTS = [
     "httpx>=0.27",
     "openvino>=2024.4",
 ]
+# Estimates energy for nnUNetv2_mip_study, which does without where it is missing.
+STUDY_REQUIREMENTS = ["codecarbon>=3.3"]
 # Of benchmarks/rivals.py alone.
 SMP_REQUIREMENTS = ["segmentation-models-pytorch>=0.4"]
 TEST_REQUIREMENTS = [
@@ -59,6 +62,7 @@ TEST_REQUIREMENTS = [
     *DICOM_REQUIREMENTS,
     *DASK_REQUIREMENTS,
     *SERVE_REQUIREMENTS,
+    *STUDY_REQUIREMENTS,
 ]
 DEV_REQUIREMENTS = [*TEST_REQUIREMENTS, "ruff>=0.9"]
 
@@ -112,6 +116,7 @@ setup(
         "dicom": DICOM_REQUIREMENTS,
         "dask": DASK_REQUIREMENTS,
         "serve": SERVE_REQUIREMENTS,
+        "study": STUDY_REQUIREMENTS,
         "smp": SMP_REQUIREMENTS,
         "test": TEST_REQUIREMENTS,
         "dev": DEV_REQUIREMENTS,

@@ -33,11 +33,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
+from nnunetv2_mip.efficiency_cost import OperationCount, forward_operations
 from nnunetv2_mip.files import read_json, write_json
 from nnunetv2_mip.metrics import bootstrap_interval
-from nnunetv2_mip.network import ENGINE_VARIABLE
 from nnunetv2_mip.predictor import MIPPredictor
 from nnunetv2_mip.stage2 import Stage2Predictor
 from nnunetv2_mip.studies import find_studies
@@ -236,9 +235,8 @@ class Bench:
         network = recursive_find_trainer_class_by_name(stage.trainer).build_network_architecture(
             manager, configuration, channels, 2, True
         )
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            network(torch.zeros(configuration.batch_size, channels, *configuration.patch_size))
-        return 3.0 * counter.get_total_flops()
+        shape = (configuration.batch_size, channels, *configuration.patch_size)
+        return 3.0 * forward_operations(network, shape)
 
     def pipeline(self, name: str, total: float) -> dict:
         """Train, predict and score one pipeline."""
@@ -285,16 +283,12 @@ class Bench:
         return MIPPredictor.from_model_folder(folders[-1], folds, device=device).override(**fast)
 
     def _operations_of_a_study(self, name: str, stages: tuple, folders: list[Path]) -> float:
-        """Of the first test study. Torch's counter sees what PyTorch runs, and nothing else."""
-        os.environ[ENGINE_VARIABLE] = "torch"
-        try:
-            predictor = self._predictor(name, stages, folders)
-        finally:
-            del os.environ[ENGINE_VARIABLE]
+        """Of the first test study, what OpenVINO runs included."""
+        predictor = self._predictor(name, stages, folders)
         suv = read_suv(next(iter(find_studies(self.out / "test"))).suv)
-        with FlopCounterMode(display=False) as counter:
+        with OperationCount(predictor).counting() as operations:
             _mask_of(predictor, suv)
-        return counter.get_total_flops()
+        return operations[0]
 
     def _predict(self, predictor, target: Path) -> dict:
         """Masks of all test studies; seconds a study, of the clock and of the CPU."""

@@ -94,7 +94,7 @@ def speed(args: argparse.Namespace) -> dict:
     """Ours against `nnUNetPredictor.predict_single_npy_array`, in turn, in one process."""
     import torch
 
-    from nnunetv2_mip.comparison import _interval
+    from nnunetv2_mip.comparison import interval_over_groups
     from nnunetv2_mip.masks import mask_of_view
     from nnunetv2_mip.model_folder import bundled_model
     from nnunetv2_mip.png import decode_mask_png, decode_png
@@ -150,7 +150,7 @@ def speed(args: argparse.Namespace) -> dict:
         rows.append((score["stock"], score["ours"], dice(masks["stock"], masks["ours"])))
     table = np.array(rows)
     differences = table[:, 1] - table[:, 0]
-    low, high = _interval([[value] for value in differences], 0)
+    low, high = interval_over_groups([[value] for value in differences])
     return {
         "engine": predictor.engine,
         "tiling": config.tiling,

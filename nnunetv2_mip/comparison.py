@@ -46,7 +46,7 @@ def compare(
     values = np.array([value for group in groups.values() for value in group])
     return {
         "dice_difference": float(values.mean()),
-        "interval_95": list(_interval(list(groups.values()), seed)),
+        "interval_95": list(interval_over_groups(list(groups.values()), seed)),
         "cases": len(values),
         "patients": len(groups),
         "better": int((values > 0).sum()),
@@ -89,7 +89,16 @@ def describe_comparison(found: Mapping, other: Path | str) -> str:
     )
 
 
-def _interval(groups: list[list[float]], seed: int) -> tuple[float, float]:
+def interval_over_groups(groups: list[list[float]], seed: int = 0) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean over all values, groups drawn as a whole.
+
+    Args:
+        groups: the values of every patient.
+        seed: the same seed gives the same interval.
+
+    Returns:
+        (low, high), both NaN with fewer than two groups.
+    """
     if len(groups) < 2:
         return math.nan, math.nan
     sums = np.array([sum(group) for group in groups])

@@ -6,6 +6,7 @@ a CPU, to rounding; `NNUNETV2_MIP_ENGINE=torch` does without it.
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -23,6 +24,9 @@ class Network:
         device: where to run.
         patch: (rows, columns) the network was trained on.
         multiple: (rows, columns) that its strides divide.
+
+    Attributes:
+        asked: how often images of each shape (B, C, H, W) were given to `logits`.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class Network:
         self.device = device
         self.patch, self.multiple = tuple(patch), tuple(multiple)
         self.engine = _engine(device)
+        self.asked: Counter[tuple[int, ...]] = Counter()
         self._loaded: int | None = None
         self._compiled: dict[int, Callable] = {}
 
@@ -47,6 +52,7 @@ class Network:
 
     def logits(self, images: torch.Tensor, fold: int) -> torch.Tensor:
         """Logits (B, K, H, W) float32 on `device` of one fold (a position in `folds`)."""
+        self.asked[tuple(images.shape)] += 1
         if self.engine == "openvino" and fold not in self._compiled:
             self._compile_or_do_without(fold)
         if self.engine == "openvino":

@@ -122,7 +122,7 @@ class MIPPredictor:
             MipError: the folder lacks something, or was trained on something else than MIPs.
         """
         folder = Path(folder)
-        _folds_with_checkpoint(folder, folds, checkpoint)
+        folds_with_checkpoint(folder, folds, checkpoint)
         config = InferenceConfig.load(folder)
         try:
             check_channels(config.channels)
@@ -183,6 +183,18 @@ class MIPPredictor:
         """Whether a volume's CT is needed."""
         second = self._second_stage
         return "ct" in self.config.channels or (second is not None and "ct" in second.channels)
+
+    @property
+    def networks(self) -> list[Network]:
+        """What runs for an answer: the network, after that of a first stage where there is one."""
+        return [*(self._first_stage.networks if self._first_stage else ()), self._network]
+
+    @property
+    def training_batch(self) -> tuple[int, ...]:
+        """(B, C, rows, columns) of a batch in training, by its plans (of the last stage)."""
+        plans = self._nnunet.configuration_manager
+        channels = len(self.config.channels) + (self._first_stage is not None)
+        return plans.batch_size, channels, *plans.patch_size
 
     @property
     def folds(self) -> int:
@@ -403,12 +415,12 @@ def load_nnunet(
     Raises:
         MipError: the folder lacks something, or the model cannot be loaded.
     """
-    folds = _folds_with_checkpoint(folder, folds, checkpoint)
+    folds = folds_with_checkpoint(folder, folds, checkpoint)
     add_own_trainers()
     with quiet():
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-        target = _device(device)
+        target = torch_device(device)
         predictor = nnUNetPredictor(
             perform_everything_on_device=target.type == "cuda",
             device=target,
@@ -428,10 +440,14 @@ def _stride(configuration_manager) -> tuple[int, ...] | None:
     return None if strides is None else tuple(map(int, np.prod(strides, axis=0)))
 
 
-def _folds_with_checkpoint(
+def folds_with_checkpoint(
     folder: Path, folds: Sequence[int | str] | None, checkpoint: str
 ) -> list[int | str]:
-    """The folds to use, after checking that the model folder is whole."""
+    """The folds of a model folder to use, all there are where `folds` is None.
+
+    Raises:
+        MipError: the folder lacks something, or one of the folds.
+    """
     if not folder.is_dir():
         raise MipError(f"{folder}: no such model folder; train a model first or check -m")
     for name in ("dataset.json", "plans.json"):
@@ -454,7 +470,12 @@ def _folds_with_checkpoint(
     return list(folds)
 
 
-def _device(name: str) -> torch.device:
+def torch_device(name: str) -> torch.device:
+    """The device of that name; `cuda` is `cpu` where there is none.
+
+    Raises:
+        MipError: there is no such device.
+    """
     if name == "cuda" and not torch.cuda.is_available():
         return torch.device("cpu")
     if name == "mps" and not torch.backends.mps.is_available():

@@ -65,6 +65,28 @@ class Stage2Predictor:
             )
         return cls(predictor, mip["channels"], combine)
 
+    @property
+    def module(self) -> torch.nn.Module:
+        """The network (that nnU-Net fills with the weights of one fold after the other)."""
+        network = self._nnunet.network
+        return getattr(network, "_orig_mod", network)
+
+    @property
+    def device(self) -> str:
+        """Where the network runs."""
+        return str(self._nnunet.device)
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights of the network."""
+        return sum(weight.numel() for weight in self.module.parameters())
+
+    @property
+    def training_batch(self) -> tuple[int, ...]:
+        """(B, C, z, y, x) of a batch in training, by its plans."""
+        plans = self._nnunet.configuration_manager
+        return plans.batch_size, len(self.channels), *plans.patch_size
+
     def seconds(self, suv: Volume) -> float:
         """About how long the network takes for a study, from one window that is timed."""
         from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window

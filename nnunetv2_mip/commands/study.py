@@ -1,0 +1,140 @@
+"""`nnUNetv2_mip_study`: what views cost and bring, against a 3D network."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.errors import MipError
+
+VIEWS = (1, 2, 4, 8, 16, 32, 48)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = new_parser(
+        "nnUNetv2_mip_study",
+        "Quality and cost of trained networks by number of views, on studies they have not seen: "
+        "MIP models at every number of --views, and 3D models (of data sets of "
+        "nnUNetv2_mip_convert_stage2 --no-cue) beside them. Run again to go on with a stopped "
+        "study, or to add networks and views; what is there is not repeated.",
+        epilog="Energy is an estimate by codecarbon (pip install '.[study]'), without network.",
+    )
+    cohort = parser.add_mutually_exclusive_group(required=True)
+    cohort.add_argument("-i", metavar="TREE", help="studies with truth that no model has seen")
+    cohort.add_argument(
+        "-d",
+        type=int,
+        metavar="ID",
+        help="data set of volumes (nnUNetv2_mip_convert_stage2): the validation studies of -f",
+    )
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        required=True,
+        metavar="NAME=FOLDER",
+        help="model folders, NAME= may be left out; the first is what the others are compared with",
+    )
+    parser.add_argument(
+        "--views",
+        nargs="+",
+        type=int,
+        default=list(VIEWS),
+        metavar="N",
+        help="numbers of views of the MIP models",
+    )
+    parser.add_argument("-o", required=True, metavar="OUT", help="folder of the study")
+    parser.add_argument("-f", metavar="FOLD", help="fold of the models (all there are; with -d: 0)")
+    parser.add_argument("-chk", default="checkpoint_final.pth", metavar="FILE", help="checkpoint")
+    parser.add_argument("-device", default="cuda", help="cuda (cpu where there is none), cpu, mps")
+    parser.add_argument("--disable_tta", action="store_true", help="no mirroring")
+    parser.add_argument(
+        "--reference-views",
+        type=int,
+        default=48,
+        metavar="N",
+        help="views onto which all 3D masks are projected to be compared in 2D",
+    )
+    parser.add_argument(
+        "--training-iterations",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also measure so many iterations of training of every model: cost of an epoch",
+    )
+    parser.add_argument("--no-energy", action="store_true", help="no estimate of energy")
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    for option, values, least in (
+        ("--views", args.views, 1),
+        ("--reference-views", [args.reference_views], 1),
+        ("--training-iterations", [args.training_iterations], 0),
+    ):
+        for value in values:
+            if value < least:
+                raise MipError(f"{option} {value}: at least {least} is needed")
+    fold = _fold(args)
+
+    from tqdm import tqdm
+
+    from nnunetv2_mip.efficiency import (
+        Choices,
+        EfficiencyStudy,
+        check_unseen,
+        read_models,
+        studies_of_dataset,
+        studies_of_tree,
+    )
+    from nnunetv2_mip.efficiency_plots import write_plots
+    from nnunetv2_mip.efficiency_tables import markdown, write_tables
+    from nnunetv2_mip.files import check_output
+    from nnunetv2_mip.nnunet_paths import raw_dataset
+
+    check_output(args.o)
+    models = read_models(args.models, None if fold is None else [fold], args.chk)
+    if args.d is not None:
+        studies = studies_of_dataset(raw_dataset(args.d), fold)
+    else:
+        studies = studies_of_tree(args.i)
+        check_unseen(models, studies)
+    choices = Choices(not args.disable_tta, args.reference_views, args.device, not args.no_energy)
+    study = EfficiencyStudy(Path(args.o), studies, choices)
+    study.add(models)
+    tasks = study.tasks(models, args.views, args.training_iterations)
+    total = sum(1 if task.iterations else len(task.studies) for task in tasks)
+    with tqdm(total=total, unit="study", disable=not total or None) as bar:
+
+        def done(task, name: str) -> None:
+            what = "training" if task.iterations else f"{task.views or '3D'}"
+            bar.set_description(f"{task.model.name} {what}", refresh=False)
+            bar.update()
+
+        study.run(tasks, done)
+    report = write_tables(args.o)
+    pictures = write_plots(report["rows"], args.o)
+    print(markdown(report["rows"]))
+    for row in report["rows"]:
+        if row["energy_missing"] and not args.no_energy:
+            print(f"no energy: {row['energy_missing']}")
+            break
+    print(f"{args.o}: study.csv, study.json, cases.csv, tables.md, {pictures[0].name}, …")
+
+
+def _fold(args: argparse.Namespace) -> int | str | None:
+    """The fold of -f; of a data set the first one."""
+    if args.f is None:
+        return 0 if args.d is not None else None
+    if args.f.isdigit():
+        return int(args.f)
+    if args.f == "all" and args.d is None:
+        return "all"
+    raise MipError(f"-f {args.f}: choose a fold by its number (or all, with -i)")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    run_command(build_parser(), run, argv)
+
+
+if __name__ == "__main__":
+    main()

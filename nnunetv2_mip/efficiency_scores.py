@@ -1,0 +1,89 @@
+"""How good an answer is, in the plane and in 3D, so that 2D and 3D networks can be compared.
+
+Two kinds of 2D scores: of the views that a 2D network segmented, and of a 3D mask projected onto
+fixed views, which every network has, whatever it looked at. Truth is projected likewise: a pixel is
+lesion when its ray meets one.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from nnunetv2_mip.geometry import ViewGeometry, view_angles
+from nnunetv2_mip.masks import mask_of_view
+from nnunetv2_mip.metrics import dice, volume_scores
+from nnunetv2_mip.pixels import to_pixels
+from nnunetv2_mip.projection import project_mask
+from nnunetv2_mip.surface_distance import hd95
+from nnunetv2_mip.volumes import Volume
+
+
+def stack_quality(
+    prediction: np.ndarray, truth: np.ndarray, pixel_mm: Sequence[float]
+) -> tuple[float, float]:
+    """Means over the views of a study: of Dice, and of the 95 % Hausdorff distance.
+
+    Args:
+        prediction, truth: masks (V, H, W).
+        pixel_mm: (row, column).
+
+    Returns:
+        Dice over the views with lesions, and HD95 in mm over those in which both masks mark
+        something; NaN where there is no such view.
+    """
+    overlaps = [dice(ours, theirs) for ours, theirs in zip(prediction, truth)]
+    distances = [hd95(ours, theirs, pixel_mm) for ours, theirs in zip(prediction, truth)]
+    return _mean(overlaps), _mean(distances)
+
+
+def quality(
+    mask: np.ndarray, truth: np.ndarray, suv: Volume, reference_views: int
+) -> dict[str, float]:
+    """The scores that every network has: of its 3D mask.
+
+    Args:
+        mask, truth: (z, y, x), canonical axes.
+        suv: the study, for grid and body.
+        reference_views: views over half a turn onto which both masks are projected.
+
+    Returns:
+        `dice_3d`, `hd95_3d_mm`, `fpv_ml`, `fnv_ml`, `dice_projected`, `hd95_projected_mm`; NaN
+        where a score is not defined (see `metrics`).
+    """
+    volume = volume_scores(mask, truth, suv.spacing_mm)
+    geometry = ViewGeometry.for_volume(suv, view_angles(reference_views))
+    shadows = [project_mask(array, geometry) for array in (mask, truth)]
+    overlap, distance = stack_quality(*shadows, geometry.pixel_mm)
+    return {
+        "dice_3d": volume.dice,
+        "hd95_3d_mm": volume.hd95_mm,
+        "fpv_ml": volume.false_positive_volume_ml,
+        "fnv_ml": volume.false_negative_volume_ml,
+        "dice_projected": overlap,
+        "hd95_projected_mm": distance,
+    }
+
+
+def view_quality(found, truth: np.ndarray, config) -> dict[str, float]:
+    """The scores of the views themselves.
+
+    Args:
+        found: a `predictor.StudyPrediction`.
+        truth: (z, y, x).
+        config: the `InferenceConfig` that it was made with.
+
+    Returns:
+        `dice_2d`, `hd95_2d_mm`, as `stack_quality` has them.
+    """
+    views = to_pixels(
+        project_mask(truth, found.geometry), found.geometry, config.pixel_mm, nearest=True
+    )
+    masks = np.stack([mask_of_view(view, config) for view in found.view_probability])
+    overlap, distance = stack_quality(masks, views, found.spacing_mm[1:])
+    return {"dice_2d": overlap, "hd95_2d_mm": distance}
+
+
+def _mean(values: Sequence[float]) -> float:
+    defined = [value for value in values if not math.isnan(value)]
+    return float(np.mean(defined)) if defined else math.nan

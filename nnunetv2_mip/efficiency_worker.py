@@ -1,0 +1,162 @@
+"""What runs in a process of its own: one network on the studies, with one number of views.
+
+Each study's record is written when it is there (whole or not at all), so that a stopped study goes
+on where it was. All that the parent hears are the names of finished studies, or an error.
+"""
+
+import dataclasses
+import math
+import os
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nnunetv2_mip.efficiency_cost import Meter, OperationCount, training_cost
+from nnunetv2_mip.efficiency_scores import quality, view_quality
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.files import write_json
+from nnunetv2_mip.pet_input import read_pet_and_ct
+from nnunetv2_mip.predictor import MIPPredictor
+from nnunetv2_mip.stage2 import Stage2Predictor
+from nnunetv2_mip.studies import StudyFiles
+from nnunetv2_mip.volumes import Volume, read_mask, require_same_grid
+
+CLASSES = 2
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network of the study.
+
+    Attributes:
+        name: in the tables.
+        folder: nnU-Net's model folder.
+        volumetric: whether it is a 3D network, which has no views.
+        folds, checkpoint: of it.
+    """
+
+    name: str
+    folder: Path
+    volumetric: bool
+    folds: tuple[int | str, ...]
+    checkpoint: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a process does.
+
+    Attributes:
+        model: with which network.
+        views: with how many views; None for a 3D network, and for training.
+        studies: what is left to do.
+        target: folder of the records, or of training the record.
+        device, tta, reference_views, energy: as of the study.
+        iterations: of training to measure, instead of studies; 0 for none.
+    """
+
+    model: Model
+    views: int | None
+    studies: tuple[StudyFiles, ...]
+    target: Path
+    device: str
+    tta: bool
+    reference_views: int
+    energy: bool
+    iterations: int = 0
+
+
+def work(task: Task, pipe, environment: dict[str, str]) -> None:
+    """Do a task and report it.
+
+    Args:
+        task: what to do.
+        pipe: gets ("done", study), ("failed", line for the user) or ("broken", traceback).
+        environment: variables to set: the server that this process was forked from may be older.
+    """
+    os.environ.update(environment)
+    try:
+        if task.iterations:
+            _measure_training(task)
+            pipe.send(("done", task.model.name))
+        else:
+            for case in _measure_studies(task):
+                pipe.send(("done", case))
+    except MipError as error:
+        pipe.send(("failed", str(error)))
+    except BrokenPipeError:
+        # Nobody listens any more: the command was stopped.
+        pass
+    except Exception:
+        pipe.send(("broken", traceback.format_exc()))
+
+
+def _load(task: Task) -> MIPPredictor | Stage2Predictor:
+    model = task.model
+    source = (model.folder, model.folds, model.checkpoint, task.device)
+    if model.volumetric:
+        return Stage2Predictor.from_model_folder(*source, mirror=task.tta)
+    choices = {} if task.views is None else {"views": task.views}
+    if not task.tta:
+        choices["tta"] = False
+    return MIPPredictor.from_model_folder(*source).override(**choices)
+
+
+def _read(
+    study: StudyFiles, predictor: MIPPredictor | Stage2Predictor
+) -> tuple[Volume, Volume | None, np.ndarray]:
+    """SUV, CT where the network wants it, and truth (z, y, x)."""
+    wants_ct = getattr(predictor, "wants_ct", False) or "ct" in getattr(predictor, "channels", ())
+    suv, ct = read_pet_and_ct(study.suv, study.ct, wants_ct, lambda line: None)
+    truth = read_mask(study.seg)
+    require_same_grid(truth, suv)
+    return suv, ct, truth.array
+
+
+def _measure_studies(task: Task) -> Iterator[str]:
+    predictor = _load(task)
+    count, meter = OperationCount(predictor), Meter(predictor.device, task.energy)
+    if not task.model.volumetric:
+        # What is compiled at first use is no cost of a study.
+        suv, ct, _ = _read(task.studies[0], predictor)
+        predictor.override(views=1).predict_study(suv, ct)
+    for study in task.studies:
+        suv, ct, truth = _read(study, predictor)
+        scores = {}
+        with count.counting() as operations, meter.measuring() as cost:
+            if task.model.volumetric:
+                mask = predictor.predict(suv, ct, np.zeros_like(suv.array))[0]
+            else:
+                found = predictor.predict_study(suv, ct)
+                mask = found.mask
+        if not task.model.volumetric:
+            scores = view_quality(found, truth, predictor.config)
+        scores |= quality(mask, truth, suv, task.reference_views)
+        record = {
+            "case": study.case,
+            "patient": study.patient,
+            "has_lesion": bool(truth.any()),
+            **{name: None if math.isnan(value) else value for name, value in scores.items()},
+            "parameters": predictor.parameters,
+            "operations": operations[0],
+            **dataclasses.asdict(cost),
+            "energy_missing": meter.reason,
+            "engine": getattr(predictor, "engine", "torch"),
+            "threads": torch.get_num_threads(),
+        }
+        write_json(task.target / f"{study.case}.json", record)
+        yield study.case
+
+
+def _measure_training(task: Task) -> None:
+    predictor = _load(task)
+    module = predictor.module if task.model.volumetric else predictor.networks[-1].module
+    meter = Meter(predictor.device, task.energy)
+    batch = predictor.training_batch
+    found = training_cost(module, batch, CLASSES, predictor.device, meter, task.iterations)
+    record = {"batch": list(batch), **found, "energy_missing": meter.reason}
+    write_json(task.target, record)
