@@ -24,6 +24,7 @@ COMMANDS = [
     "predict",
     "fuse",
     "evaluate",
+    "classify",
     "export_model",
     "grand_challenge",
     "phantom",

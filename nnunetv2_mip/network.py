@@ -64,6 +64,11 @@ class Network:
                 return self.module(images).float()
         return self.module(images)
 
+    def torch_module(self, fold: int) -> torch.nn.Module:
+        """The network itself on `device`, with the weights of one fold; not to be changed."""
+        self._load(fold)
+        return self.module
+
     def _load(self, fold: int) -> None:
         if self._loaded != fold:
             self._loaded = None

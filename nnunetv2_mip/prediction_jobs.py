@@ -247,15 +247,7 @@ def _run_png(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | None:
 
 
 def _run_stack(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | None:
-    levels, spacing = read_stack(job.source)
-    if _holds_raw_suv(job.source):
-        levels = levels_from_suv(levels, predictor.config.window_suv)
-    # Written so that NaN fails too.
-    if not (levels.min() >= 0 and levels.max() <= 255):
-        raise MipError(
-            f"{job.source}: a stack holds levels 0 to 255 (as the converters write), this one "
-            f"{levels.min():g} to {levels.max():g}; give the SUV volume instead"
-        )
+    levels, spacing = read_levels(job.source, predictor.config.window_suv)
     masks, probabilities = predictor.predict_stack(levels, spacing[1:])
     write_stack(masks, spacing, job.target)
     geometry = geometry_path(job.source)
@@ -269,6 +261,24 @@ def _run_stack(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | Non
             probabilities, spacing, job.target.with_name(f"{job.case}_probabilities{FILE_ENDING}")
         )
     return None
+
+
+def read_levels(path: Path, window_suv: float) -> tuple[np.ndarray, tuple[float, float, float]]:
+    """Levels (V, H, W) of a stack and its spacing (view axis, row, column) in mm.
+
+    Raises:
+        MipError: unreadable, or neither levels nor the SUV of `nnUNetv2_mip_project`.
+    """
+    levels, spacing = read_stack(path)
+    if _holds_raw_suv(path):
+        levels = levels_from_suv(levels, window_suv)
+    # Written so that NaN fails too.
+    if not (levels.min() >= 0 and levels.max() <= 255):
+        raise MipError(
+            f"{path}: a stack holds levels 0 to 255 (as the converters write), this one "
+            f"{levels.min():g} to {levels.max():g}; give the SUV volume instead"
+        )
+    return levels, spacing
 
 
 def _holds_raw_suv(path: Path) -> bool:

@@ -34,9 +34,9 @@ from nnunetv2_mip.pixels import to_detector, view_spacing_mm
 from nnunetv2_mip.prefilter import without_impulses
 from nnunetv2_mip.scale import PNG_PIXEL_MM
 from nnunetv2_mip.view_settings import check_channels
-from nnunetv2_mip.views import make_views
+from nnunetv2_mip.views import StudyViews, make_views
 from nnunetv2_mip.volumes import VIEW_AXIS_SPACING_MM, Volume
-from nnunetv2_mip.watch import Watch
+from nnunetv2_mip.watch import Effort, Watch
 
 if TYPE_CHECKING:
     from nnunetv2_mip.stage2 import Stage2Predictor
@@ -225,6 +225,60 @@ class MIPPredictor:
             Cancelled: the watch says so.
         """
         watch = watch or Watch()
+        levels = self._checked(levels)
+        if not self._holds_something(levels, pixel_mm):
+            return np.zeros(levels.shape[1:], np.float32)
+        data, properties, effort = self._input(levels, pixel_mm, watch)
+        probabilities = self._probabilities(self._logits(data, watch), properties)
+        if effort is not None and effort.degraded:
+            # Both stages make the answer; the one that was cut short is told.
+            watch.effort = effort
+        return probabilities
+
+    def network_input(self, levels: np.ndarray, pixel_mm: tuple[float, float]) -> torch.Tensor:
+        """What the network is shown of a stack, before it is cut or padded.
+
+        Args:
+            levels, pixel_mm: as of `view_probabilities`.
+
+        Returns:
+            (C, V, h, w) float32, standardised, on the network's pixels, cropped to what is not
+            zero, with the channels of a first stage after those of the model.
+
+        Raises:
+            MipError: another number of channels than the model has, or nothing in the stack.
+        """
+        levels = self._checked(levels)
+        if not self._holds_something(levels, pixel_mm):
+            raise MipError("the image is empty: it shows no uptake at all")
+        return self._input(levels, pixel_mm, Watch())[0]
+
+    @property
+    def pixel_mm(self) -> tuple[float, float]:
+        """(row, column) of the network's own pixels."""
+        rows, columns = self._nnunet.configuration_manager.spacing[-2:]
+        return float(rows), float(columns)
+
+    @property
+    def network(self) -> Network:
+        """The networks themselves, fold by fold."""
+        return self._network
+
+    @property
+    def windows(self) -> Windows | None:
+        """How views are cut for the network; None for a configuration that nnU-Net itself runs."""
+        plans = self._nnunet.configuration_manager
+        if len(plans.patch_size) != 2:
+            return None
+        stride = _stride(plans)
+        return Windows(
+            tuple(plans.patch_size),
+            stride or (1, 1),
+            self.config.tiling == "whole" and stride is not None,
+        )
+
+    def _checked(self, levels: np.ndarray) -> np.ndarray:
+        """(C, V, H, W) of a stack that has the model's channels."""
         if levels.ndim == 3:
             levels = levels[None]
         channels = self.config.channels
@@ -234,8 +288,12 @@ class MIPPredictor:
                 f"{len(channels)} ({', '.join(channels)}): give it the SUV volume, with its CT "
                 "where that is a channel"
             )
-        if not self._holds_something(levels, pixel_mm):
-            return np.zeros(levels.shape[1:], np.float32)
+        return levels
+
+    def _input(
+        self, levels: np.ndarray, pixel_mm: tuple[float, float], watch: Watch
+    ) -> tuple[torch.Tensor, dict, Effort | None]:
+        """Filter, first stage and preprocessing; also what the first stage was left of its work."""
         if self.config.prefilter == "impulse":
             # The SUV channel: PNGs have no other, and CT and depth are computed here.
             cleaned = [without_impulses(view) for view in levels[0]]
@@ -248,12 +306,7 @@ class MIPPredictor:
                 None
             ]
             effort = watch.effort
-        data, properties = self._preprocess(levels, pixel_mm, found)
-        probabilities = self._probabilities(self._logits(data, watch), properties)
-        if effort is not None and effort.degraded:
-            # Both stages make the answer; the one that was cut short is told.
-            watch.effort = effort
-        return probabilities
+        return *self._preprocess(levels, pixel_mm, found), effort
 
     def _holds_something(self, levels: np.ndarray, pixel_mm: tuple[float, float]) -> bool:
         """Whether what is not zero (nnU-Net crops to it) is at least a pixel of the network's."""
@@ -297,22 +350,15 @@ class MIPPredictor:
 
     def _logits(self, data: torch.Tensor, watch: Watch) -> torch.Tensor:
         nnunet, config = self._nnunet, self.config
-        plans = nnunet.configuration_manager
-        if len(plans.patch_size) != 2:
+        if self.windows is None:
             # A 3D configuration over the view axis goes nnU-Net's own way.
             watch.check()
             nnunet.use_mirroring = config.tta
             with quiet():
                 return nnunet.predict_logits_from_preprocessed_data(data).float()
-        stride = _stride(plans)
-        windows = Windows(
-            tuple(plans.patch_size),
-            stride or (1, 1),
-            config.tiling == "whole" and stride is not None,
-        )
         copies = mirrored_copies(nnunet.allowed_mirroring_axes if config.tta else None)
         heads = nnunet.label_manager.num_segmentation_heads
-        return run_passes(self._network, data, heads, windows, copies, watch)
+        return run_passes(self._network, data, heads, self.windows, copies, watch)
 
     def _probabilities(self, logits: torch.Tensor, properties: dict) -> np.ndarray:
         """Lesion probabilities on the input's pixels by nnU-Net's export."""
@@ -356,6 +402,31 @@ class MIPPredictor:
         masks = np.stack([mask_of_view(view, self.config) for view in probabilities])
         return masks, probabilities
 
+    def study_views(
+        self, suv: Volume, ct: Volume | None = None
+    ) -> tuple[np.ndarray, tuple[float, float]]:
+        """The views of a volume as the network is to see them: (C, V, H, W) uint8, and mm.
+
+        Raises:
+            MipError: the model wants the CT and there is none.
+        """
+        views, geometry = self._views_of(suv, ct)
+        return views.levels, view_spacing_mm(geometry, self.config.pixel_mm)[1:]
+
+    def _views_of(self, suv: Volume, ct: Volume | None) -> tuple[StudyViews, ViewGeometry]:
+        config = self.config
+        geometry = ViewGeometry.for_volume(suv, config.angles, config.pixel_mm)
+        geometry = geometry.with_window(config.window_suv)
+        views = make_views(
+            suv.array,
+            None if ct is None else ct.array,
+            geometry,
+            config.channels,
+            config.window_suv,
+            config.pixel_mm,
+        )
+        return views, geometry
+
     def predict_study(
         self,
         suv: Volume,
@@ -378,16 +449,7 @@ class MIPPredictor:
             MipError: the model wants the CT and there is none.
         """
         config = self.config
-        geometry = ViewGeometry.for_volume(suv, config.angles, config.pixel_mm)
-        geometry = geometry.with_window(config.window_suv)
-        views = make_views(
-            suv.array,
-            None if ct is None else ct.array,
-            geometry,
-            config.channels,
-            config.window_suv,
-            config.pixel_mm,
-        )
+        views, geometry = self._views_of(suv, ct)
         spacing = view_spacing_mm(geometry, config.pixel_mm)
         view_probability = self.view_probabilities(views.levels, spacing[1:], watch)
         asked = to_detector(view_probability, geometry, config.pixel_mm)

@@ -1,0 +1,241 @@
+"""Healthy or with lesions: a probability for a study from its views, and which views it rests on.
+
+A classifier is one file, `classifier.npz`: arrays, and the JSON text `about`. It belongs to one
+segmentation network, which makes the views and (frozen) the features; the file names that network
+and holds its fingerprint, so that a head never runs on another network's features. In a folder with
+a segmentation model the file belongs to that model.
+"""
+
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from nnunetv2_mip.classification_calibration import Platt
+from nnunetv2_mip.classification_head import Head
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.files import atomic_path
+
+if TYPE_CHECKING:
+    from nnunetv2_mip.classification_network import ViewClassifier
+    from nnunetv2_mip.predictor import MIPPredictor
+
+FILE_NAME = "classifier.npz"
+FORMAT_VERSION = 1
+FROZEN, WHOLE = "frozen", "network"
+
+
+@dataclass(frozen=True)
+class StudyScore:
+    """What a classifier says of a study.
+
+    Attributes:
+        probability: that it shows lesions, in [0, 1].
+        has_lesion: whether the probability reaches the classifier's threshold.
+        weights: (V,) attention of the views, sum 1.
+    """
+
+    probability: float
+    has_lesion: bool
+    weights: np.ndarray
+
+
+class Scorer(Protocol):
+    """Log odds and weights of views, of a stack of views."""
+
+    def score(
+        self, levels: np.ndarray, pixel_mm: tuple[float, float]
+    ) -> tuple[float, np.ndarray]: ...
+
+
+@dataclass(frozen=True)
+class FrozenScorer:
+    """A head on the features of a segmentation network, whose weights stay as they are."""
+
+    extractor: Any
+    head: Head
+
+    def score(self, levels: np.ndarray, pixel_mm: tuple[float, float]) -> tuple[float, np.ndarray]:
+        return self.head.score(self.extractor.features(levels, pixel_mm)[0])
+
+
+@dataclass(frozen=True)
+class NetworkScorer:
+    """A network of its own on the views that the segmentation network would be shown."""
+
+    predictor: "MIPPredictor"
+    network: "ViewClassifier"
+    coarser: int
+
+    def score(self, levels: np.ndarray, pixel_mm: tuple[float, float]) -> tuple[float, np.ndarray]:
+        from nnunetv2_mip.classification_network import network_images, score_images, window_of
+
+        images = network_images(self.predictor, levels, pixel_mm, self.coarser)
+        return score_images(self.network, images, window_of(self.predictor, self.coarser))
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A scorer, its calibration and what is known of it.
+
+    Attributes:
+        predictor: makes the views of a study.
+        about: what the file says of itself.
+    """
+
+    predictor: "MIPPredictor"
+    scorer: Scorer
+    platt: Platt
+    threshold: float
+    about: dict
+
+    def score(self, levels: np.ndarray, pixel_mm: tuple[float, float]) -> StudyScore:
+        """Score a stack of views.
+
+        Args:
+            levels: (C, V, H, W) or (V, H, W), 0–255, bright is uptake.
+            pixel_mm: (row, column) spacing.
+
+        Raises:
+            MipError: an empty image, or channels that the network has not.
+        """
+        score, weights = self.scorer.score(levels, pixel_mm)
+        probability = float(self.platt(score))
+        return StudyScore(probability, probability >= self.threshold, weights)
+
+
+def about_of(kind: str, predictor: "MIPPredictor", network: str, platt: Platt, **more) -> dict:
+    """The text part of a classifier's file."""
+    from nnunetv2_mip.classification_features import network_fingerprint
+
+    return {
+        "format_version": FORMAT_VERSION,
+        "kind": kind,
+        "network": network,
+        "fingerprint": network_fingerprint(predictor),
+        "platt": [platt.slope, platt.offset],
+        **more,
+    }
+
+
+def write_classifier(path: Path, about: dict, arrays: dict[str, np.ndarray]) -> None:
+    """Write a classifier's file, whole or not at all; equal content gives equal bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8)
+    with (
+        atomic_path(path) as partial,
+        zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for name, array in {"about": text, **arrays}.items():
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, np.asarray(array), allow_pickle=False)
+            # A fixed date: `np.savez` would write the hour.
+            entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
+            archive.writestr(entry, buffer.getvalue(), zipfile.ZIP_DEFLATED)
+
+
+def read_classifier(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
+    """The text part and the arrays of a classifier's file.
+
+    Raises:
+        MipError: missing, damaged, no classifier, or of a later version.
+    """
+    if not path.is_file():
+        raise MipError(f"{path}: no such classifier; train one with nnUNetv2_mip_classify train")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        about = json.loads(arrays.pop("about").tobytes().decode())
+        version, kind = about["format_version"], about["kind"]
+        about["fingerprint"], about["platt"][1], about["threshold"], about["network"]
+    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
+        raise MipError(f"{path}: is not a classifier ({error})") from None
+    if version != FORMAT_VERSION or kind not in (FROZEN, WHOLE):
+        raise MipError(f"{path}: is of another version of this program (format {version}, {kind})")
+    return about, arrays
+
+
+def find_classifier(model: Path | str | None) -> Path:
+    """The file of a classifier: named, within a folder, or the one that comes along (None).
+
+    Raises:
+        MipError: there is none.
+    """
+    if model is None:
+        from nnunetv2_mip.model_folder import bundled_model
+
+        path = bundled_model() / FILE_NAME
+        if not path.is_file():
+            raise MipError(
+                f"{path}: no classifier comes along: train one with nnUNetv2_mip_classify train, "
+                "and name it with -m"
+            )
+        return path
+    model = Path(model)
+    path = model / FILE_NAME if model.is_dir() else model
+    if not path.is_file():
+        raise MipError(f"{path}: no such classifier; check -m, or train one first")
+    return path
+
+
+def load_classifier(
+    model: Path | str | None = None, network: Path | str | None = None, device: str = "cuda"
+) -> Classifier:
+    """Load a classifier and the segmentation network it belongs to.
+
+    Args:
+        model: its file, a folder that holds it, or None for the one that comes along.
+        network: the segmentation model's folder; None for the folder the file lies in, where that
+            is one, else the one the file names.
+        device: `cpu`, `cuda` (falls back to `cpu`) or `mps`.
+
+    Raises:
+        MipError: no classifier, no network, or a classifier that belongs to another network.
+    """
+    path = find_classifier(model)
+    about, arrays = read_classifier(path)
+    folder = network_folder(path, about, network)
+    # Slow imports only once everything is there.
+    from nnunetv2_mip.classification_features import FeatureExtractor, network_fingerprint
+    from nnunetv2_mip.predictor import MIPPredictor
+
+    predictor = MIPPredictor.from_model_folder(
+        folder, about.get("folds"), about.get("checkpoint", "checkpoint_final.pth"), device
+    )
+    if network_fingerprint(predictor) != about["fingerprint"]:
+        raise MipError(
+            f"{path}: belongs to another network than {folder}: train the classifier again on "
+            "this network, or name its own with --network FOLDER"
+        )
+    if about["kind"] == FROZEN:
+        extractor = FeatureExtractor(predictor)
+        head = Head.from_arrays(arrays, str(path))
+        if int(head.columns.max()) >= extractor.layout.width:
+            raise MipError(f"{path}: is not a whole classifier: features that do not exist")
+        scorer: Scorer = FrozenScorer(extractor, head)
+    else:
+        from nnunetv2_mip.classification_network import network_from_arrays
+
+        coarser = int(about["coarser"])
+        scorer = NetworkScorer(predictor, network_from_arrays(predictor, arrays, path), coarser)
+    platt = Platt(*map(float, about["platt"]))
+    return Classifier(predictor, scorer, platt, float(about["threshold"]), about)
+
+
+def network_folder(path: Path, about: dict, network: Path | str | None) -> Path:
+    """The segmentation model of a classifier; see `load_classifier`."""
+    if network is not None:
+        return Path(network)
+    if (path.parent / "plans.json").is_file():
+        return path.parent
+    folder = Path(about["network"])
+    if not (folder / "plans.json").is_file():
+        raise MipError(
+            f"{path}: its segmentation network is not where it was ({folder}): name it with "
+            "--network FOLDER"
+        )
+    return folder

@@ -1,0 +1,82 @@
+"""From scores to probabilities and decisions: Platt's sigmoid and the threshold of the best F1.
+
+Both are fitted on scores of cases that the scoring head was not trained on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from nnunetv2_mip.errors import MipError
+
+
+@dataclass(frozen=True)
+class Platt:
+    """probability = sigmoid(slope · score + offset); the slope is never negative."""
+
+    slope: float
+    offset: float
+
+    def __call__(self, scores: np.ndarray | float) -> np.ndarray:
+        return expit(self.slope * np.asarray(scores, np.float64) + self.offset)
+
+
+def fit_platt(scores: Sequence[float], labels: Sequence[bool]) -> Platt:
+    """Platt's sigmoid with his smoothed targets (Platt 1999).
+
+    Args:
+        scores: (N,) log odds or any score that rises with suspicion.
+        labels: (N,).
+
+    Raises:
+        MipError: one class alone.
+    """
+    scores, truth = np.asarray(scores, np.float64), np.asarray(labels, bool)
+    positive = int(truth.sum())
+    negative = len(truth) - positive
+    if not positive or not negative:
+        raise MipError("a calibration needs cases with lesions and without")
+    target = np.where(truth, (positive + 1) / (positive + 2), 1 / (negative + 2))
+    spread = max(float(scores.std()), 1e-6)
+
+    def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
+        z = x[0] * scores / spread + x[1]
+        slip = expit(z) - target
+        value = np.logaddexp(0, z).sum() - (target * z).sum()
+        return float(value), np.array([(slip * scores).sum() / spread, slip.sum()])
+
+    start = np.array([1.0, np.log(positive / negative)])
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)])
+    return Platt(float(found.x[0] / spread), float(found.x[1]))
+
+
+def best_threshold(
+    probabilities: Sequence[float], labels: Sequence[bool], balanced: bool = True
+) -> float:
+    """The threshold with the highest F1 (positive: at or above it); midway between two cases.
+
+    Args:
+        probabilities: (N,).
+        labels: (N,).
+        balanced: as if there were as many cases without lesions as with; else as they are.
+
+    Raises:
+        MipError: one class alone.
+    """
+    values, truth = np.asarray(probabilities, np.float64), np.asarray(labels, bool)
+    if truth.all() or not truth.any():
+        raise MipError("a threshold needs cases with lesions and without")
+    weight = np.where(truth, 1.0, truth.sum() / (~truth).sum() if balanced else 1.0)
+    order = np.argsort(-values, kind="stable")
+    values, truth, weight = values[order], truth[order], weight[order]
+    hits = np.cumsum(weight * truth)
+    called = np.cumsum(weight)
+    f1 = 2 * hits / (called + truth.sum())
+    # A threshold lies between two different values.
+    ends = np.append(values[1:] < values[:-1], True)
+    best = int(np.argmax(np.where(ends, f1, -1)))
+    below = values[best + 1] if best + 1 < len(values) else 0.0
+    return float((values[best] + below) / 2)

@@ -1,0 +1,283 @@
+"""A whole training of a classifier: features or images, cross-validation, the file that ships."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from nnunetv2_mip.classification import FILE_NAME, FROZEN, WHOLE, about_of, write_classifier
+from nnunetv2_mip.classification_calibration import best_threshold, fit_platt
+from nnunetv2_mip.classification_evaluation import describe, evaluate_judged, write_evaluation
+from nnunetv2_mip.classification_features import FeatureExtractor
+from nnunetv2_mip.classification_inputs import LabelledStudy, studies_of
+from nnunetv2_mip.classification_network import (
+    Images,
+    Schedule,
+    ViewClassifier,
+    network_arrays,
+    network_images,
+    new_network,
+    score_images,
+    train_network,
+    window_of,
+)
+from nnunetv2_mip.classification_shortcuts import (
+    height_features,
+    image_height_mm,
+    margin_features,
+)
+from nnunetv2_mip.classification_splits import dealt_folds, folds_of_splits
+from nnunetv2_mip.classification_training import (
+    PENALTY,
+    Fit,
+    Study,
+    check_studies,
+    cross_validate,
+    fit_head,
+    frozen_fit,
+    inner_folds,
+)
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.files import read_json
+from nnunetv2_mip.predictor import MIPPredictor
+from nnunetv2_mip.splits import SPLITS_FILE
+
+
+@dataclass(frozen=True)
+class TrainingChoices:
+    """How to train; the options of `nnUNetv2_mip_classify train`.
+
+    Attributes:
+        fold: of the segmentation model, None for the first there is.
+        checkpoint: file name in the fold folders.
+        how: `frozen`, `fine-tune` or `from-scratch`.
+        fold_networks: judge fold K with the model's own fold K.
+        splits: a splits file, None for the data set's own.
+        evaluate: cross-validate.
+        penalty: of the head, None for the default.
+        coarser, epochs: of a network trained as a whole.
+        cache: folder for frozen features.
+        device: for the networks.
+    """
+
+    fold: str | None = None
+    checkpoint: str = "checkpoint_final.pth"
+    how: str = "frozen"
+    fold_networks: bool = False
+    splits: Path | None = None
+    evaluate: bool = True
+    penalty: float | None = None
+    coarser: int = 2
+    epochs: int = 12
+    cache: Path | None = None
+    device: str = "cuda"
+
+
+def train_classifier(
+    raw: Path,
+    labelled: Sequence[LabelledStudy],
+    network: Path,
+    target: Path,
+    choices: TrainingChoices,
+) -> str:
+    """Train on all studies, cross-validate, and write the classifier and its report.
+
+    Args:
+        raw: the data set's folder.
+        labelled: its studies.
+        network: the segmentation model.
+        target: folder to write `classifier.npz`, `metrics.json` and `out_of_fold.csv` into.
+        choices: how.
+
+    Returns:
+        the report as text.
+
+    Raises:
+        MipError: nothing to learn from, or a model that cannot be used.
+    """
+    studies = studies_of(labelled)
+    folds = training_folds(raw, studies, choices.splits)
+    trainer = Trainer(labelled, network, choices)
+    text = "not cross-validated"
+    if choices.evaluate:
+        judged = cross_validate(studies, folds, trainer.fit)
+        heights = [image_height_mm(*item.levels()) for item in labelled]
+        evaluation = evaluate_judged(studies, judged, heights)
+        report = {"method": choices.how, "studies": len(studies), **evaluation.to_dict()}
+        lines = [describe(choices.how, evaluation)]
+        for name, features in (("height alone", height_features), ("margins", margin_features)):
+            bags = [features(*item.levels()) for item in labelled]
+            columns = np.arange(bags[0].shape[-1])
+            baseline = evaluate_judged(
+                studies,
+                cross_validate(studies, folds, frozen_fit(lambda _, b=bags: b, studies, columns)),
+                heights,
+            )
+            report[name] = baseline.to_dict()
+            lines.append(describe(f"baseline ({name})", baseline))
+        text = "\n".join(lines)
+    about, arrays = trainer.final()
+    if choices.evaluate:
+        write_evaluation(target, studies, judged, folds, report)
+    write_classifier(target / FILE_NAME, about, arrays)
+    return text
+
+
+def training_folds(raw: Path, studies: Sequence[Study], splits: Path | None) -> dict[str, int]:
+    """Case → fold: of the splits file named, else of the data set's own, else dealt.
+
+    Cases that the file does not name are dealt over its folds.
+    """
+    path = splits or raw / SPLITS_FILE
+    given, count = None, None
+    if path.is_file():
+        content = read_json(path)
+        given, count = folds_of_splits(content), len(content)
+    elif splits is not None:
+        raise MipError(f"{splits}: no such file; check --splits")
+    patients = {study.case: study.patient for study in studies}
+    lesions = {study.case: study.has_lesion for study in studies}
+    if count is None:
+        return dealt_folds(patients, lesions)
+    return dealt_folds(patients, lesions, given, count)
+
+
+class Trainer:
+    """Fits for any fold, and on all studies.
+
+    Args:
+        labelled: the studies.
+        network: the segmentation model.
+        choices: how to train.
+    """
+
+    def __init__(self, labelled: Sequence[LabelledStudy], network: Path, choices: TrainingChoices):
+        self.labelled, self.network, self.choices = labelled, network, choices
+        self.studies = studies_of(labelled)
+        self._predictors: dict[str | None, MIPPredictor] = {}
+        self._bags: dict[str | None, list[np.ndarray]] = {}
+        self._images: list[Images] | None = None
+
+    def predictor(self, fold: str | None) -> MIPPredictor:
+        """The segmentation model with one fold; None for the one that was chosen."""
+        name = self.choices.fold if fold is None else fold
+        if name not in self._predictors:
+            folds = None if name is None else [name]
+            predictor = MIPPredictor.from_model_folder(
+                self.network, folds, self.choices.checkpoint, self.choices.device
+            )
+            self._predictors = {name: predictor}
+        return self._predictors[name]
+
+    def bags(self, fold: str | None) -> list[np.ndarray]:
+        """Frozen features of all studies, (B, V, F) each, by one network."""
+        if fold not in self._bags:
+            extractor = FeatureExtractor(self.predictor(fold), self.choices.cache)
+            name = "features" if fold is None else f"features, network of fold {fold}"
+            self._bags = {
+                fold: [
+                    extractor.features(*item.levels())
+                    for item in tqdm(self.labelled, desc=name, unit="study", disable=None)
+                ]
+            }
+        return self._bags[fold]
+
+    def images(self) -> list[Images]:
+        """What a network that is trained as a whole is shown of all studies."""
+        if self._images is None:
+            predictor = self.predictor(None)
+            self._images = [
+                network_images(predictor, *item.levels(), self.choices.coarser)
+                for item in tqdm(self.labelled, desc="images", unit="study", disable=None)
+            ]
+        return self._images
+
+    def fit(self, training: Sequence[int], fold: int) -> tuple[Callable, float, float]:
+        """A `classification_training.Fit`."""
+        own = str(fold) if self.choices.fold_networks else None
+        if self.choices.how == "frozen":
+            width = self.bags(own)[0].shape[-1]
+            penalty = self.choices.penalty or PENALTY
+            fit = frozen_fit(lambda _: self.bags(own), self.studies, np.arange(width), penalty)
+            return fit(training, fold)
+        images = self.images()
+        return self._whole_fit(images, own)(training, fold)
+
+    def final(self) -> tuple[dict, dict[str, np.ndarray]]:
+        """Text part and arrays of a classifier fitted on all studies."""
+        choices = self.choices
+        sick = sum(study.has_lesion for study in self.studies)
+        about = {
+            "folds": None if choices.fold is None else [choices.fold],
+            "checkpoint": choices.checkpoint,
+            "how": choices.how,
+            "studies": {"with_lesions": sick, "without": len(self.studies) - sick},
+        }
+        network = str(self.network.resolve())
+        if choices.how == "frozen":
+            bags = self.bags(None)
+            about["views"] = max(bag.shape[1] for bag in bags)
+            columns = np.arange(bags[0].shape[-1])
+            fitted = fit_head(bags, self.studies, columns, choices.penalty or PENALTY)
+            about = about_of(
+                FROZEN,
+                self.predictor(None),
+                network,
+                fitted.platt,
+                threshold=fitted.threshold,
+                **about,
+            )
+            return about, fitted.head.arrays()
+        images = self.images()
+        about["views"] = max(len(study.views) for study in images)
+        about["coarser"] = choices.coarser
+        whole, scores, outside = self._train_whole(images, range(len(images)), None)
+        truth = np.array([self.studies[i].has_lesion for i in outside])
+        platt = fit_platt(scores, truth)
+        threshold = best_threshold(platt(scores), truth)
+        about = about_of(WHOLE, self.predictor(None), network, platt, threshold=threshold, **about)
+        return about, network_arrays(whole)
+
+    def _whole_fit(self, images: Sequence[Images], own: str | None) -> Fit:
+        def fit(training: Sequence[int], fold: int):
+            whole, scores, outside = self._train_whole(images, training, own)
+            truth = np.array([self.studies[i].has_lesion for i in outside])
+            platt = fit_platt(scores, truth)
+            probabilities = platt(scores)
+            window = window_of(self.predictor(own), self.choices.coarser)
+
+            def score(positions: Sequence[int]) -> np.ndarray:
+                return platt([score_images(whole, images[i], window)[0] for i in positions])
+
+            return (
+                score,
+                best_threshold(probabilities, truth),
+                best_threshold(probabilities, truth, balanced=False),
+            )
+
+        return fit
+
+    def _train_whole(
+        self, images: Sequence[Images], training: Sequence[int], own: str | None
+    ) -> tuple[ViewClassifier, np.ndarray, list[int]]:
+        """Train on four fifths; also scores and positions of the fifth that calibrates."""
+        training = list(training)
+        check_studies([self.studies[i] for i in training])
+        inner = inner_folds([self.studies[i] for i in training])
+        inside = [i for i, part in zip(training, inner) if part]
+        outside = [i for i, part in zip(training, inner) if not part]
+        predictor, choices = self.predictor(own), self.choices
+        scratch = choices.how == "from-scratch"
+        window = window_of(predictor, choices.coarser)
+        whole = train_network(
+            new_network(predictor, scratch),
+            [images[i] for i in inside],
+            [self.studies[i].has_lesion for i in inside],
+            window,
+            Schedule(epochs=choices.epochs),
+            scratch,
+        )
+        scores = np.array([score_images(whole, images[i], window)[0] for i in outside])
+        return whole, scores, outside

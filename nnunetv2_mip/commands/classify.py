@@ -1,0 +1,211 @@
+"""`nnUNetv2_mip_classify`: healthy or with lesions, as a probability for every study."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.errors import MipError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = new_parser(
+        "nnUNetv2_mip_classify",
+        "Healthy or with lesions: a probability for every study, from its views. For research, "
+        "not for diagnosis.",
+    )
+    tasks = parser.add_subparsers(dest="task", required=True, metavar="train | predict")
+    _add_predict(tasks)
+    _add_train(tasks)
+    return parser
+
+
+def _add_predict(tasks) -> None:
+    predict = tasks.add_parser(
+        "predict",
+        help="score studies",
+        description="Score studies: a table with case, probability, whether it reaches the "
+        "classifier's threshold, the number of views, and the weight of every view.",
+    )
+    predict.add_argument(
+        "-i",
+        required=True,
+        metavar="INPUT",
+        help="PNG (one view), folder of PNGs, stack of views, SUV volume, folder of them, autoPET "
+        "tree, or folder with DICOM PET",
+    )
+    predict.add_argument("-o", required=True, type=Path, metavar="SCORES.csv", help="the table")
+    predict.add_argument(
+        "-m",
+        metavar="MODEL",
+        help="classifier (file, or folder that holds classifier.npz); without it the one that "
+        "comes along",
+    )
+    predict.add_argument(
+        "--network", metavar="FOLDER", help="its segmentation model, where that was moved"
+    )
+    predict.add_argument("-device", default="cuda", help="cuda (cpu where there is none), cpu, mps")
+
+
+def _add_train(tasks) -> None:
+    train = tasks.add_parser(
+        "train",
+        help="train a classifier on a data set",
+        description="Train a classifier on a raw data set of this package, by default a head on "
+        "the frozen encoder of a segmentation model: minutes on a CPU. Writes classifier.npz, "
+        "metrics.json and out_of_fold.csv.",
+        epilog="The scores are cross-validated, but of the head alone: where the segmentation "
+        "model was trained on the same patients they come out too good. Name it with "
+        "--fold-networks where it has a network for every fold, or judge on other patients.",
+    )
+    train.add_argument("-d", required=True, type=int, metavar="ID", help="data set in nnUNet_raw")
+    train.add_argument("-o", required=True, type=Path, metavar="FOLDER", help="new folder")
+    train.add_argument(
+        "--network", metavar="FOLDER", help="segmentation model (without it the bundled one)"
+    )
+    train.add_argument("-f", metavar="FOLD", help="which of its networks (the first there is)")
+    train.add_argument("-chk", default="checkpoint_final.pth", metavar="FILE", help="checkpoint")
+    how = train.add_mutually_exclusive_group()
+    how.add_argument("--fine-tune", action="store_true", help="train the encoder on too")
+    how.add_argument(
+        "--from-scratch", action="store_true", help="the same encoder with fresh weights"
+    )
+    train.add_argument(
+        "--fold-networks",
+        action="store_true",
+        help="judge fold K with the model's own fold K; splits are then those of its training",
+    )
+    train.add_argument(
+        "--splits", type=Path, metavar="FILE", help="nnU-Net's splits (the data set's own)"
+    )
+    train.add_argument(
+        "--no-evaluation", action="store_true", help="only the classifier, no cross-validation"
+    )
+    train.add_argument(
+        "--penalty", type=float, metavar="X", help="of the head's squared weights (0.01)"
+    )
+    train.add_argument(
+        "--coarser",
+        type=int,
+        default=2,
+        metavar="N",
+        help="--fine-tune, --from-scratch: N times the network's pixel size",
+    )
+    train.add_argument(
+        "--epochs", type=int, default=12, metavar="N", help="of --fine-tune, --from-scratch"
+    )
+    train.add_argument(
+        "--cache", type=Path, metavar="FOLDER", help="keep the frozen features here between runs"
+    )
+    train.add_argument("-device", default="cuda", help="cuda (cpu where there is none), cpu, mps")
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.task == "predict":
+        run_predict(args)
+    else:
+        run_train(args)
+
+
+def run_predict(args: argparse.Namespace) -> None:
+    import sys
+
+    from nnunetv2_mip.classification import find_classifier, load_classifier
+    from nnunetv2_mip.classification_inputs import find_studies_to_score, views_of_job
+    from nnunetv2_mip.classification_table import Row, write_scores
+    from nnunetv2_mip.files import check_output
+
+    if args.o.suffix.lower() != ".csv":
+        raise MipError(f"{args.o}: the scores are a table; give a name that ends in .csv")
+    check_output(args.o)
+    find_classifier(args.m)
+    jobs = find_studies_to_score(args.i, args.o)
+    classifier = load_classifier(args.m, args.network, args.device)
+    from tqdm import tqdm
+
+    rows = []
+    with tqdm(jobs, unit="study", disable=len(jobs) == 1 or None) as bar:
+        for job in bar:
+
+            def warn(line: str, job=job) -> None:
+                tqdm.write(f"warning: {job.source}: {line}", file=sys.stderr)
+
+            try:
+                score = classifier.score(*views_of_job(job, classifier.predictor, warn))
+            except MipError as error:
+                prefix = "" if str(job.source) in str(error) else f"{job.source}: "
+                raise MipError(f"{prefix}{error}") from None
+            rows.append(Row(job.case, score))
+    write_scores(args.o, rows)
+    if max(len(row.score.weights) for row in rows) > classifier.about.get("views", 1) == 1:
+        print(
+            "warning: this classifier was trained on single images: all views of a study count "
+            "alike, and its probability is not calibrated for studies of several",
+            file=sys.stderr,
+        )
+    found = sum(row.score.has_lesion for row in rows)
+    print(
+        f"{args.o}: {len(rows)} stud{'ies' if len(rows) > 1 else 'y'}, {found} called with lesions "
+        f"(probability {classifier.threshold:.2f} or above)"
+    )
+
+
+def run_train(args: argparse.Namespace) -> None:
+    from nnunetv2_mip.classification import FILE_NAME
+    from nnunetv2_mip.classification_inputs import labelled_studies, studies_of
+    from nnunetv2_mip.classification_training import check_studies
+    from nnunetv2_mip.files import check_output
+    from nnunetv2_mip.inference_config import InferenceConfig
+    from nnunetv2_mip.model_folder import bundled_model
+    from nnunetv2_mip.nnunet_paths import raw_dataset
+
+    if args.o.exists() and (not args.o.is_dir() or any(args.o.iterdir())):
+        raise MipError(f"{args.o}: exists; choose another -o or remove it")
+    for option, value in (("--coarser", args.coarser), ("--epochs", args.epochs)):
+        if value < 1:
+            raise MipError(f"{option} {value}: must be 1 or more")
+    if args.penalty is not None and not args.penalty > 0:
+        raise MipError(f"--penalty {args.penalty}: must be above 0")
+    check_output(args.o / FILE_NAME)
+    raw = raw_dataset(args.d)
+    network = Path(args.network) if args.network else bundled_model()
+    if not (network / "plans.json").is_file():
+        raise MipError(f"{network}: no such segmentation model; check --network")
+    labelled = labelled_studies(raw, len(InferenceConfig.load(network).channels))
+    check_studies(studies_of(labelled))
+    from nnunetv2_mip.classification_run import TrainingChoices, train_classifier
+
+    report = train_classifier(
+        raw,
+        labelled,
+        network,
+        args.o,
+        TrainingChoices(
+            fold=args.f,
+            checkpoint=args.chk,
+            how="fine-tune"
+            if args.fine_tune
+            else "from-scratch"
+            if args.from_scratch
+            else "frozen",
+            fold_networks=args.fold_networks,
+            splits=args.splits,
+            evaluate=not args.no_evaluation,
+            penalty=args.penalty,
+            coarser=args.coarser,
+            epochs=args.epochs,
+            cache=args.cache,
+            device=args.device,
+        ),
+    )
+    print(report)
+    print(f"written: {args.o / FILE_NAME}")
+    print(f"next: nnUNetv2_mip_classify predict -i STUDIES -o scores.csv -m {args.o}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    run_command(build_parser(), run, argv)
+
+
+if __name__ == "__main__":
+    main()
