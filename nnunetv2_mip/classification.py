@@ -21,7 +21,6 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path
 
 if TYPE_CHECKING:
-    from nnunetv2_mip.classification_network import ViewClassifier
     from nnunetv2_mip.predictor import MIPPredictor
 
 FILE_NAME = "classifier.npz"
@@ -68,14 +67,15 @@ class NetworkScorer:
     """A network of its own on the views that the segmentation network would be shown."""
 
     predictor: "MIPPredictor"
-    network: "ViewClassifier"
+    network: Any
     coarser: int
+    window: tuple[int, int]
 
     def score(self, levels: np.ndarray, pixel_mm: tuple[float, float]) -> tuple[float, np.ndarray]:
-        from nnunetv2_mip.classification_network import network_images, score_images, window_of
+        from nnunetv2_mip.classification_network import network_images, score_images
 
         images = network_images(self.predictor, levels, pixel_mm, self.coarser)
-        return score_images(self.network, images, window_of(self.predictor, self.coarser))
+        return score_images(self.network, images, self.window)
 
 
 @dataclass(frozen=True)
@@ -220,8 +220,14 @@ def load_classifier(
     else:
         from nnunetv2_mip.classification_network import network_from_arrays
 
-        coarser = int(about["coarser"])
-        scorer = NetworkScorer(predictor, network_from_arrays(predictor, arrays, path), coarser)
+        scratch = about["how"] == "from-scratch"
+        rows, columns = about["window"]
+        scorer = NetworkScorer(
+            predictor,
+            network_from_arrays(predictor, arrays, scratch, path),
+            int(about["coarser"]),
+            (int(rows), int(columns)),
+        )
     platt = Platt(*map(float, about["platt"]))
     return Classifier(predictor, scorer, platt, float(about["threshold"]), about)
 

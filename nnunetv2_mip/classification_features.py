@@ -24,7 +24,7 @@ from nnunetv2_mip.files import atomic_path
 from nnunetv2_mip.predictor import MIPPredictor
 from nnunetv2_mip.scale import BODY_LEVEL
 
-# Another way of computing features gets another number: caches and heads of the old one are refused.
+# Of the way features are computed: caches and heads of another one are refused.
 FEATURES_VERSION = 1
 # A row or column of the body has uptake in at least this share of its pixels.
 BODY_SHARE = 0.02
@@ -121,6 +121,8 @@ class FeatureExtractor:
         Raises:
             MipError: an empty image, or channels that the model has not.
         """
+        if levels.ndim == 4 and len(levels) == 1:
+            levels = levels[0]
         path = None
         if self._cache is not None:
             text = f"{self.fingerprint} {levels.shape} {levels.dtype} {pixel_mm}".encode()

@@ -1,4 +1,4 @@
-"""Studies as stacks of views: whatever the predict command takes, and data sets with their truth."""
+"""Studies as stacks of views: what the predict command takes, and data sets with their truth."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,15 +28,21 @@ class LabelledStudy:
     Attributes:
         study: its names and its truth.
         channels: files of its stacks, (V, H, W) each.
+        label: file of the stack of its masks, or None.
     """
 
     study: Study
     channels: tuple[Path, ...]
+    label: Path | None = None
 
     def levels(self) -> tuple[np.ndarray, tuple[float, float]]:
         """(C, V, H, W) levels and (row, column) mm."""
         stacks = [read_stack(path) for path in self.channels]
         return np.stack([stack for stack, _ in stacks]), stacks[0][1][1:]
+
+    def mask(self) -> np.ndarray | None:
+        """(V, H, W), lesions are 1; None where the data set has no mask of it."""
+        return None if self.label is None else read_stack(self.label)[0]
 
 
 def find_studies_to_score(source: Path | str, beside: Path) -> list[Job]:
@@ -115,7 +121,9 @@ def labelled_studies(raw: Path, channels: int) -> list[LabelledStudy]:
                 raise MipError(f"{path}: no such file; convert the data set again")
         if case not in patients:
             raise MipError(f"{raw / 'dataset.json'}: does not name the patient of {case}")
-        found.append(LabelledStudy(Study(case, patients[case], bool(lesions[case])), paths))
+        label = raw / "labelsTr" / f"{case}{FILE_ENDING}"
+        study = Study(case, patients[case], bool(lesions[case]))
+        found.append(LabelledStudy(study, paths, label if label.is_file() else None))
     return found
 
 

@@ -89,7 +89,8 @@ def scores_with_intervals(
     draw has both classes. A patient's cases come and go together.
 
     Returns:
-        score → {"value", "low", "high"}; low and high NaN where a class has fewer than two patients.
+        score → {"value", "low", "high"}; low and high are NaN where a class has fewer than two
+        patients.
     """
     truth, said = np.asarray(labels, bool), np.asarray(decisions, bool)
     probabilities, patients = np.asarray(probabilities, float), np.asarray(patients)

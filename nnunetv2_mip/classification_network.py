@@ -1,9 +1,11 @@
-"""A classifier that is trained as a whole: an encoder, gated attention over views, a linear layer.
+"""Classifiers that are trained as a whole, with gated attention over views (torch).
 
-The encoder is that of a trained segmentation network, fine-tuned, or one of the same form trained
-from scratch. It is shown what the segmentation network would be shown (`MIPPredictor.network_input`
-of the body), on pixels that may be coarser. Guards against shortcuts: random vertical crops, mirrored
-sides, brightness and noise; features are means and maxima over the body, air is in none.
+`ViewClassifier` has the encoder of a trained segmentation network and fine-tunes it.
+`CompactClassifier` starts from scratch: a small U-shaped network whose cells of 4 × 4 pixels also
+learn where lesions are, where the data set has masks. Both are shown what the
+segmentation network would be shown of the body (`MIPPredictor.network_input`), on pixels that may
+be coarser. Guards against shortcuts: random vertical crops, mirrored sides, brightness and noise;
+what is pooled is pooled over the body, air is in none.
 """
 
 import copy
@@ -15,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from nnunetv2_mip.classification_features import cropped_to_body
+from nnunetv2_mip.classification_features import body_window
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.predictor import MIPPredictor
 from nnunetv2_mip.scale import BODY_LEVEL
@@ -26,6 +28,14 @@ DROPOUT = 0.3
 LEAST_HEIGHT = 0.75
 VIEWS_A_STEP = 4
 BATCH = 8
+# Of the running average of the weights, which is what scores.
+AVERAGE = 0.99
+# A cell is lesion from this share of its area on.
+LESION_SHARE = 0.1
+CELL_WEIGHT = 1.0
+# Cells whose mean odds go into the row of a view, the most suspicious first.
+CELL_COUNTS = (1, 4, 16)
+COMPACT_WIDTHS = (16, 32, 64, 128)
 
 
 @dataclass(frozen=True)
@@ -35,10 +45,12 @@ class Images:
     Attributes:
         views: (V, C, h, w) float32, standardised.
         body: (V, 1, h, w) float32, 1 in the body.
+        lesions: (V, 1, h, w) float32, the share of lesion; None without masks.
     """
 
     views: torch.Tensor
     body: torch.Tensor
+    lesions: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -47,8 +59,8 @@ class Schedule:
 
     Attributes:
         epochs: passes over the studies.
-        rate: of AdamW, for the head and for an encoder from scratch.
-        encoder_rate: for an encoder that is fine-tuned.
+        rate: of AdamW, for all but an encoder that is fine-tuned.
+        encoder_rate: for that encoder.
         decay: AdamW's weight decay.
     """
 
@@ -58,100 +70,181 @@ class Schedule:
     decay: float = 0.01
 
 
+class ViewAttention(nn.Module):
+    """Gated attention over views (arXiv 1802.04712), equal weights to begin with."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.gate_tanh, self.gate_sigmoid = nn.Linear(width, HIDDEN), nn.Linear(width, HIDDEN)
+        self.attention = nn.Linear(HIDDEN, 1, bias=False)
+        nn.init.zeros_(self.attention.weight)
+
+    def forward(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows (N, V, F) pooled to (N, F), and the weights (N, V)."""
+        gate = torch.tanh(self.gate_tanh(rows)) * torch.sigmoid(self.gate_sigmoid(rows))
+        weights = self.attention(gate).squeeze(-1).softmax(dim=1)
+        return (weights[..., None] * rows).sum(1), weights
+
+
 class ViewClassifier(nn.Module):
-    """Encoder, pooling in space, gated attention over views (arXiv 1802.04712), linear layer."""
+    """A trained encoder, pooling in space, attention over views, linear layer."""
 
     def __init__(self, encoder: nn.Module):
         super().__init__()
         self.encoder = encoder
         width = 2 * int(encoder.output_channels[-1])
-        self.gate_tanh, self.gate_sigmoid = nn.Linear(width, HIDDEN), nn.Linear(width, HIDDEN)
-        self.attention = nn.Linear(HIDDEN, 1, bias=False)
-        # Equal weights to begin with.
-        nn.init.zeros_(self.attention.weight)
-        self.dropout = nn.Dropout(DROPOUT)
         self.norm = nn.LayerNorm(width)
+        self.pool = ViewAttention(width)
+        self.dropout = nn.Dropout(DROPOUT)
         self.linear = nn.Linear(width, 1)
 
-    def forward(self, views: torch.Tensor, body: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, views: torch.Tensor, body: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, None]:
         """Logits (N,) and weights (N, V) of views (N, V, C, H, W) with body (N, V, 1, H, W)."""
-        count = views.shape[:2]
         stages = self.encoder(views.flatten(0, 1))
         last = stages[-1] if isinstance(stages, list | tuple) else stages
-        weight = functional.adaptive_avg_pool2d(body.flatten(0, 1), last.shape[2:])
-        mean = (last * weight).sum((2, 3)) / weight.sum((2, 3)).clamp_min(1e-6)
-        peak = last.masked_fill(weight <= 0, -1e4).amax((2, 3))
-        rows = self.norm(torch.cat([mean, peak], dim=1)).unflatten(0, count)
-        gate = torch.tanh(self.gate_tanh(rows)) * torch.sigmoid(self.gate_sigmoid(rows))
-        weights = self.attention(gate).squeeze(-1).softmax(dim=1)
-        pooled = (weights[..., None] * rows).sum(1)
-        return self.linear(self.dropout(pooled)).squeeze(-1), weights
+        rows = self.norm(_mean_and_peak(last, body.flatten(0, 1)))
+        pooled, weights = self.pool(rows.unflatten(0, views.shape[:2]))
+        return self.linear(self.dropout(pooled)).squeeze(-1), weights, None
 
 
-def new_network(predictor: MIPPredictor, from_scratch: bool, seed: int = 0) -> ViewClassifier:
-    """A classifier with the predictor's first encoder, or with fresh weights in the same form.
+class CompactClassifier(nn.Module):
+    """A small U-shaped network: strides 2 to 16, and cells of 4 × 4 pixels with lesion odds."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        first, *widths = COMPACT_WIDTHS
+        self.stem = nn.Sequential(
+            nn.Conv2d(channels, first, 4, stride=2, padding=1), *_tail(first), *_conv(first, first)
+        )
+        self.down = nn.ModuleList(
+            nn.Sequential(*_conv(before, width, 2), *_conv(width, width))
+            for before, width in zip(COMPACT_WIDTHS, widths)
+        )
+        self.narrow = nn.ModuleList(
+            nn.Conv2d(deep, width, 1) for deep, width in zip(widths[:0:-1], widths[-2::-1])
+        )
+        self.up = nn.ModuleList(nn.Sequential(*_conv(width, width)) for width in widths[-2::-1])
+        self.cells = nn.Conv2d(widths[0], 1, 1)
+        width = 2 * widths[-1] + widths[0]
+        self.norm = nn.LayerNorm(width)
+        self.pool = ViewAttention(width + len(CELL_COUNTS))
+        self.dropout = nn.Dropout(DROPOUT)
+        self.linear = nn.Linear(width + len(CELL_COUNTS), 1)
+
+    def forward(
+        self, views: torch.Tensor, body: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Logits (N,), weights (N, V), and log odds of cells (N, V, 1, H / 4, W / 4)."""
+        stages = [self.stem(views.flatten(0, 1))]
+        for step in self.down:
+            stages.append(step(stages[-1]))
+        deepest = x = stages.pop()
+        for narrow, up in zip(self.narrow, self.up):
+            skip = stages.pop()
+            x = up(skip + functional.interpolate(narrow(x), skip.shape[2:]))
+        cells = self.cells(x)
+        mask = body.flatten(0, 1)
+        weight = functional.adaptive_avg_pool2d(mask, x.shape[2:]) > 0
+        suspicion = torch.sigmoid(cells) * weight
+        suspect = (x * suspicion).sum((2, 3)) / suspicion.sum((2, 3)).clamp_min(1e-6)
+        odds = cells.masked_fill(~weight, -20.0).flatten(1).sort(descending=True).values
+        tops = torch.stack([odds[:, :count].mean(1) for count in CELL_COUNTS], dim=1)
+        rows = torch.cat([_mean_and_peak(deepest, mask), suspect], dim=1)
+        rows = torch.cat([self.norm(rows), tops / 4], dim=1)
+        pooled, weights = self.pool(rows.unflatten(0, views.shape[:2]))
+        logits = self.linear(self.dropout(pooled)).squeeze(-1)
+        return logits, weights, cells.unflatten(0, views.shape[:2])
+
+
+def _conv(before: int, after: int, stride: int = 1) -> list[nn.Module]:
+    return [nn.Conv2d(before, after, 3, stride=stride, padding=1), *_tail(after)]
+
+
+def _tail(width: int) -> list[nn.Module]:
+    return [nn.InstanceNorm2d(width, affine=True), nn.LeakyReLU(inplace=True)]
+
+
+def _mean_and_peak(stage: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
+    """(N, 2 C): mean and maximum of a stage (N, C, h, w) over the body (N, 1, H, W)."""
+    weight = functional.adaptive_avg_pool2d(body, stage.shape[2:])
+    mean = (stage * weight).sum((2, 3)) / weight.sum((2, 3)).clamp_min(1e-6)
+    # A crop of air alone has no peak.
+    peak = stage.masked_fill(weight <= 0, -1e4).amax((2, 3)).clamp_min(-10)
+    return torch.cat([mean, peak], dim=1)
+
+
+def new_network(predictor: MIPPredictor, from_scratch: bool, seed: int = 0) -> nn.Module:
+    """A `CompactClassifier`, or a `ViewClassifier` with the predictor's first encoder.
 
     Raises:
         MipError: the network has no encoder, or works on volumes.
     """
+    torch.manual_seed(seed)
     if predictor.windows is None:
         raise MipError("a classifier needs a 2D network; this model's works on volumes")
-    encoder = getattr(predictor.network.torch_module(0), "encoder", None)
+    module = predictor.network.torch_module(0)
+    if from_scratch:
+        channels = next(weight.shape[1] for weight in module.parameters() if weight.ndim == 4)
+        return CompactClassifier(channels)
+    encoder = getattr(module, "encoder", None)
     if encoder is None or not hasattr(encoder, "output_channels"):
         raise MipError("a classifier needs a network with an encoder, as nnU-Net's have")
-    torch.manual_seed(seed)
-    encoder = copy.deepcopy(encoder)
-    if from_scratch:
-        for module in encoder.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, a=0.01)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif hasattr(module, "reset_parameters"):
-                module.reset_parameters()
-    return ViewClassifier(encoder.float())
+    return ViewClassifier(copy.deepcopy(encoder).float())
 
 
 def network_images(
-    predictor: MIPPredictor, levels: np.ndarray, pixel_mm: tuple[float, float], coarser: int = 1
+    predictor: MIPPredictor,
+    levels: np.ndarray,
+    pixel_mm: tuple[float, float],
+    coarser: int = 1,
+    mask: np.ndarray | None = None,
 ) -> Images:
-    """A stack as the encoder is shown it.
+    """A stack as the networks are shown it.
 
     Args:
         levels: (C, V, H, W) or (V, H, W), 0–255.
         pixel_mm: (row, column) spacing.
-        coarser: the network's pixels times this.
+        coarser: the segmentation network's pixels times this.
+        mask: (V, H, W), lesions are 1; None where there is none.
     """
-    levels = cropped_to_body(levels)
-    views = predictor.network_input(levels, pixel_mm).transpose(0, 1).contiguous()
     suv = levels if levels.ndim == 3 else levels[0]
-    body = torch.from_numpy((suv > BODY_LEVEL).astype(np.float32))[:, None]
-    body = (functional.interpolate(body, views.shape[2:], mode="area") > 0.5).float()
+    rows, columns = body_window(suv)
+    views = predictor.network_input(levels[..., rows, columns], pixel_mm)
+    views = views.transpose(0, 1).contiguous()
+    size = views.shape[2:]
+
+    def resized(part: np.ndarray) -> torch.Tensor:
+        image = torch.from_numpy(part[:, rows, columns].astype(np.float32))[:, None]
+        return functional.interpolate(image, size, mode="area")
+
+    body = (resized(suv > BODY_LEVEL) > 0.5).float()
+    lesions = None if mask is None else resized(mask == 1)
     if coarser > 1:
         views = functional.avg_pool2d(views, coarser, ceil_mode=True)
         body = (functional.avg_pool2d(body, coarser, ceil_mode=True) > 0.5).float()
-    return Images(views, body)
+        if lesions is not None:
+            lesions = functional.avg_pool2d(lesions, coarser, ceil_mode=True)
+    return Images(views, body, lesions)
 
 
-def window_of(predictor: MIPPredictor, coarser: int) -> tuple[int, int]:
-    """(rows, columns) of what is trained on: the network's patch on coarser pixels."""
-    windows = predictor.windows
-    rows, columns = (
-        max(m, -(-p // (coarser * m)) * m) for p, m in zip(windows.patch, windows.multiple)
-    )
-    return rows, columns
+def window_for(predictor: MIPPredictor, images: Sequence[Images], coarser: int) -> tuple[int, int]:
+    """(rows, columns) to train on: the patch's rows, and columns for the widest body."""
+    rows, columns = predictor.windows.patch
+    widest = max(study.views.shape[3] for study in images)
+    return _next(rows / coarser), min(_next(widest), _next(columns / coarser))
 
 
 def train_network(
-    network: ViewClassifier,
+    network: nn.Module,
     images: Sequence[Images],
     labels: Sequence[bool],
     window: tuple[int, int],
     schedule: Schedule,
-    fresh_encoder: bool,
     seed: int = 0,
-) -> ViewClassifier:
-    """Train in place; both classes weigh the same. Returns the network, ready to score.
+) -> nn.Module:
+    """Train; both classes weigh the same. Returns the averaged weights, ready to score.
 
     Raises:
         MipError: one class alone.
@@ -162,52 +255,74 @@ def train_network(
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     share = np.where(truth, 0.5 * len(truth) / truth.sum(), 0.5 * len(truth) / (~truth).sum())
-    encoder = list(network.encoder.parameters())
+    encoder = list(network.encoder.parameters()) if hasattr(network, "encoder") else []
     known = {id(parameter) for parameter in encoder}
     others = [p for p in network.parameters() if id(p) not in known]
-    rates = [schedule.rate if fresh_encoder else schedule.encoder_rate, schedule.rate]
+    parts = [(encoder, schedule.encoder_rate)] * bool(encoder) + [(others, schedule.rate)]
     optimiser = torch.optim.AdamW(
-        [{"params": part, "lr": rate} for part, rate in zip((encoder, others), rates)],
-        weight_decay=schedule.decay,
+        [{"params": part, "lr": rate} for part, rate in parts], weight_decay=schedule.decay
     )
     steps = schedule.epochs * -(-len(truth) // BATCH)
+    rates = [rate for _, rate in parts]
     curve = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=max(steps, 2))
+    average = torch.optim.swa_utils.AveragedModel(
+        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE)
+    )
     network.train()
     for _ in range(schedule.epochs):
         order = rng.permutation(len(truth))
         for start in range(0, len(order), BATCH):
             batch = order[start : start + BATCH]
-            views, body = _batch([images[i] for i in batch], window, rng)
+            views, body, lesions = _batch([images[i] for i in batch], window, rng)
             with torch.enable_grad():
-                logits, _ = network(views, body)
+                logits, _, cells = network(views, body)
                 loss = functional.binary_cross_entropy_with_logits(
                     logits,
                     torch.from_numpy(truth[batch].astype(np.float32)),
                     torch.from_numpy(share[batch].astype(np.float32)),
                 )
+                if cells is not None and lesions is not None:
+                    loss = loss + CELL_WEIGHT * _cell_loss(cells, body, lesions)
                 optimiser.zero_grad()
                 loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 5.0)
             optimiser.step()
             curve.step()
-    return network.eval()
+            average.update_parameters(network)
+    return average.module.eval()
+
+
+def _cell_loss(cells: torch.Tensor, body: torch.Tensor, lesions: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of the body's cells plus a soft Dice loss; cells partly lesion stay out."""
+    size = cells.shape[-2:]
+    share = functional.adaptive_avg_pool2d(lesions.flatten(0, 1), size)
+    inside = functional.adaptive_avg_pool2d(body.flatten(0, 1), size) > 0
+    target = (share > LESION_SHARE).float()
+    counted = inside & ((share <= 0) | (share > LESION_SHARE))
+    odds = cells.flatten(0, 1)
+    entropy = functional.binary_cross_entropy_with_logits(odds, target, reduction="none")
+    entropy = (entropy * counted).sum() / counted.sum().clamp_min(1)
+    said = torch.sigmoid(odds) * counted
+    dice = (2 * (said * target).sum() + 1) / (said.sum() + (target * counted).sum() + 1)
+    return 5 * entropy + 1 - dice
 
 
 @torch.inference_mode()
 def score_images(
-    network: ViewClassifier, images: Images, window: tuple[int, int]
+    network: nn.Module, images: Images, window: tuple[int, int]
 ) -> tuple[float, np.ndarray]:
-    """Log odds of a study and the weights of its views, (V,)."""
-    size = _size_for(images.views.shape[2:], window)
-    pieces = [_placed(part, size) for part in (images.views, images.body)]
-    logit, weights = network.eval()(pieces[0][None], pieces[1][None])
-    return float(logit), weights[0].numpy()
+    """Log odds of a study and the weights of its views, (V,): means of it and its mirror image."""
+    rows, columns = (max(w, _next(n)) for n, w in zip(images.views.shape[2:], window))
+    pieces = [_placed(part, (rows, columns))[None] for part in (images.views, images.body)]
+    mirrored = [piece.flip(-1) for piece in pieces]
+    answers = [network.eval()(*pair)[:2] for pair in (pieces, mirrored)]
+    logit = sum(float(logits) for logits, _ in answers) / 2
+    return logit, sum(weights[0].numpy() for _, weights in answers) / 2
 
 
-def _size_for(shape: Sequence[int], window: tuple[int, int]) -> tuple[int, int]:
-    """The window, or for larger images the next size that the strides divide."""
-    rows, columns = (max(w, -(-n // 32) * 32) for n, w in zip(shape, window))
-    return rows, columns
+def _next(size: float) -> int:
+    """The next number of pixels that the strides divide."""
+    return max(32, -(-int(np.ceil(size)) // 32) * 32)
 
 
 def _placed(
@@ -222,10 +337,10 @@ def _placed(
 
 def _batch(
     studies: Sequence[Images], window: tuple[int, int], rng: np.random.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Crops (N, V, C, H, W) and their bodies; of every study as many views as all of them have."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Crops (N, V, C, H, W), their bodies and lesions; of every study equally many views."""
     count = min(VIEWS_A_STEP, min(len(study.views) for study in studies))
-    views, bodies = [], []
+    crops = []
     for study in studies:
         chosen = np.sort(rng.choice(len(study.views), count, replace=False))
         height, width = study.views.shape[2:]
@@ -234,21 +349,24 @@ def _batch(
         top = int(rng.integers(0, height - rows + 1))
         left = int(rng.integers(0, width - columns + 1))
         part = (slice(None), slice(None), slice(top, top + rows), slice(left, left + columns))
-        view, body = study.views[chosen][part], study.body[chosen][part]
+        kept = [x for x in (study.views, study.body, study.lesions) if x is not None]
+        crop = [x[chosen][part] for x in kept]
         if rng.random() < 0.5:
-            view, body = view.flip(3), body.flip(3)
-        view = view * float(rng.uniform(0.9, 1.1)) + float(rng.uniform(-0.1, 0.1))
-        view = view + 0.05 * torch.from_numpy(rng.standard_normal(view.shape, np.float32))
+            crop = [x.flip(3) for x in crop]
+        crop[0] = crop[0] * float(rng.uniform(0.9, 1.1)) + float(rng.uniform(-0.1, 0.1))
+        noise = torch.from_numpy(rng.standard_normal(crop[0].shape, np.float32))
+        crop[0] = crop[0] + 0.05 * noise
         offset = (
             int(rng.integers(0, window[0] - rows + 1)),
             int(rng.integers(0, window[1] - columns + 1)),
         )
-        views.append(_placed(view, window, offset))
-        bodies.append(_placed(body, window, offset))
-    return torch.stack(views), torch.stack(bodies)
+        crops.append([_placed(x, window, offset) for x in crop])
+    whole = all(len(crop) == 3 for crop in crops)
+    views, body, *lesions = (torch.stack(x) for x in zip(*(c[: 2 + whole] for c in crops)))
+    return views, body, lesions[0] if lesions else None
 
 
-def network_arrays(network: ViewClassifier) -> dict[str, np.ndarray]:
+def network_arrays(network: nn.Module) -> dict[str, np.ndarray]:
     """The weights as a file holds them, in half precision."""
     return {
         name: value.half().numpy() if value.is_floating_point() else value.numpy()
@@ -257,10 +375,10 @@ def network_arrays(network: ViewClassifier) -> dict[str, np.ndarray]:
 
 
 def network_from_arrays(
-    predictor: MIPPredictor, arrays: dict[str, np.ndarray], source: object
-) -> ViewClassifier:
-    """The way back; raises MipError where the weights do not fit the predictor's encoder."""
-    network = new_network(predictor, from_scratch=False)
+    predictor: MIPPredictor, arrays: dict[str, np.ndarray], from_scratch: bool, source: object
+) -> nn.Module:
+    """The way back; raises MipError where the weights do not fit."""
+    network = new_network(predictor, from_scratch)
     try:
         network.load_state_dict({name: torch.from_numpy(value) for name, value in arrays.items()})
     except RuntimeError:

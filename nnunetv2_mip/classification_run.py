@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 from tqdm import tqdm
 
 from nnunetv2_mip.classification import FILE_NAME, FROZEN, WHOLE, about_of, write_classifier
@@ -15,13 +16,12 @@ from nnunetv2_mip.classification_inputs import LabelledStudy, studies_of
 from nnunetv2_mip.classification_network import (
     Images,
     Schedule,
-    ViewClassifier,
     network_arrays,
     network_images,
     new_network,
     score_images,
     train_network,
-    window_of,
+    window_for,
 )
 from nnunetv2_mip.classification_shortcuts import (
     height_features,
@@ -189,7 +189,7 @@ class Trainer:
         if self._images is None:
             predictor = self.predictor(None)
             self._images = [
-                network_images(predictor, *item.levels(), self.choices.coarser)
+                network_images(predictor, *item.levels(), self.choices.coarser, item.mask())
                 for item in tqdm(self.labelled, desc="images", unit="study", disable=None)
             ]
         return self._images
@@ -233,6 +233,7 @@ class Trainer:
         images = self.images()
         about["views"] = max(len(study.views) for study in images)
         about["coarser"] = choices.coarser
+        about["window"] = window_for(self.predictor(None), images, choices.coarser)
         whole, scores, outside = self._train_whole(images, range(len(images)), None)
         truth = np.array([self.studies[i].has_lesion for i in outside])
         platt = fit_platt(scores, truth)
@@ -246,7 +247,7 @@ class Trainer:
             truth = np.array([self.studies[i].has_lesion for i in outside])
             platt = fit_platt(scores, truth)
             probabilities = platt(scores)
-            window = window_of(self.predictor(own), self.choices.coarser)
+            window = window_for(self.predictor(own), images, self.choices.coarser)
 
             def score(positions: Sequence[int]) -> np.ndarray:
                 return platt([score_images(whole, images[i], window)[0] for i in positions])
@@ -261,7 +262,7 @@ class Trainer:
 
     def _train_whole(
         self, images: Sequence[Images], training: Sequence[int], own: str | None
-    ) -> tuple[ViewClassifier, np.ndarray, list[int]]:
+    ) -> tuple[nn.Module, np.ndarray, list[int]]:
         """Train on four fifths; also scores and positions of the fifth that calibrates."""
         training = list(training)
         check_studies([self.studies[i] for i in training])
@@ -270,14 +271,13 @@ class Trainer:
         outside = [i for i, part in zip(training, inner) if not part]
         predictor, choices = self.predictor(own), self.choices
         scratch = choices.how == "from-scratch"
-        window = window_of(predictor, choices.coarser)
+        window = window_for(predictor, images, choices.coarser)
         whole = train_network(
             new_network(predictor, scratch),
             [images[i] for i in inside],
             [self.studies[i].has_lesion for i in inside],
             window,
             Schedule(epochs=choices.epochs),
-            scratch,
         )
         scores = np.array([score_images(whole, images[i], window)[0] for i in outside])
         return whole, scores, outside

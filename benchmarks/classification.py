@@ -1,0 +1,243 @@
+"""Healthy or with lesions on DM-i-AI images: five folds, baselines, and the head that ships.
+
+    python benchmarks/classification.py table -d ID --network MODEL --splits SPLITS -o OUT
+    python benchmarks/classification.py bundle -d ID --splits SPLITS -o OUT [--write]
+    python benchmarks/classification.py robust -d ID --splits SPLITS [--images 24]
+
+The data set ID has all patients and controls (`nnUNetv2_mip_convert_dmiai` without --controls).
+MODEL has a segmentation network for every fold of SPLITS, each of which saw only that fold's
+training part; controls that SPLITS does not name were seen by none and are dealt over the folds.
+
+`table`: every image is judged once, by a head on the features of the network that never saw it.
+Columns: `frozen encoder` all features, `lesion probability` its log odds and the uptake there,
+`height alone` and `margins` (nothing from inside the body). Natural ratio with the threshold of the
+best F1 at that ratio, and one to one with heights matched: every patient with a random control of
+the same 40 mm bin of heights, 200 matchings, 10 bootstrap draws of the pairs of each. Thresholds and
+calibration come from out-of-fold scores within the training part.
+
+`bundle`: the head on the bundled network, fitted on fold 0's training part and judged on fold 0's
+patients and controls; with --write it goes into the model's folder.
+
+`robust`: the bundled head on images of fold 0 with air added and rows cut away.
+
+Features are kept in OUT/cache (`robust`: not), so that a second run takes a minute.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from nnunetv2_mip.classification import (
+    FILE_NAME,
+    FROZEN,
+    about_of,
+    load_classifier,
+    write_classifier,
+)
+from nnunetv2_mip.classification_evaluation import describe, evaluate_judged
+from nnunetv2_mip.classification_features import FeatureExtractor
+from nnunetv2_mip.classification_inputs import LabelledStudy, labelled_studies, studies_of
+from nnunetv2_mip.classification_run import training_folds
+from nnunetv2_mip.classification_shortcuts import (
+    height_features,
+    image_height_mm,
+    margin_features,
+)
+from nnunetv2_mip.classification_training import (
+    Judged,
+    Study,
+    fit_head,
+    frozen_fit,
+)
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.files import write_json
+from nnunetv2_mip.model_folder import bundled_model
+from nnunetv2_mip.nnunet_paths import raw_dataset
+from nnunetv2_mip.predictor import MIPPredictor
+
+SHIPPED_FOLD = 0
+
+
+class Cohort:
+    """The images, their folds, heights and features."""
+
+    def __init__(self, args: argparse.Namespace):
+        raw = raw_dataset(args.d)
+        self.labelled: list[LabelledStudy] = labelled_studies(raw, 1)
+        studies = studies_of(self.labelled)
+        self.folds = training_folds(raw, studies, args.splits)
+        kept = [n for n, study in enumerate(studies) if self.folds[study.case] in args.folds]
+        # A fold without a network of its own cannot be judged, but can be learned from.
+        self.judged = kept
+        self.studies: list[Study] = studies
+        self.heights = [image_height_mm(*item.levels()) for item in self.labelled]
+
+    def bags(self, network: Path, fold: int | None, cache: Path) -> tuple[list, FeatureExtractor]:
+        """Features of all images by one network."""
+        predictor = MIPPredictor.from_model_folder(
+            network, None if fold is None else [fold], device="cpu"
+        )
+        extractor = FeatureExtractor(predictor, cache / ("model" if fold is None else str(fold)))
+        return [extractor.features(*item.levels()) for item in self.labelled], extractor
+
+    def judge(self, fit) -> Judged:
+        """Out-of-fold results of the folds that have a network."""
+        number = np.array([self.folds[study.case] for study in self.studies])
+        probabilities = np.full(len(number), np.nan)
+        decisions = np.zeros((2, len(number)), bool)
+        for fold in sorted(set(number[self.judged].tolist())):
+            judged = np.flatnonzero(number == fold)
+            score, *thresholds = fit(np.flatnonzero(number != fold), fold)
+            probabilities[judged] = score(judged)
+            for row, threshold in zip(decisions, thresholds):
+                row[judged] = probabilities[judged] >= threshold
+        return Judged(*(x[self.judged] for x in (probabilities, *decisions)))
+
+    def evaluate(self, judged: Judged):
+        return evaluate_judged(
+            [self.studies[n] for n in self.judged],
+            judged,
+            [self.heights[n] for n in self.judged],
+        )
+
+
+def columns_of(extractor: FeatureExtractor, *groups: str) -> np.ndarray:
+    """Columns of some groups of features; of all without a name."""
+    slices = extractor.layout.slices
+    chosen = [np.arange(part.start, part.stop) for part in map(slices.get, groups or slices)]
+    return np.concatenate(chosen)
+
+
+def table(args: argparse.Namespace) -> None:
+    cohort = Cohort(args)
+    simple = {
+        "height alone": [height_features(*item.levels()) for item in cohort.labelled],
+        "margins": [margin_features(*item.levels()) for item in cohort.labelled],
+    }
+    features = {fold: cohort.bags(args.network, fold, args.o / "cache") for fold in args.folds}
+    extractor = features[args.folds[0]][1]
+    methods = {
+        name: (lambda _, own=bags: own, np.arange(bags[0].shape[-1]))
+        for name, bags in simple.items()
+    }
+    methods["lesion probability"] = (
+        lambda fold: features[fold][0],
+        columns_of(extractor, "odds", "uptake"),
+    )
+    methods["frozen encoder"] = (lambda fold: features[fold][0], columns_of(extractor))
+    report = {"folds": args.folds, "images": len(cohort.judged)}
+    args.o.mkdir(parents=True, exist_ok=True)
+    for name, (bags, columns) in methods.items():
+        judged = cohort.judge(frozen_fit(bags, cohort.studies, columns))
+        evaluation = cohort.evaluate(judged)
+        report[name] = evaluation.to_dict()
+        np.savez(args.o / f"{name.replace(' ', '_')}.npz", **vars(judged))
+        print(describe(name, evaluation), flush=True)
+        print(f"{name}: calibration error {evaluation.calibration_error:.3f}", flush=True)
+        write_json(args.o / "table.json", report)
+
+
+def bundle(args: argparse.Namespace) -> None:
+    """Fit on fold 0's training part; judged on the fold, whose patients no network has seen."""
+    args.folds = [SHIPPED_FOLD]
+    cohort = Cohort(args)
+    network = args.network or bundled_model()
+    bags, extractor = cohort.bags(network, None, args.o / "cache")
+    number = np.array([cohort.folds[study.case] for study in cohort.studies])
+    inside = np.flatnonzero(number != SHIPPED_FOLD)
+    outside = np.flatnonzero(number == SHIPPED_FOLD)
+    choices = {
+        "lesion probability": columns_of(extractor, "odds", "uptake"),
+        "all features": columns_of(extractor),
+    }
+    heads = {}
+    for name, columns in choices.items():
+        fitted = fit_head([bags[n] for n in inside], [cohort.studies[n] for n in inside], columns)
+        scores = np.array([fitted.head.score(bags[n][0])[0] for n in outside])
+        probabilities = fitted.platt(scores)
+        judged = Judged(
+            probabilities,
+            probabilities >= fitted.threshold,
+            probabilities >= fitted.threshold_natural,
+        )
+        evaluation = cohort.evaluate(judged)
+        print(describe(name, evaluation), flush=True)
+        print(f"{name}: calibration error {evaluation.calibration_error:.3f}")
+        heads[name] = fitted, evaluation
+    if not args.write:
+        return
+    fitted, evaluation = heads[args.head]
+    sick = sum(cohort.studies[n].has_lesion for n in inside)
+    about = about_of(
+        FROZEN,
+        extractor.predictor,
+        ".",
+        fitted.platt,
+        threshold=fitted.threshold,
+        how="frozen",
+        folds=None,
+        views=1,
+        studies={"with_lesions": int(sick), "without": len(inside) - int(sick)},
+    )
+    write_classifier(network / FILE_NAME, about, fitted.head.arrays())
+    size = (network / FILE_NAME).stat().st_size
+    print(f"written: {network / FILE_NAME} ({size / 1e6:.2f} MB)")
+
+
+def robust(args: argparse.Namespace) -> None:
+    """How far the probability moves when an image is framed otherwise."""
+    args.folds = [SHIPPED_FOLD]
+    cohort = Cohort(args)
+    classifier = load_classifier(args.network, device="cpu")
+    frames = {
+        "60 rows of air above, 100 below": lambda x: np.pad(x, ((0, 0), (60, 100), (0, 0))),
+        "40 columns of air at either side": lambda x: np.pad(x, ((0, 0), (0, 0), (40, 40))),
+        "5 % cut from below": lambda x: x[:, : round(x.shape[1] * 0.95)],
+        "10 % cut from below": lambda x: x[:, : round(x.shape[1] * 0.9)],
+        "5 % cut from above": lambda x: x[:, round(x.shape[1] * 0.05) :],
+        "mirrored": lambda x: x[:, :, ::-1].copy(),
+    }
+    step = max(1, len(cohort.judged) // args.images)
+    moves: dict[str, list[float]] = {name: [] for name in frames}
+    turned = dict.fromkeys(frames, 0)
+    for n in cohort.judged[::step]:
+        levels, pixel_mm = cohort.labelled[n].levels()
+        plain = classifier.score(levels[0], pixel_mm)
+        for name, frame in frames.items():
+            other = classifier.score(frame(levels[0]), pixel_mm)
+            moves[name].append(abs(other.probability - plain.probability))
+            turned[name] += other.has_lesion != plain.has_lesion
+    for name, values in moves.items():
+        print(
+            f"{name}: probability moves by {np.mean(values):.4f} on average, {max(values):.4f} at "
+            f"most; {turned[name]} of {len(values)} decisions change"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("task", choices=("table", "bundle", "robust"))
+    parser.add_argument("-d", type=int, required=True, help="data set id in nnUNet_raw")
+    parser.add_argument(
+        "--splits", type=Path, required=True, help="the networks' splits_final.json"
+    )
+    parser.add_argument(
+        "--network", type=Path, help="model folder (bundle, robust: the bundled one)"
+    )
+    parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--images", type=int, default=24, help="robust: images of fold 0")
+    parser.add_argument("--head", default="all features", help="bundle: which head ships")
+    parser.add_argument("--write", action="store_true", help="bundle: into the model's folder")
+    parser.add_argument("-o", type=Path, default=Path("classification_out"), help="folder")
+    args = parser.parse_args()
+    if args.task == "table" and args.network is None:
+        raise MipError("--network MODEL: needed, with a network for every fold")
+    {"table": table, "bundle": bundle, "robust": robust}[args.task](args)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except MipError as error:
+        raise SystemExit(f"classification.py: {error}") from None
