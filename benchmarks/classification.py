@@ -12,8 +12,8 @@ training part; controls that SPLITS does not name were seen by none and are deal
 Columns: `frozen encoder` all features, `lesion probability` its log odds and the uptake there,
 `height alone` and `margins` (nothing from inside the body). Natural ratio with the threshold of the
 best F1 at that ratio, and one to one with heights matched: every patient with a random control of
-the same 40 mm bin of heights, 200 matchings, 10 bootstrap draws of the pairs of each. Thresholds and
-calibration come from out-of-fold scores within the training part.
+the same 40 mm bin of heights, 200 matchings, 10 bootstrap draws of the pairs of each. Thresholds
+and calibration come from out-of-fold scores within the training part.
 
 `bundle`: the head on the bundled network, fitted on fold 0's training part and judged on fold 0's
 patients and controls; with --write it goes into the model's folder.
@@ -47,6 +47,7 @@ from nnunetv2_mip.classification_shortcuts import (
 from nnunetv2_mip.classification_training import (
     Judged,
     Study,
+    cross_validate,
     fit_head,
     frozen_fit,
 )
@@ -68,6 +69,7 @@ class Cohort:
         studies = studies_of(self.labelled)
         self.folds = training_folds(raw, studies, args.splits)
         kept = [n for n, study in enumerate(studies) if self.folds[study.case] in args.folds]
+        self.folds_judged = args.folds
         # A fold without a network of its own cannot be judged, but can be learned from.
         self.judged = kept
         self.studies: list[Study] = studies
@@ -83,16 +85,8 @@ class Cohort:
 
     def judge(self, fit) -> Judged:
         """Out-of-fold results of the folds that have a network."""
-        number = np.array([self.folds[study.case] for study in self.studies])
-        probabilities = np.full(len(number), np.nan)
-        decisions = np.zeros((2, len(number)), bool)
-        for fold in sorted(set(number[self.judged].tolist())):
-            judged = np.flatnonzero(number == fold)
-            score, *thresholds = fit(np.flatnonzero(number != fold), fold)
-            probabilities[judged] = score(judged)
-            for row, threshold in zip(decisions, thresholds):
-                row[judged] = probabilities[judged] >= threshold
-        return Judged(*(x[self.judged] for x in (probabilities, *decisions)))
+        judged = cross_validate(self.studies, self.folds, fit, set(self.folds_judged))
+        return Judged(*(values[self.judged] for values in vars(judged).values()))
 
     def evaluate(self, judged: Judged):
         return evaluate_judged(
@@ -227,7 +221,7 @@ def main() -> None:
     )
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--images", type=int, default=24, help="robust: images of fold 0")
-    parser.add_argument("--head", default="all features", help="bundle: which head ships")
+    parser.add_argument("--head", default="lesion probability", help="bundle: which head ships")
     parser.add_argument("--write", action="store_true", help="bundle: into the model's folder")
     parser.add_argument("-o", type=Path, default=Path("classification_out"), help="folder")
     args = parser.parse_args()

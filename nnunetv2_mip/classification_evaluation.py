@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from nnunetv2_mip.classification_metrics import (
     calibration_error,
     matched_scores,
@@ -109,9 +107,3 @@ def write_evaluation(
                     int(decision),
                 ]
             )
-
-
-def nothing_judged(studies: Sequence[Study]) -> Judged:
-    """For a training without cross-validation."""
-    empty = np.full(len(studies), np.nan)
-    return Judged(empty, np.zeros(len(studies), bool), np.zeros(len(studies), bool))

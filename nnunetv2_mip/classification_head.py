@@ -106,7 +106,8 @@ def fit_member(
     Args:
         bags: of every study (B, V, F) features: bands, views, columns.
         labels: of every study.
-        penalty: weight of the squared weights, per feature of unit spread.
+        penalty: of the squared weights, times the number of features: the score then has the same
+            spread beforehand, however many there are.
         seed: of the attention's first gates.
         steps: of the optimiser (L-BFGS).
 
@@ -159,7 +160,7 @@ def fit_member(
         value = torch.nn.functional.binary_cross_entropy_with_logits(
             logits, target, weights, reduction="sum"
         )
-        value = value + penalty * (weight**2).sum()
+        value = value + penalty * width * (weight**2).sum()
         if several:
             value = value + penalty * ((attention**2).sum() + sum((g**2).sum() for g in gates))
         value.backward()

@@ -3,7 +3,7 @@
 Whatever is chosen (feature scaling, sigmoid, threshold) is chosen on the training part of a fold.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from nnunetv2_mip.errors import MipError
 
 INNER_FOLDS = 5
 INNER_SEED = 1
-PENALTY = 0.01
+PENALTY = 0.001
 
 
 @dataclass(frozen=True)
@@ -141,13 +141,19 @@ def inner_folds(studies: Sequence[Study]) -> np.ndarray:
     return np.array([folds[study.case] for study in studies])
 
 
-def cross_validate(studies: Sequence[Study], folds: Mapping[str, int], fit: Fit) -> Judged:
+def cross_validate(
+    studies: Sequence[Study],
+    folds: Mapping[str, int],
+    fit: Fit,
+    only: Collection[int] | None = None,
+) -> Judged:
     """Judge every study by what was fitted without its fold.
 
     Args:
         studies: N studies.
         folds: case → fold.
         fit: see `Fit`; the second argument is the number of the fold left out.
+        only: folds to judge; the studies of the others keep NaN, and are learned from.
 
     Raises:
         MipError: as `fit`.
@@ -155,7 +161,7 @@ def cross_validate(studies: Sequence[Study], folds: Mapping[str, int], fit: Fit)
     number = np.array([folds[study.case] for study in studies])
     probabilities = np.full(len(studies), np.nan)
     decisions = np.zeros((2, len(studies)), bool)
-    for fold in sorted(set(number.tolist())):
+    for fold in sorted(set(number.tolist()) if only is None else set(only)):
         judged = np.flatnonzero(number == fold)
         score, *thresholds = fit(np.flatnonzero(number != fold), fold)
         probabilities[judged] = score(judged)

@@ -12,6 +12,16 @@ import nnunetv2_mip
 
 ROOT = Path(nnunetv2_mip.__file__).parent.parent
 CORE = [
+    "classification",
+    "classification_calibration",
+    "classification_evaluation",
+    "classification_head",
+    "classification_inputs",
+    "classification_metrics",
+    "classification_shortcuts",
+    "classification_splits",
+    "classification_table",
+    "classification_training",
     "challenge_run",
     "click_fusion",
     "clicks",
