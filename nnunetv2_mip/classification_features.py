@@ -68,13 +68,25 @@ def body_window(levels: np.ndarray) -> tuple[slice, slice]:
         MipError: no row or column has uptake.
     """
     body = levels > BODY_LEVEL
+    box = _spans([body.any(axis=(0, axis)) for axis in (2, 1)])
+    # Shares of the box, not of the image: margins of air must not count.
+    inner = body[:, box[0], box[1]]
+    spans = _spans([(inner.mean(axis=axis) >= BODY_SHARE).any(axis=0) for axis in (2, 1)])
+    rows, columns = (
+        slice(outer.start + span.start, outer.start + span.stop) for outer, span in zip(box, spans)
+    )
+    return rows, columns
+
+
+def _spans(used: list[np.ndarray]) -> list[slice]:
+    """From the first to the last place in use of each axis."""
     found = []
-    for axis in (2, 1):
-        where = np.flatnonzero((body.mean(axis=axis) >= BODY_SHARE).any(axis=0))
+    for places in used:
+        where = np.flatnonzero(places)
         if not len(where):
             raise MipError("the image is empty: it shows no body")
         found.append(slice(int(where[0]), int(where[-1]) + 1))
-    return found[0], found[1]
+    return found
 
 
 def cropped_to_body(levels: np.ndarray) -> np.ndarray:
@@ -98,11 +110,11 @@ class FeatureExtractor:
         if predictor.windows is None:
             raise MipError("a classifier needs a 2D network; this model's works on volumes")
         self.predictor = predictor
-        self._module = predictor.network.torch_module(0)
-        encoder = getattr(self._module, "encoder", None)
+        module = predictor.network.torch_module(0)
+        encoder = getattr(module, "encoder", None)
         if encoder is None or not hasattr(encoder, "output_channels"):
             raise MipError(
-                f"a classifier needs a network with an encoder; {type(self._module).__name__} has "
+                f"a classifier needs a network with an encoder; {type(module).__name__} has "
                 "none that nnU-Net's networks have"
             )
         self.layout = FeatureLayout(tuple(int(n) for n in encoder.output_channels[-STAGES:]))
@@ -152,11 +164,11 @@ class FeatureExtractor:
     def _pass(self, image: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
         """The encoder's last stages, each (C, h, w), and the log odds of a lesion (H, W)."""
         kept: list[torch.Tensor] = []
-        hook = self._module.encoder.register_forward_hook(
-            lambda module, given, answer: kept.extend(answer)
-        )
+        # Asked for each time: another fold may have been loaded meanwhile.
+        module = self.predictor.network.torch_module(0)
+        hook = module.encoder.register_forward_hook(lambda own, given, answer: kept.extend(answer))
         try:
-            logits = self._module(image[None].to(self.predictor.device))
+            logits = module(image[None].to(self.predictor.device))
         finally:
             hook.remove()
         logits = logits[0] if isinstance(logits, list | tuple) else logits

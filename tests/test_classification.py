@@ -22,6 +22,7 @@ from nnunetv2_mip.classification import (
     write_classifier,
 )
 from nnunetv2_mip.classification_calibration import Platt, best_threshold, fit_platt
+from nnunetv2_mip.classification_features import body_window
 from nnunetv2_mip.classification_head import Head, fit_member
 from nnunetv2_mip.classification_metrics import (
     auroc,
@@ -289,6 +290,24 @@ def test_shortcuts_see_the_frame_and_not_the_body():
     assert margin_features(lower, mm)[0, 0, -13:][5] == 9
 
 
+def test_the_body_is_cut_out_whatever_air_is_around_it():
+    levels = np.zeros((2, 200, 90), np.uint8)
+    # A column of four pixels: 2 % of the image's rows, more of the body's.
+    levels[0, 20:160, 20:60] = 50
+    levels[0, 80:84, 60] = 50
+    rows, columns = body_window(levels)
+    assert (rows, columns) == (slice(20, 160), slice(20, 61))
+    for top, bottom, left, right in ((60, 100, 0, 0), (0, 0, 300, 10)):
+        padded = np.pad(levels, ((0, 0), (top, bottom), (left, right)))
+        moved = body_window(padded)
+        assert moved == (slice(20 + top, 160 + top), slice(20 + left, 61 + left))
+    # A speck far from the body is no body.
+    levels[1, 199, 89] = 200
+    assert body_window(levels)[0].start == 20
+    with pytest.raises(MipError, match="empty"):
+        body_window(np.zeros((1, 20, 20), np.uint8))
+
+
 # The command.
 
 
@@ -443,6 +462,25 @@ def test_a_network_of_its_own(tiny, trained, tmp_path, monkeypatch, few_threads,
     moved = [np.abs(x - weights[name].numpy()).max() for name, x in kernels.items()]
     # It starts from the segmentation network's weights, and moves on.
     assert 0 < max(moved) < 0.05
+
+
+def test_every_fold_by_its_own_network(tiny, trained, tmp_path, monkeypatch, few_threads, capsys):
+    monkeypatch.setenv("nnUNet_raw", str(trained[1]))
+    names = [f"case_{number:02d}" for number in range(12)]
+    splits = [{"train": names[k::2], "val": names[1 - k :: 2]} for k in (0, 1)]
+    (tmp_path / "splits.json").write_text(json.dumps(splits))
+    model, out = tmp_path / "model", tmp_path / "out"
+    shutil.copytree(tiny.model, model, ignore=shutil.ignore_patterns("validation", "*.png"))
+    arguments = ["train", "-d", 801, "-o", out, "--network", model, "--fold-networks"]
+    arguments += ["--splits", tmp_path / "splits.json", "-device", "cpu"]
+    arguments += ["--cache", trained[1].parent / "cache"]
+    assert run(*arguments) == 2
+    assert "fold_1" in capsys.readouterr().err
+    assert not out.exists()
+    shutil.copytree(model / "fold_0", model / "fold_1")
+    assert run(*arguments) == 0
+    folds = {row["case"]: int(row["fold"]) for row in rows_of(out / "out_of_fold.csv")}
+    assert folds == {case: fold for fold, part in enumerate(splits) for case in part["val"]}
 
 
 # What cannot be served.

@@ -82,7 +82,10 @@ def _add_train(tasks) -> None:
         "--no-evaluation", action="store_true", help="only the classifier, no cross-validation"
     )
     train.add_argument(
-        "--penalty", type=float, metavar="X", help="of the head's squared weights, a feature (0.001)"
+        "--penalty",
+        type=float,
+        metavar="X",
+        help="of the head's squared weights, a feature (0.001)",
     )
     train.add_argument(
         "--coarser",
