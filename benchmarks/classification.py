@@ -1,6 +1,7 @@
 """Healthy or with lesions on DM-i-AI images: five folds, baselines, and the head that ships.
 
     python benchmarks/classification.py table -d ID --network MODEL --splits SPLITS -o OUT
+    python benchmarks/classification.py whole -d ID --network MODEL --splits SPLITS -o OUT
     python benchmarks/classification.py bundle -d ID --splits SPLITS -o OUT [--write]
     python benchmarks/classification.py robust -d ID --splits SPLITS [--images 24]
 
@@ -14,6 +15,9 @@ Columns: `frozen encoder` all features, `lesion probability` its log odds and th
 best F1 at that ratio, and one to one with heights matched: every patient with a random control of
 the same 40 mm bin of heights, 200 matchings, 10 bootstrap draws of the pairs of each. Thresholds
 and calibration come from out-of-fold scores within the training part.
+
+`whole`: networks trained as a whole on 8 mm pixels, from scratch or (--fine-tune) from each fold's
+encoder; from scratch MODEL only prepares the images, so that all five folds can be judged.
 
 `bundle`: the head on the bundled network, fitted on fold 0's training part and judged on fold 0's
 patients and controls; with --write it goes into the model's folder.
@@ -38,7 +42,7 @@ from nnunetv2_mip.classification import (
 from nnunetv2_mip.classification_evaluation import describe, evaluate_judged
 from nnunetv2_mip.classification_features import FeatureExtractor
 from nnunetv2_mip.classification_inputs import LabelledStudy, labelled_studies, studies_of
-from nnunetv2_mip.classification_run import training_folds
+from nnunetv2_mip.classification_run import Trainer, TrainingChoices, training_folds
 from nnunetv2_mip.classification_shortcuts import (
     height_features,
     image_height_mm,
@@ -132,6 +136,21 @@ def table(args: argparse.Namespace) -> None:
         write_json(args.o / "table.json", report)
 
 
+def whole(args: argparse.Namespace) -> None:
+    """From scratch or fine-tuned, every fold once."""
+    cohort = Cohort(args)
+    how = "fine-tune" if args.fine_tune else "from-scratch"
+    choices = TrainingChoices(
+        how=how, fold_networks=args.fine_tune, epochs=args.epochs, device="cpu"
+    )
+    judged = cohort.judge(Trainer(cohort.labelled, args.network, choices).fit)
+    evaluation = cohort.evaluate(judged)
+    args.o.mkdir(parents=True, exist_ok=True)
+    write_json(args.o / f"{how}.json", evaluation.to_dict())
+    print(describe(how, evaluation))
+    print(f"{how}: calibration error {evaluation.calibration_error:.3f}")
+
+
 def bundle(args: argparse.Namespace) -> None:
     """Fit on fold 0's training part; judged on the fold, whose patients no network has seen."""
     args.folds = [SHIPPED_FOLD]
@@ -211,7 +230,7 @@ def robust(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("task", choices=("table", "bundle", "robust"))
+    parser.add_argument("task", choices=("table", "whole", "bundle", "robust"))
     parser.add_argument("-d", type=int, required=True, help="data set id in nnUNet_raw")
     parser.add_argument(
         "--splits", type=Path, required=True, help="the networks' splits_final.json"
@@ -221,13 +240,15 @@ def main() -> None:
     )
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--images", type=int, default=24, help="robust: images of fold 0")
+    parser.add_argument("--fine-tune", action="store_true", help="whole: from the fold's encoder")
+    parser.add_argument("--epochs", type=int, default=22, help="whole")
     parser.add_argument("--head", default="lesion probability", help="bundle: which head ships")
     parser.add_argument("--write", action="store_true", help="bundle: into the model's folder")
     parser.add_argument("-o", type=Path, default=Path("classification_out"), help="folder")
     args = parser.parse_args()
-    if args.task == "table" and args.network is None:
+    if args.task in ("table", "whole") and args.network is None:
         raise MipError("--network MODEL: needed, with a network for every fold")
-    {"table": table, "bundle": bundle, "robust": robust}[args.task](args)
+    {"table": table, "whole": whole, "bundle": bundle, "robust": robust}[args.task](args)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ class Schedule:
         decay: AdamW's weight decay.
     """
 
-    epochs: int = 12
+    epochs: int = 22
     rate: float = 1e-3
     encoder_rate: float = 1e-4
     decay: float = 0.01

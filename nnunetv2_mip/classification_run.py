@@ -70,7 +70,7 @@ class TrainingChoices:
     evaluate: bool = True
     penalty: float | None = None
     coarser: int = 2
-    epochs: int = 12
+    epochs: int = 22
     cache: Path | None = None
     device: str = "cuda"
 
