@@ -19,8 +19,9 @@ and calibration come from out-of-fold scores within the training part.
 `whole`: networks trained as a whole on 8 mm pixels, from scratch or (--fine-tune) from each fold's
 encoder; from scratch MODEL only prepares the images, so that all five folds can be judged.
 
-`bundle`: the head on the bundled network, fitted on fold 0's training part and judged on fold 0's
-patients and controls; with --write it goes into the model's folder.
+`bundle`: the head on the bundled network (SPLITS: of its training), fitted on fold 0's training
+part, calibrated and judged on fold 0's images, which the network has not seen: cross-fitted over
+fifths of them. With --write it goes into the model's folder, calibrated on all of them.
 
 `robust`: the bundled head on images of fold 0 with air added and rows cut away.
 
@@ -39,6 +40,7 @@ from nnunetv2_mip.classification import (
     load_classifier,
     write_classifier,
 )
+from nnunetv2_mip.classification_calibration import best_threshold, fit_platt
 from nnunetv2_mip.classification_evaluation import describe, evaluate_judged
 from nnunetv2_mip.classification_features import FeatureExtractor
 from nnunetv2_mip.classification_inputs import LabelledStudy, labelled_studies, studies_of
@@ -54,6 +56,7 @@ from nnunetv2_mip.classification_training import (
     cross_validate,
     fit_head,
     frozen_fit,
+    inner_folds,
 )
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import write_json
@@ -165,37 +168,51 @@ def bundle(args: argparse.Namespace) -> None:
         "all features": columns_of(extractor),
     }
     heads = {}
+    truth = np.array([study.has_lesion for study in cohort.studies])
     for name, columns in choices.items():
         fitted = fit_head([bags[n] for n in inside], [cohort.studies[n] for n in inside], columns)
         scores = np.array([fitted.head.score(bags[n][0])[0] for n in outside])
-        probabilities = fitted.platt(scores)
-        judged = Judged(
-            probabilities,
-            probabilities >= fitted.threshold,
-            probabilities >= fitted.threshold_natural,
-        )
+        # The network was trained on what the head was, and is surer of it than of these images.
+        judged = cross_calibrated(scores, [cohort.studies[n] for n in outside])
         evaluation = cohort.evaluate(judged)
         print(describe(name, evaluation), flush=True)
         print(f"{name}: calibration error {evaluation.calibration_error:.3f}")
-        heads[name] = fitted, evaluation
+        platt = fit_platt(scores, truth[outside])
+        heads[name] = fitted.head, platt, best_threshold(platt(scores), truth[outside])
     if not args.write:
         return
-    fitted, evaluation = heads[args.head]
+    head, platt, threshold = heads[args.head]
     sick = sum(cohort.studies[n].has_lesion for n in inside)
     about = about_of(
         FROZEN,
         extractor.predictor,
         ".",
-        fitted.platt,
-        threshold=fitted.threshold,
+        platt,
+        threshold=threshold,
         how="frozen",
         folds=None,
         views=1,
         studies={"with_lesions": int(sick), "without": len(inside) - int(sick)},
     )
-    write_classifier(network / FILE_NAME, about, fitted.head.arrays())
+    write_classifier(network / FILE_NAME, about, head.arrays())
     size = (network / FILE_NAME).stat().st_size
     print(f"written: {network / FILE_NAME} ({size / 1e6:.2f} MB)")
+
+
+def cross_calibrated(scores: np.ndarray, studies: list[Study]) -> Judged:
+    """Sigmoid and thresholds for every fifth of the patients from the other four."""
+    truth = np.array([study.has_lesion for study in studies])
+    part = inner_folds(studies)
+    probabilities = np.zeros(len(scores))
+    decisions = np.zeros((2, len(scores)), bool)
+    for fold in sorted(set(part)):
+        own, others = part == fold, part != fold
+        platt = fit_platt(scores[others], truth[others])
+        probabilities[own] = platt(scores[own])
+        for row, balanced in zip(decisions, (True, False)):
+            threshold = best_threshold(platt(scores[others]), truth[others], balanced)
+            row[own] = probabilities[own] >= threshold
+    return Judged(probabilities, *decisions)
 
 
 def robust(args: argparse.Namespace) -> None:
