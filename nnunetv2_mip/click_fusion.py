@@ -3,7 +3,7 @@
 - A tumour click that the mask misses grows a region: what hangs together with it above a level
   between the uptake around and the peak beside the click, as readers outline lesions
   (contrast-oriented, Schaefer et al., Eur. J. Nucl. Med. Mol. Imaging 35, 2008). Where that region
-  would leak, the level is raised until it does not.
+  would leak, far away or into something hotter, the level is raised until it does not.
 - A background click takes the part of the mask that hangs together with it and is not hotter than
   it. Clicked at its hottest, an organ goes as a whole; clicked at its rim, a lesion loses the rim.
 - Where clicks of both kinds lie in one region, every voxel goes to the click that is nearer along
@@ -37,6 +37,8 @@ class ClickModel:
         surroundings_percentile: of the uptake within `reach_mm` of the click.
         peak_mm: the peak is looked for within this distance of the click.
         reach_mm: a region that comes this far from its click leaks.
+        hottest: a region that holds more than this multiple of the peak leaks too: into something
+            else that is hotter.
         grow_mm: geodesic length of the part of a region that is taken when it leaks at every level.
         least_mm: within this distance a click speaks for all that is no fainter.
         faint: a click fainter than the level that its peak asks for grows above this share of
@@ -50,6 +52,7 @@ class ClickModel:
     surroundings_percentile: float = 25.0
     peak_mm: float = 6.0
     reach_mm: float = 60.0
+    hottest: float = 1.5
     grow_mm: float = 50.0
     least_mm: float = 4.0
     faint: float = 0.9
@@ -134,18 +137,19 @@ class _Image:
         distance = self._distance(suv.shape, place)
         near = distance <= model.reach_mm
         low = np.percentile(suv[near], model.surroundings_percentile)
-        level = low + model.level * (suv[distance <= model.peak_mm].max() - low)
+        peak = suv[distance <= model.peak_mm].max()
+        level = low + model.level * (peak - low)
         region = (distance <= model.least_mm) & (suv >= min(own, level))
         if own > low:
             levels = np.linspace(own, level, _LEVELS) if own >= level else [model.faint * own]
-            region |= self._largest_that_holds(box, place, levels, distance)
+            region |= self._largest_that_holds(box, place, levels, distance, peak)
         barriers = _places(background, box, region)
         if barriers:
             theirs = self._reached(region, box, barriers)
             region &= self._reached(region, box, [place]) < theirs
         return box, region
 
-    def _largest_that_holds(self, box, place, levels, distance) -> np.ndarray:
+    def _largest_that_holds(self, box, place, levels, distance, peak) -> np.ndarray:
         """The component of the click at the lowest of falling levels at which it does not leak."""
         suv, reach_mm = self.suv[box], self.model.reach_mm
         near = distance <= reach_mm
@@ -154,7 +158,7 @@ class _Image:
         for level in levels:
             labels = cc3d.connected_components(near & (suv >= level), connectivity=18)
             found = labels == labels[place]
-            if (found & rim).any():
+            if (found & rim).any() or suv[found].max() > self.model.hottest * peak:
                 break
             held = found
         if held is None:

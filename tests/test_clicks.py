@@ -160,6 +160,21 @@ def test_clicks_where_there_is_nothing_to_grow():
     assert found.sum() <= 4 + 7
 
 
+def test_a_lesion_does_not_grow_into_something_hotter_that_it_touches():
+    suv = np.full((40, 40, 60), 1.0, np.float32)
+    lesion, organ, bridge = (np.zeros(suv.shape, bool) for _ in range(3))
+    lesion[17:23, 17:23, 10:16], organ[17:23, 17:23, 20:24] = True, True
+    bridge[19:21, 19:21, 16:20] = True
+    # At the level where the lesion ends, 1 + 0.45 (8 - 1) = 4.15, the bridge joins both.
+    suv[lesion], suv[organ], suv[bridge] = 8.0, 14.0, 5.0
+    empty, click = np.zeros(suv.shape, np.uint8), Clicks(((20, 20, 12),))
+    found = with_clicks(empty, suv, click, MM).astype(bool)
+    assert (found & ~bridge == lesion).all()
+    # A neighbour that is no hotter cannot be told from a part of the lesion.
+    suv[organ] = 8.0
+    assert with_clicks(empty, suv, click, MM)[organ].all()
+
+
 def test_the_middle_of_a_large_even_tumour_grows_as_far_as_a_click_speaks():
     suv = np.full((60, 60, 60), 3.0, np.float32)
     suv[:26] = 0.5
