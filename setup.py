@@ -77,7 +77,9 @@ setup(
     python_requires=">=3.10",
     packages=[
         "nnunetv2_mip",
+        "nnunetv2_mip.classification",
         "nnunetv2_mip.commands",
+        "nnunetv2_mip.efficiency",
         "nnunetv2_mip.service",
         "nnunetv2_mip.report",
         "nnunetv2_mip.dataset_conversion",

@@ -34,7 +34,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nnunetv2_mip.efficiency_cost import OperationCount, forward_operations
+from nnunetv2_mip.efficiency.cost import OperationCount, forward_operations
 from nnunetv2_mip.files import read_json, write_json
 from nnunetv2_mip.metrics import bootstrap_interval
 from nnunetv2_mip.predictor import MIPPredictor

@@ -33,24 +33,24 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunetv2_mip.classification import (
+from nnunetv2_mip.classification.calibration import best_threshold, fit_platt
+from nnunetv2_mip.classification.classifier import (
     FILE_NAME,
     FROZEN,
     about_of,
     load_classifier,
     write_classifier,
 )
-from nnunetv2_mip.classification_calibration import best_threshold, fit_platt
-from nnunetv2_mip.classification_evaluation import describe, evaluate_judged
-from nnunetv2_mip.classification_features import FeatureExtractor
-from nnunetv2_mip.classification_inputs import LabelledStudy, labelled_studies, studies_of
-from nnunetv2_mip.classification_run import Trainer, TrainingChoices, training_folds
-from nnunetv2_mip.classification_shortcuts import (
+from nnunetv2_mip.classification.evaluation import describe, evaluate_judged
+from nnunetv2_mip.classification.features import FeatureExtractor
+from nnunetv2_mip.classification.inputs import LabelledStudy, labelled_studies, studies_of
+from nnunetv2_mip.classification.run import Trainer, TrainingChoices, training_folds
+from nnunetv2_mip.classification.shortcuts import (
     height_features,
     image_height_mm,
     margin_features,
 )
-from nnunetv2_mip.classification_training import (
+from nnunetv2_mip.classification.training import (
     Judged,
     Study,
     cross_validate,

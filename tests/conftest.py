@@ -27,6 +27,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+CHROMIUM_FLAGS = ("--no-sandbox", "--headless=new", "--disable-gpu", "--disable-dev-shm-usage")
 TINY_PRESET = {
     "finest_spacing_mm": [4, 4],
     "max_patch_px": [32, 32],
@@ -311,3 +312,16 @@ def run_service() -> Callable[..., object]:
     """`with run_service(predictor, settings) as service:` for services of a test's own."""
     pytest.importorskip("fastapi", reason="the extra serve is not installed")
     return running_service
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """The system's Chromium, driven by Playwright."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with api.sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=path, args=list(CHROMIUM_FLAGS))
+        yield chromium
+        chromium.close()

@@ -13,7 +13,8 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from nnunetv2_mip.classification import (
+from nnunetv2_mip.classification.calibration import Platt, best_threshold, fit_platt
+from nnunetv2_mip.classification.classifier import (
     FILE_NAME,
     FORMAT_VERSION,
     find_classifier,
@@ -21,10 +22,9 @@ from nnunetv2_mip.classification import (
     read_classifier,
     write_classifier,
 )
-from nnunetv2_mip.classification_calibration import Platt, best_threshold, fit_platt
-from nnunetv2_mip.classification_features import body_window
-from nnunetv2_mip.classification_head import Head, fit_member
-from nnunetv2_mip.classification_metrics import (
+from nnunetv2_mip.classification.features import body_window
+from nnunetv2_mip.classification.head import Head, fit_member
+from nnunetv2_mip.classification.metrics import (
     auroc,
     binary_scores,
     calibration_error,
@@ -32,9 +32,9 @@ from nnunetv2_mip.classification_metrics import (
     matched_scores,
     scores_with_intervals,
 )
-from nnunetv2_mip.classification_shortcuts import height_features, margin_features
-from nnunetv2_mip.classification_splits import dealt_folds
-from nnunetv2_mip.classification_training import (
+from nnunetv2_mip.classification.shortcuts import height_features, margin_features
+from nnunetv2_mip.classification.splits import dealt_folds
+from nnunetv2_mip.classification.training import (
     Study,
     check_studies,
     cross_validate,
@@ -559,9 +559,10 @@ def test_errors_are_one_line(trained, tmp_path, monkeypatch, capsys):
 
 def test_the_rules_need_no_torch():
     code = (
-        "import sys; import nnunetv2_mip.classification, nnunetv2_mip.classification_metrics, "
-        "nnunetv2_mip.classification_splits, nnunetv2_mip.classification_head, "
-        "nnunetv2_mip.classification_training, nnunetv2_mip.classification_inputs, "
+        "import sys; import nnunetv2_mip.classification.classifier, "
+        "nnunetv2_mip.classification.metrics, "
+        "nnunetv2_mip.classification.splits, nnunetv2_mip.classification.head, "
+        "nnunetv2_mip.classification.training, nnunetv2_mip.classification.inputs, "
         "nnunetv2_mip.commands.classify; "
         "print([n for n in ('torch', 'nnunetv2') if n in sys.modules])"
     )

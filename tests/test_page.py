@@ -2,7 +2,6 @@
 
 import base64
 import os
-import shutil
 import time
 import zipfile
 from pathlib import Path
@@ -19,19 +18,6 @@ from nnunetv2_mip.png import decode_mask_png
 from nnunetv2_mip.service.settings import Settings
 
 DATA = os.environ.get("NNUNETV2_MIP_TEST_DATA")
-FLAGS = ("--no-sandbox", "--headless=new", "--disable-gpu", "--disable-dev-shm-usage")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with api.sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=path, args=list(FLAGS))
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

@@ -27,7 +27,6 @@ from nnunetv2_mip.report.viewer import TurnSettings, draw_turn
 from nnunetv2_mip.studies import find_studies
 from nnunetv2_mip.volumes import read_mask, read_suv
 
-FLAGS = ("--no-sandbox", "--headless=new", "--disable-gpu", "--disable-dev-shm-usage")
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)<!--'
 VOLUME_SCORES = ("dice", "hd95_mm", "false_positive_volume_ml", "false_negative_volume_ml")
 
@@ -478,18 +477,6 @@ def test_where_no_report_can_be_written(name, reason, cohort, tmp_path, capsys):
 
 
 # In a real browser.
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with api.sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=path, args=list(FLAGS))
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

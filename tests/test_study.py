@@ -16,16 +16,16 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from nnunetv2_mip.commands import convert_stage2, phantom, study
-from nnunetv2_mip.efficiency import Choices, EfficiencyStudy, read_models, studies_of_tree
-from nnunetv2_mip.efficiency_cost import (
+from nnunetv2_mip.efficiency.cost import (
     Meter,
     forward_operations,
     training_cost,
     training_operations,
 )
-from nnunetv2_mip.efficiency_plots import write_plots
-from nnunetv2_mip.efficiency_scores import stack_quality
-from nnunetv2_mip.efficiency_tables import markdown, rows_of, write_tables
+from nnunetv2_mip.efficiency.plots import write_plots
+from nnunetv2_mip.efficiency.scores import stack_quality
+from nnunetv2_mip.efficiency.study import Choices, EfficiencyStudy, read_models, studies_of_tree
+from nnunetv2_mip.efficiency.tables import markdown, rows_of, write_tables
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.network import ENGINE_VARIABLE
 from nnunetv2_mip.predictor import MIPPredictor

@@ -77,5 +77,11 @@ class nnUNetTrainerMIP_recipe_refine(nnUNetTrainerMIP_recipe):
     control_share = 0.3
 
 
+class nnUNetTrainerMIP_recipe_refine_again(nnUNetTrainerMIP_recipe_refine):
+    """The third part of the bundled model's training: the same, longer, from where that ended."""
+
+    epochs = 32
+
+
 class nnUNetTrainerMIP_recipe_100epochs(nnUNetTrainerMIP_recipe):
     epochs = 100

@@ -113,9 +113,9 @@ def run(args: argparse.Namespace) -> None:
 def run_predict(args: argparse.Namespace) -> None:
     import sys
 
-    from nnunetv2_mip.classification import find_classifier, load_classifier
-    from nnunetv2_mip.classification_inputs import find_studies_to_score, views_of_job
-    from nnunetv2_mip.classification_table import Row, write_scores
+    from nnunetv2_mip.classification.classifier import find_classifier, load_classifier
+    from nnunetv2_mip.classification.inputs import find_studies_to_score, views_of_job
+    from nnunetv2_mip.classification.table import Row, write_scores
     from nnunetv2_mip.files import check_output
 
     if args.o.suffix.lower() != ".csv":
@@ -154,9 +154,9 @@ def run_predict(args: argparse.Namespace) -> None:
 
 
 def run_train(args: argparse.Namespace) -> None:
-    from nnunetv2_mip.classification import FILE_NAME
-    from nnunetv2_mip.classification_inputs import labelled_studies, studies_of
-    from nnunetv2_mip.classification_training import check_studies
+    from nnunetv2_mip.classification.classifier import FILE_NAME
+    from nnunetv2_mip.classification.inputs import labelled_studies, studies_of
+    from nnunetv2_mip.classification.training import check_studies
     from nnunetv2_mip.files import check_output
     from nnunetv2_mip.inference_config import InferenceConfig
     from nnunetv2_mip.model_folder import bundled_model
@@ -176,7 +176,7 @@ def run_train(args: argparse.Namespace) -> None:
         raise MipError(f"{network}: no such segmentation model; check --network")
     labelled = labelled_studies(raw, len(InferenceConfig.load(network).channels))
     check_studies(studies_of(labelled))
-    from nnunetv2_mip.classification_run import TrainingChoices, train_classifier
+    from nnunetv2_mip.classification.run import TrainingChoices, train_classifier
 
     report = train_classifier(
         raw,

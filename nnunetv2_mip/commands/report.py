@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.commands._scoring import add_scoring_options
 from nnunetv2_mip.commands._workers import process_count
 
 
@@ -53,17 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     pictures.add_argument(
         "--window", type=float, default=10.0, metavar="SUV", help="SUV drawn black"
     )
-    parser.add_argument(
-        "--allow-missing",
-        action="store_true",
-        help="count a missing prediction as an empty one instead of stopping",
-    )
-    parser.add_argument(
-        "--min-overlap",
-        type=float,
-        default=0.0,
-        help="fraction of a lesion that must be overlapped to count as found; 0: any overlap",
-    )
+    add_scoring_options(parser)
     parser.add_argument(
         "-np", dest="processes", type=process_count, default=1, help="processes for reading"
     )

@@ -78,7 +78,8 @@ def run(args: argparse.Namespace) -> None:
 
     from tqdm import tqdm
 
-    from nnunetv2_mip.efficiency import (
+    from nnunetv2_mip.efficiency.plots import write_plots
+    from nnunetv2_mip.efficiency.study import (
         Choices,
         EfficiencyStudy,
         check_unseen,
@@ -86,8 +87,7 @@ def run(args: argparse.Namespace) -> None:
         studies_of_dataset,
         studies_of_tree,
     )
-    from nnunetv2_mip.efficiency_plots import write_plots
-    from nnunetv2_mip.efficiency_tables import markdown, write_tables
+    from nnunetv2_mip.efficiency.tables import markdown, write_tables
     from nnunetv2_mip.files import check_output
     from nnunetv2_mip.nnunet_paths import raw_dataset
 

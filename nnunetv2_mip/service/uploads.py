@@ -119,5 +119,6 @@ def _unzip(path: Path, folder: Path, settings: Settings) -> None:
                 with archive.open(item) as source, target.open("wb") as out:
                     # Never more than the directory announced, whatever the stream holds.
                     shutil.copyfileobj(source, out)
+    # zipfile raises NotImplementedError for a compression that it does not know.
     except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, ValueError) as error:
         raise MipError(f"{path}: cannot be unpacked ({error})") from None

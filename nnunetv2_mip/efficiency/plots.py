@@ -25,7 +25,7 @@ def write_plots(rows: list[dict], out: Path | str) -> list[Path]:
     """Write `views.png`, `views.svg`, `operations.png` and `operations.svg` into a folder.
 
     Args:
-        rows: from `efficiency_tables.rows_of`.
+        rows: from `tables.rows_of`.
         out: the folder.
 
     Returns:

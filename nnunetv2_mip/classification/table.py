@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunetv2_mip.classification import StudyScore
+from nnunetv2_mip.classification.classifier import StudyScore
 from nnunetv2_mip.files import atomic_path
 
 COLUMNS = ("case", "probability", "has_lesion", "views")

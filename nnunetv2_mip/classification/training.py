@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnunetv2_mip.classification_calibration import Platt, best_threshold, fit_platt
-from nnunetv2_mip.classification_head import Head, fit_member
-from nnunetv2_mip.classification_splits import dealt_folds
+from nnunetv2_mip.classification.calibration import Platt, best_threshold, fit_platt
+from nnunetv2_mip.classification.head import Head, fit_member
+from nnunetv2_mip.classification.splits import dealt_folds
 from nnunetv2_mip.errors import MipError
 
 INNER_FOLDS = 5
@@ -83,7 +83,7 @@ def fit_head(
         bags: of every study (B, V, F), by `FeatureExtractor.features`.
         studies: in the same order.
         columns: of the features to use.
-        penalty: of `classification_head.fit_member`.
+        penalty: of `head.fit_member`.
         bands: vertical crops to fit on, the whole body first; None for all.
 
     Raises:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from nnunetv2_mip.classification_calibration import Platt
-from nnunetv2_mip.classification_head import Head
+from nnunetv2_mip.classification.calibration import Platt
+from nnunetv2_mip.classification.head import Head
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path
 
@@ -72,7 +72,7 @@ class NetworkScorer:
     window: tuple[int, int]
 
     def score(self, levels: np.ndarray, pixel_mm: tuple[float, float]) -> tuple[float, np.ndarray]:
-        from nnunetv2_mip.classification_network import network_images, score_images
+        from nnunetv2_mip.classification.network import network_images, score_images
 
         images = network_images(self.predictor, levels, pixel_mm, self.coarser)
         return score_images(self.network, images, self.window)
@@ -110,7 +110,7 @@ class Classifier:
 
 def about_of(kind: str, predictor: "MIPPredictor", network: str, platt: Platt, **more) -> dict:
     """The text part of a classifier's file."""
-    from nnunetv2_mip.classification_features import network_fingerprint
+    from nnunetv2_mip.classification.features import network_fingerprint
 
     return {
         "format_version": FORMAT_VERSION,
@@ -200,7 +200,7 @@ def load_classifier(
     about, arrays = read_classifier(path)
     folder = network_folder(path, about, network)
     # Slow imports only once everything is there.
-    from nnunetv2_mip.classification_features import FeatureExtractor, network_fingerprint
+    from nnunetv2_mip.classification.features import FeatureExtractor, network_fingerprint
     from nnunetv2_mip.predictor import MIPPredictor
 
     predictor = MIPPredictor.from_model_folder(
@@ -218,7 +218,7 @@ def load_classifier(
             raise MipError(f"{path}: is not a whole classifier: features that do not exist")
         scorer: Scorer = FrozenScorer(extractor, head)
     else:
-        from nnunetv2_mip.classification_network import network_from_arrays
+        from nnunetv2_mip.classification.network import network_from_arrays
 
         scratch = about["how"] == "from-scratch"
         rows, columns = about["window"]

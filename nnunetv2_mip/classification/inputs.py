@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nnunetv2_mip.classification_training import Study
+from nnunetv2_mip.classification.training import Study
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.pet_input import read_pet_and_ct

@@ -5,7 +5,7 @@ A cell of the study is a network with a number of views (a 3D network has one ce
 - `settings.json`: what all cells have in common, and the networks by name;
 - `cells/NETWORK/VIEWS/CASE.json`: a finished study (`3d` instead of views for a 3D network);
 - `training/NETWORK.json`: the cost of an iteration of training, where it was asked for;
-- what `efficiency_tables` and `efficiency_plots` make of them.
+- what `tables` and `plots` make of them.
 
 What is there is not repeated, and more networks or views may come later. Every cell has a process
 of its own, so that its memory is its own.
@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnunetv2_mip import __version__
-from nnunetv2_mip.efficiency_tables import CELLS, SETTINGS_FILE, TRAINING, VOLUME_CELL
-from nnunetv2_mip.efficiency_worker import Model, Task, work
+from nnunetv2_mip.efficiency.tables import CELLS, SETTINGS_FILE, TRAINING, VOLUME_CELL
+from nnunetv2_mip.efficiency.worker import Model, Task, work
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json, write_json
 from nnunetv2_mip.inference_config import INFERENCE_FILE, InferenceConfig
@@ -285,7 +285,7 @@ class EfficiencyStudy:
         methods = multiprocessing.get_all_start_methods()
         context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         if "forkserver" in methods:
-            context.set_forkserver_preload(["nnunetv2_mip.efficiency_worker"])
+            context.set_forkserver_preload(["nnunetv2_mip.efficiency.worker"])
         for task in tasks:
             # A measurement is a file, a cell a folder of files.
             folder = task.target.parent if task.iterations else task.target

@@ -8,12 +8,18 @@ import numpy as np
 from torch import nn
 from tqdm import tqdm
 
-from nnunetv2_mip.classification import FILE_NAME, FROZEN, WHOLE, about_of, write_classifier
-from nnunetv2_mip.classification_calibration import best_threshold, fit_platt
-from nnunetv2_mip.classification_evaluation import describe, evaluate_judged, write_evaluation
-from nnunetv2_mip.classification_features import FeatureExtractor
-from nnunetv2_mip.classification_inputs import LabelledStudy, studies_of
-from nnunetv2_mip.classification_network import (
+from nnunetv2_mip.classification.calibration import best_threshold, fit_platt
+from nnunetv2_mip.classification.classifier import (
+    FILE_NAME,
+    FROZEN,
+    WHOLE,
+    about_of,
+    write_classifier,
+)
+from nnunetv2_mip.classification.evaluation import describe, evaluate_judged, write_evaluation
+from nnunetv2_mip.classification.features import FeatureExtractor
+from nnunetv2_mip.classification.inputs import LabelledStudy, studies_of
+from nnunetv2_mip.classification.network import (
     Images,
     Schedule,
     network_arrays,
@@ -23,13 +29,13 @@ from nnunetv2_mip.classification_network import (
     train_network,
     window_for,
 )
-from nnunetv2_mip.classification_shortcuts import (
+from nnunetv2_mip.classification.shortcuts import (
     height_features,
     image_height_mm,
     margin_features,
 )
-from nnunetv2_mip.classification_splits import dealt_folds, folds_of_splits
-from nnunetv2_mip.classification_training import (
+from nnunetv2_mip.classification.splits import dealt_folds, folds_of_splits
+from nnunetv2_mip.classification.training import (
     PENALTY,
     Fit,
     Study,
@@ -195,7 +201,7 @@ class Trainer:
         return self._images
 
     def fit(self, training: Sequence[int], fold: int) -> tuple[Callable, float, float]:
-        """A `classification_training.Fit`."""
+        """A `training.Fit`."""
         own = str(fold) if self.choices.fold_networks else None
         if self.choices.how == "frozen":
             width = self.bags(own)[0].shape[-1]

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nnunetv2_mip.efficiency_cost import Meter, OperationCount, training_cost
-from nnunetv2_mip.efficiency_scores import quality, view_quality
+from nnunetv2_mip.efficiency.cost import Meter, OperationCount, training_cost
+from nnunetv2_mip.efficiency.scores import quality, view_quality
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import write_json
 from nnunetv2_mip.pet_input import read_pet_and_ct

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunetv2_mip.classification_metrics import (
+from nnunetv2_mip.classification.metrics import (
     calibration_error,
     matched_scores,
     scores_with_intervals,
 )
-from nnunetv2_mip.classification_shortcuts import BIN_MM
-from nnunetv2_mip.classification_training import Judged, Study
+from nnunetv2_mip.classification.shortcuts import BIN_MM
+from nnunetv2_mip.classification.training import Judged, Study
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path, write_json
 
@@ -25,7 +25,7 @@ class Evaluation:
 
     Attributes:
         natural: score → value and interval, all studies, natural threshold.
-        matched: see `classification_metrics.matched_scores`; None where nothing can be paired.
+        matched: see `metrics.matched_scores`; None where nothing can be paired.
         calibration_error: expected calibration error over all studies.
     """
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from nnunetv2_mip.classification_features import body_window
+from nnunetv2_mip.classification.features import body_window
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.predictor import MIPPredictor
 from nnunetv2_mip.scale import BODY_LEVEL

@@ -1,0 +1,1 @@
+"""Healthy or with lesions, from the views of a study."""

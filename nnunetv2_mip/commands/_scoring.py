@@ -1,0 +1,18 @@
+"""The options that say how predictions are scored."""
+
+import argparse
+
+
+def add_scoring_options(parser: argparse.ArgumentParser) -> None:
+    """--allow-missing and --min-overlap."""
+    parser.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="count a missing prediction as an empty one instead of stopping",
+    )
+    parser.add_argument(
+        "--min-overlap",
+        type=float,
+        default=0.0,
+        help="fraction of a lesion that must be overlapped to count as found; 0: any overlap",
+    )

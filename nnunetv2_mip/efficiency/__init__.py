@@ -1,0 +1,1 @@
+"""What views cost and bring: the efficiency study."""
