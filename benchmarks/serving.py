@@ -97,8 +97,9 @@ def speed(args: argparse.Namespace) -> dict:
     from nnunetv2_mip.comparison import interval_over_groups
     from nnunetv2_mip.masks import mask_of_view
     from nnunetv2_mip.model_folder import bundled_model
+    from nnunetv2_mip.nnunet_loading import quiet
     from nnunetv2_mip.png import decode_mask_png, decode_png
-    from nnunetv2_mip.predictor import MIPPredictor, quiet
+    from nnunetv2_mip.predictor import MIPPredictor
     from nnunetv2_mip.prefilter import without_impulses
 
     torch.set_num_threads(args.threads)

@@ -5,14 +5,9 @@ those of `passes`, with nnU-Net's results. No worker process is started. Everyth
 is read from the model folder's `inference.json`.
 """
 
-import contextlib
-import io
-import os
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +23,13 @@ from nnunetv2_mip.inference_config import InferenceConfig
 from nnunetv2_mip.masks import mask_of_view
 from nnunetv2_mip.model_folder import VOLUMETRIC_STAGE, first_stage_folder
 from nnunetv2_mip.network import Network
-from nnunetv2_mip.nnunet_paths import add_own_trainers
+from nnunetv2_mip.nnunet_loading import (
+    DEFAULT_CHECKPOINT,
+    folds_with_checkpoint,
+    load_nnunet,
+    quiet,
+    stride_of,
+)
 from nnunetv2_mip.passes import Windows, mirrored_copies, run_passes
 from nnunetv2_mip.pixels import to_detector, view_spacing_mm
 from nnunetv2_mip.prefilter import without_impulses
@@ -41,7 +42,6 @@ from nnunetv2_mip.watch import Effort, Watch
 if TYPE_CHECKING:
     from nnunetv2_mip.stage2 import Stage2Predictor
 
-DEFAULT_CHECKPOINT = "checkpoint_final.pth"
 LESION = 1
 
 
@@ -96,7 +96,7 @@ class MIPPredictor:
             nnunet_predictor.list_of_parameters,
             nnunet_predictor.device,
             plans.patch_size,
-            _stride(plans) or (1, 1),
+            stride_of(plans) or (1, 1),
         )
 
     @classmethod
@@ -270,7 +270,7 @@ class MIPPredictor:
         plans = self._nnunet.configuration_manager
         if len(plans.patch_size) != 2:
             return None
-        stride = _stride(plans)
+        stride = stride_of(plans)
         return Windows(
             tuple(plans.patch_size),
             stride or (1, 1),
@@ -464,96 +464,3 @@ class MIPPredictor:
         if clicks:
             mask = with_clicks(mask, suv.array, clicks, suv.spacing_mm)
         return StudyPrediction(mask, probability, view_probability, views.levels, geometry, spacing)
-
-
-def load_nnunet(
-    folder: Path,
-    folds: Sequence[int | str] | None = None,
-    checkpoint: str = DEFAULT_CHECKPOINT,
-    device: str = "cuda",
-):
-    """nnU-Net's predictor with the model of a folder, loaded without a word on stdout.
-
-    Raises:
-        MipError: the folder lacks something, or the model cannot be loaded.
-    """
-    folds = folds_with_checkpoint(folder, folds, checkpoint)
-    add_own_trainers()
-    with quiet():
-        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-
-        target = torch_device(device)
-        predictor = nnUNetPredictor(
-            perform_everything_on_device=target.type == "cuda",
-            device=target,
-            allow_tqdm=False,
-        )
-        try:
-            predictor.initialize_from_trained_model_folder(str(folder), tuple(folds), checkpoint)
-        except (RuntimeError, UnpicklingError, EOFError, OSError) as error:
-            # A damaged checkpoint, or a trainer class that nnU-Net cannot find.
-            raise MipError(f"{folder}: the model cannot be loaded: {error}") from None
-    return predictor
-
-
-def _stride(configuration_manager) -> tuple[int, ...] | None:
-    """Product of the network's strides along every axis, None where its plans do not tell."""
-    strides = configuration_manager.network_arch_init_kwargs.get("strides")
-    return None if strides is None else tuple(map(int, np.prod(strides, axis=0)))
-
-
-def folds_with_checkpoint(
-    folder: Path, folds: Sequence[int | str] | None, checkpoint: str
-) -> list[int | str]:
-    """The folds of a model folder to use, all there are where `folds` is None.
-
-    Raises:
-        MipError: the folder lacks something, or one of the folds.
-    """
-    if not folder.is_dir():
-        raise MipError(f"{folder}: no such model folder; train a model first or check -m")
-    for name in ("dataset.json", "plans.json"):
-        if not (folder / name).is_file():
-            hint = "; give its parent" if folder.name.startswith("fold_") else ""
-            raise MipError(f"{folder}: lacks {name}, so it is not a nnU-Net model folder{hint}")
-    there = {
-        path.parent.name.removeprefix("fold_"): path for path in folder.glob(f"fold_*/{checkpoint}")
-    }
-    if folds is None:
-        # Cross-validation folds before `all`: an ensemble of folds never mixes with it.
-        numbers = sorted(int(name) for name in there if name.isdigit())
-        chosen: list[int | str] = list(numbers) or [name for name in there if name == "all"]
-        if not chosen:
-            raise MipError(f"{folder}: has no fold with {checkpoint}; has the training ended?")
-        return chosen
-    for fold in folds:
-        if str(fold) not in there:
-            raise MipError(f"{folder / f'fold_{fold}' / checkpoint}: no such file; check -f")
-    return list(folds)
-
-
-def torch_device(name: str) -> torch.device:
-    """The device of that name; `cuda` is `cpu` where there is none.
-
-    Raises:
-        MipError: there is no such device.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        return torch.device("cpu")
-    if name == "mps" and not torch.backends.mps.is_available():
-        raise MipError("-device mps: this machine has none, or its torch cannot use it; use cpu")
-    try:
-        return torch.device(name)
-    except RuntimeError:
-        raise MipError(f"-device {name}: unknown device; use cpu, cuda or mps") from None
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep nnU-Net's remarks on stdout out of our output (`NNUNETV2_MIP_VERBOSE=1` shows them)."""
-    if os.environ.get("NNUNETV2_MIP_VERBOSE"):
-        yield
-        return
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        yield

@@ -11,7 +11,8 @@ import torch
 from nnunetv2_mip.combination import combine_l2snet
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
-from nnunetv2_mip.predictor import DEFAULT_CHECKPOINT, LESION, load_nnunet, quiet
+from nnunetv2_mip.nnunet_loading import DEFAULT_CHECKPOINT, load_nnunet, quiet
+from nnunetv2_mip.predictor import LESION
 from nnunetv2_mip.stage2_data import CUE, STAGE2, stage2_input
 from nnunetv2_mip.volumes import Volume
 

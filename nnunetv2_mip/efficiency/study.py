@@ -25,7 +25,7 @@ from nnunetv2_mip.efficiency.worker import Model, Task, work
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json, write_json
 from nnunetv2_mip.inference_config import INFERENCE_FILE, InferenceConfig
-from nnunetv2_mip.predictor import DEFAULT_CHECKPOINT, folds_with_checkpoint, torch_device
+from nnunetv2_mip.nnunet_loading import DEFAULT_CHECKPOINT, folds_with_checkpoint, torch_device
 from nnunetv2_mip.stage2_data import CUE, STAGE2
 from nnunetv2_mip.studies import StudyFiles, scan_tree
 from nnunetv2_mip.view_settings import check_channels
