@@ -17,13 +17,11 @@ from nnunetv2_mip.dataset_conversion.raw_dataset import (
     build_raw_dataset,
 )
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.files import read_json
 from nnunetv2_mip.metrics import dice
-from nnunetv2_mip.nnunet_paths import nnunet_folder
 from nnunetv2_mip.pet_input import read_pet_and_ct
-from nnunetv2_mip.splits import SPLITS_FILE, check_splits
 from nnunetv2_mip.stage2_data import CUE, INTENSITY, STAGE2, stage2_input
 from nnunetv2_mip.studies import CT_NAME, StudyFiles, scan_tree
+from nnunetv2_mip.training_splits import training_splits
 from nnunetv2_mip.volumes import read_mask, require_same_grid, write_volume
 
 DEFAULT_NAME = "AutoPETStage2"
@@ -76,8 +74,8 @@ def convert_stage2(
     splits, folds = None, {}
     if model is not None:
         model = Path(model)
-        splits = _splits_of(model)
-        folds = {case: fold for fold, split in enumerate(splits) for case in split["val"]}
+        trained = training_splits(model)
+        splits, folds = trained.folds, trained.validated_in()
         # A model that is not there, or not whole, is said before the first study is read.
         for fold in sorted(set(folds.values())):
             path = model / f"fold_{fold}" / CHECKPOINT
@@ -112,21 +110,6 @@ def convert_stage2(
         splits=splits,
     )
     return build_raw_dataset(plan, workers, skip_broken, dask)
-
-
-def _splits_of(model: Path) -> list[dict[str, list[str]]]:
-    """The splits that a model was trained with, after checking that they keep patients apart."""
-    if not (model / "plans.json").is_file():
-        raise MipError(f"{model}: is not a model folder: give one of nnUNet_results")
-    dataset = read_json(model / "plans.json")["dataset_name"]
-    folder = nnunet_folder("nnUNet_preprocessed") / dataset
-    path = folder / SPLITS_FILE
-    if not path.is_file():
-        raise MipError(f"{path}: no such file: it says which patients each fold of {model} saw")
-    splits = read_json(path)
-    patients = read_json(folder / "dataset.json").get("mip", {}).get("patients", {})
-    check_splits(splits, patients, sorted(patients), source=str(path))
-    return splits
 
 
 def convert_study(study: _Study, paths: CasePaths) -> dict:

@@ -91,7 +91,7 @@ def check_splits(
     """
     remedy = "convert the data set again, or write splits that are grouped by patient"
     cases = set(cases)
-    _check_format(splits, source)
+    check_format(splits, source)
     no_patient = sorted(cases - set(patients))
     if no_patient:
         raise MipError(
@@ -139,7 +139,9 @@ def without_patients(dataset_json: dict) -> dict:
     return {**dataset_json, "mip": mip}
 
 
-def _check_format(splits: Any, source: str) -> None:
+def check_format(splits: Any, source: str = SPLITS_FILE) -> None:
+    """Check that the content of a splits file has nnU-Net's form; raises MipError."""
+
     def is_fold(fold: Any) -> bool:
         return isinstance(fold, dict) and all(
             isinstance(fold.get(side), list) and all(isinstance(case, str) for case in fold[side])

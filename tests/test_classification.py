@@ -32,6 +32,7 @@ from nnunetv2_mip.classification.metrics import (
     matched_scores,
     scores_with_intervals,
 )
+from nnunetv2_mip.classification.run import training_folds
 from nnunetv2_mip.classification.shortcuts import height_features, margin_features
 from nnunetv2_mip.classification.splits import dealt_folds
 from nnunetv2_mip.classification.training import (
@@ -481,6 +482,61 @@ def test_every_fold_by_its_own_network(tiny, trained, tmp_path, monkeypatch, few
     assert run(*arguments) == 0
     folds = {row["case"]: int(row["fold"]) for row in rows_of(out / "out_of_fold.csv")}
     assert folds == {case: fold for fold, part in enumerate(splits) for case in part["val"]}
+
+
+def test_a_network_judges_only_what_its_fold_has_not_seen(tmp_path, monkeypatch):
+    names = [f"case_{number}" for number in range(6)]
+    splits = [{"train": names[k::2], "val": names[1 - k :: 2]} for k in (0, 1)]
+    planned = tmp_path / "nnUNet_preprocessed" / "Dataset001_A"
+    planned.mkdir(parents=True)
+    (planned / "splits_final.json").write_text(json.dumps(splits))
+    patients = {name: name for name in names}
+    (planned / "dataset.json").write_text(json.dumps({"mip": {"patients": patients}}))
+    model, raw = tmp_path / "model", tmp_path / "raw"
+    for folder in (model, raw):
+        folder.mkdir()
+    (model / "plans.json").write_text(json.dumps({"dataset_name": "Dataset001_A"}))
+    # The raw data set's own splits are others: those of the model's training count.
+    (raw / "splits_final.json").write_text(json.dumps(splits[::-1]))
+    monkeypatch.setenv("nnUNet_preprocessed", str(planned.parent))
+    studies = [Study(name, name, number < 3) for number, name in enumerate((*names, "new"))]
+    folds = training_folds(raw, studies, None, model)
+    assert {case: fold for case, fold in folds.items() if case != "new"} == {
+        case: fold for fold, part in enumerate(splits) for case in part["val"]
+    }
+    assert folds["new"] in (0, 1)
+    for fold in splits:
+        fold["val"] = [name for name in fold["val"] if name != "case_0"]
+        fold["train"] = sorted({*fold["train"], "case_0"})
+    named = tmp_path / "splits.json"
+    named.write_text(json.dumps(splits))
+    with pytest.raises(MipError, match="case_0 is in the training part of fold"):
+        training_folds(raw, studies, named, model)
+    named.write_text(json.dumps({"train": names}))
+    with pytest.raises(MipError, match="not a list of"):
+        training_folds(raw, studies, named)
+
+
+def test_a_crop_of_an_ill_patient_shows_a_lesion():
+    import torch
+
+    from nnunetv2_mip.classification.network import Images, _batch, window_for
+
+    lesions = torch.zeros(1, 1, 100, 20)
+    lesions[..., 99, 4] = 1
+    tall = Images(torch.ones(1, 1, 100, 20), torch.ones(1, 1, 100, 20), lesions)
+    wide = Images(torch.ones(1, 1, 40, 50), torch.ones(1, 1, 40, 50), torch.zeros(1, 1, 40, 50))
+    window = window_for([tall, wide])
+    assert window == (128, 64)
+    rng = np.random.default_rng(0)
+    shown = heights = 0
+    for _ in range(20):
+        views, body, found = _batch([tall, wide], window, rng)
+        assert views.shape == body.shape == found.shape == (2, 1, 1, *window)
+        shown += int(found[0].any())
+        heights += int(body[0, 0, 0].any(1).sum() < 100)
+    # One crop in seven of such a patient holds the lowest row; ten are drawn.
+    assert shown >= 12 and heights > 0
 
 
 # What cannot be served.

@@ -18,7 +18,11 @@ from nnunetv2_mip.commands import evaluate, phantom, report
 from nnunetv2_mip.lesion_table import lesion_table
 from nnunetv2_mip.report import charts
 from nnunetv2_mip.report.build import Request, collect
-from nnunetv2_mip.report.dataset_check import check_cases
+from nnunetv2_mip.report.dataset_check import (
+    check_cases,
+    conversion_findings,
+    without_folders,
+)
 from nnunetv2_mip.report.facts import Facts
 from nnunetv2_mip.report.markup import element, json_block
 from nnunetv2_mip.report.sources import Source
@@ -397,8 +401,9 @@ def test_a_training_that_went_on_counts_once(tmp_path):
         text = "".join(f"2026-01-01 10:00:00.123456: {line}\n" for line in lines)
         (fold / f"training_log_{name}.txt").write_text(text)
 
-    log("2026_1_1", {0: 1.0, 1: 0.9, 2: -0.8}, unfinished=3)
-    log("2026_1_2", {1: 0.5})
+    # nnU-Net writes no zeros before one digit: the tenth month comes after the ninth.
+    log("2026_9_30_8_0_0", {0: 1.0, 1: 0.9, 2: -0.8}, unfinished=3)
+    log("2026_10_1_7_59_9", {1: 0.5})
     # An exported model has weights and no logs.
     (tmp_path / "fold_2").mkdir()
     training = read_training(tmp_path)
@@ -407,6 +412,26 @@ def test_a_training_that_went_on_counts_once(tmp_path):
     assert curves.epochs == [1, 2] and curves.values["train_loss"] == [1.0, 0.5]
     assert curves.values["dice"] == pytest.approx([0.6, 0.6])
     assert curves.values["rate"] == [1e-5, 1e-5] and math.isnan(curves.values["val_loss"][0])
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("/data/my trial/p1/SUV.nii.gz: median SUV 40", "p1/SUV.nii.gz: median SUV 40"),
+        ("/data/p1: left out by the conversion: /data/p1/CT.nii.gz: no such file",
+         "data/p1: left out by the conversion: p1/CT.nii.gz: no such file"),
+        ("a.nii.gz: not on the grid of /data/x/b.nii.gz; resample it",
+         "a.nii.gz: not on the grid of x/b.nii.gz; resample it"),
+        (r"C:\trial\p1\SUV.nii.gz: 3 g/ml and 2 / 3", "p1/SUV.nii.gz: 3 g/ml and 2 / 3"),
+    ],
+)  # fmt: skip
+def test_a_report_names_no_folder_of_this_machine(line, shown, tmp_path):
+    assert without_folders(line) == shown
+    (tmp_path / "conversion.json").write_text(
+        json.dumps({"warnings": [line], "skipped": [{"case": line, "reason": line}]})
+    )
+    content = conversion_findings(tmp_path)
+    assert content[0].text == shown and content[1].text.count(shown) == 2
 
 
 def bad_folders(folder: Path, cohort: Path) -> dict[str, list]:

@@ -23,15 +23,26 @@ from nnunetv2_mip.efficiency.cost import (
     training_operations,
 )
 from nnunetv2_mip.efficiency.plots import write_plots
-from nnunetv2_mip.efficiency.scores import stack_quality
-from nnunetv2_mip.efficiency.study import Choices, EfficiencyStudy, read_models, studies_of_tree
+from nnunetv2_mip.efficiency.scores import quality, stack_quality, view_quality
+from nnunetv2_mip.efficiency.study import (
+    Choices,
+    EfficiencyStudy,
+    check_unseen,
+    read_models,
+    studies_of_dataset,
+    studies_of_tree,
+)
 from nnunetv2_mip.efficiency.tables import markdown, rows_of, write_tables
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.geometry import ViewGeometry
+from nnunetv2_mip.inference_config import InferenceConfig
 from nnunetv2_mip.network import ENGINE_VARIABLE
-from nnunetv2_mip.predictor import MIPPredictor
+from nnunetv2_mip.predictor import MIPPredictor, StudyPrediction
+from nnunetv2_mip.projection import project_mask
+from nnunetv2_mip.splits import SPLITS_FILE, without_patients
 from nnunetv2_mip.stage2 import Stage2Predictor
 from nnunetv2_mip.studies import find_studies
-from nnunetv2_mip.volumes import read_mask, read_suv
+from nnunetv2_mip.volumes import SourceGrid, Volume, read_mask, read_suv
 
 RESAMPLING = "resample_data_or_seg_to_shape"
 # Columns that are measured, and so differ from run to run.
@@ -148,8 +159,16 @@ def world(tmp_path_factory) -> World:
     results = home / "nnUNet_results"
     flat = results / "Dataset701_Views" / "nnUNetTrainerMIP__tiny__2d"
     deep = results / raw.name / "nnUNetTrainerMIP_volumes__tiny__3d_fullres"
-    make_model(flat, views, "2d", "nnUNetTrainerMIP")
-    make_model(deep, volumes, "3d_fullres", "nnUNetTrainerMIP_volumes")
+    for folder, content, rest in (
+        (flat, views, ("2d", "nnUNetTrainerMIP")),
+        (deep, volumes, ("3d_fullres", "nnUNetTrainerMIP_volumes")),
+    ):
+        # As training leaves it: what tells the patients is the preprocessed data set alone.
+        make_model(folder, without_patients(content), *rest)
+        planned = home / "nnUNet_preprocessed" / folder.parent.name
+        planned.mkdir()
+        (planned / "dataset.json").write_text(json.dumps(content))
+        shutil.copyfile(raw / "splits_final.json", planned / "splits_final.json")
     return World(home / "tree", flat, deep, environment)
 
 
@@ -174,7 +193,8 @@ def finished(world, tmp_path_factory) -> Path:
 
 
 def settings(out: Path) -> tuple:
-    return "-o", out, "-device", "cpu", "--disable_tta", "--reference-views", 2
+    common = ("-device", "cpu", "--disable_tta", "--no-energy", "--reference-views", 2)
+    return "-o", out, *common
 
 
 def read_csv(path: Path) -> list[dict]:
@@ -259,7 +279,7 @@ def test_tables_and_pictures(finished):
 
 def test_killed_and_run_again(ready, finished, tmp_path):
     out = tmp_path / "study"
-    models = read_models([f"flat={ready.flat}", f"deep={ready.deep}"])
+    models = read_models([f"flat={ready.flat}"])
     begun = EfficiencyStudy(out, studies_of_tree(ready.tree), Choices(False, 2, "cpu", False))
     begun.add(models)
 
@@ -269,37 +289,52 @@ def test_killed_and_run_again(ready, finished, tmp_path):
             child.join()
 
     with pytest.raises(MipError, match=r"was killed .*Run again"):
-        begun.run(begun.tasks(models, [1, 3], 0), kill)
-    kept = list((out / "cells").rglob("*.json"))
-    assert 1 <= len(kept) < 6
+        begun.run(begun.tasks(models, [1], 0), kill)
+    (kept,) = (out / "cells").rglob("*.json")
     assert write_tables(out)["unfinished"]
-    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in kept}
-    # Going on with it adds what is missing, more views too, and touches nothing that was there.
-    arguments = ("-i", ready.tree, *settings(out), "--no-energy")
-    names = [f"{model.name}={model.folder}" for model in models]
-    assert answer(study, *arguments, "--models", *names, "--views", 1, 3) == 0
-    assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in kept}
+    before = kept.read_bytes(), kept.stat().st_mtime_ns
+    # Going on with it adds what is missing, and touches nothing that was there.
+    arguments = ("-i", ready.tree, *settings(out), "--models", f"flat={ready.flat}", "--views", 1)
+    assert answer(study, *arguments) == 0
+    assert before == (kept.read_bytes(), kept.stat().st_mtime_ns)
     again = certain(read_csv(out / "cases.csv"))
     whole = certain(read_csv(finished / "cases.csv"))
-    for row in again + whole:
-        del row["energy_missing"]
-    assert again == whole
-    everything = {path: path.read_bytes() for path in (out / "cells").rglob("*.json")}
-    assert answer(study, *arguments, "--models", names[0], "--views", 1) == 0
-    assert everything == {path: path.read_bytes() for path in (out / "cells").rglob("*.json")}
-    # What was not asked for this time is still in the table.
+    assert again == [row for row in whole if (row["model"], row["views"]) == ("flat", "1")]
+    assert len(again) == 2
+
+
+def test_asking_for_less_leaves_the_rest_in_the_table(ready, finished, tmp_path):
+    out = tmp_path / "study"
+    shutil.copytree(finished, out)
+    cells = {path: path.read_bytes() for path in (out / "cells").rglob("*.json")}
+    arguments = ("-i", ready.tree, *settings(out), "--models", f"flat={ready.flat}", "--views", 1)
+    assert answer(study, *arguments) == 0
+    assert cells == {path: path.read_bytes() for path in (out / "cells").rglob("*.json")}
+    assert len(cells) == 6
     assert len(read_csv(out / "study.csv")) == 3
 
 
-def test_validation_studies_of_a_data_set(ready, tmp_path):
-    splits = Path(ready.environment["nnUNet_raw"]) / "Dataset702_AutoPETStage2/splits_final.json"
-    wanted = json.loads(splits.read_text())[0]["val"]
+def test_validation_studies_of_a_data_set(ready, tmp_path, monkeypatch, capsys):
+    raw = Path(ready.environment["nnUNet_raw"]) / "Dataset702_AutoPETStage2"
+    wanted = json.loads((raw / SPLITS_FILE).read_text())[0]["val"]
+    studies = studies_of_dataset(raw, 0)
+    assert [found.case for found in studies] == sorted(wanted)
+    (model,) = read_models([str(ready.deep)], [0])
+    assert model.name == "Dataset702_AutoPETStage2_nnUNetTrainerMIP_volumes"
+    assert check_unseen([model], studies) == []
+    # Its fold 0 was trained on other splits than the studies are chosen by.
+    moved = tmp_path / "nnUNet_preprocessed"
+    shutil.copytree(ready.environment["nnUNet_preprocessed"], moved)
+    splits = moved / raw.name / SPLITS_FILE
+    splits.write_text(json.dumps(json.loads(splits.read_text())[::-1]))
+    monkeypatch.setenv("nnUNet_preprocessed", str(moved))
     out = tmp_path / "study"
-    arguments = ("-d", 702, *settings(out), "--no-energy", "--models", ready.deep)
-    assert answer(study, *arguments) == 0
-    (row,) = read_csv(out / "study.csv")
-    assert row["model"] == "Dataset702_AutoPETStage2_nnUNetTrainerMIP_volumes"
-    assert {case["case"] for case in read_csv(out / "cases.csv")} == set(wanted)
+    assert answer(study, "-d", 702, *settings(out), "--models", ready.deep) == 2
+    assert "was trained on" in capsys.readouterr().err and not out.exists()
+    # Where nobody can tell, it is said.
+    monkeypatch.delenv("nnUNet_preprocessed")
+    (line,) = check_unseen([model], studies)
+    assert "cannot tell whom it was trained on" in line and str(ready.deep) in line
 
 
 def bad(world: World, tmp_path: Path, what: str) -> tuple[tuple, str]:
@@ -369,7 +404,8 @@ def test_one_line_for_what_cannot_be_served(ready, what, tmp_path, capsys):
 def test_a_folder_made_with_other_settings(ready, finished, tmp_path, capsys):
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
     common = ("-i", ready.tree, "--models", f"flat={ready.flat}", "--views", 1, "-device", "cpu")
-    assert answer(study, *common, "-o", finished, "--reference-views", 2) == 2
+    others = ("--reference-views", 2, "--no-energy")
+    assert answer(study, *common, "-o", finished, *others) == 2
     assert "other settings (tta False, not True)" in capsys.readouterr().err
     patient = next(path for path in ready.tree.iterdir() if path.is_dir())
     shutil.copytree(patient, tmp_path / "fewer" / patient.name)
@@ -380,6 +416,36 @@ def test_a_folder_made_with_other_settings(ready, finished, tmp_path, capsys):
     assert answer(study, *swapped) == 2
     assert "flat was another network before" in capsys.readouterr().err
     assert before == {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+
+
+def test_scores_of_a_volume_and_its_views_by_hand():
+    axes = (1, 0, 0, 0, 1, 0, 0, 0, 1)
+    grid = SourceGrid((20, 20, 12), (2.0, 2.0, 4.0), (0.0, 0.0, 0.0), axes)
+    suv = Volume(np.ones((12, 20, 20), np.float32), grid, Path("suv"))
+    truth = np.zeros(suv.array.shape, np.uint8)
+    truth[4:8, 8:13, 6:10] = 1
+    mask = np.roll(truth, 1, axis=0)
+    # And a voxel where nothing is, in line with the lesion in neither view.
+    mask[0, 1, 1] = 1
+    found = quality(mask, truth, suv, 2)
+    assert found["dice_3d"] == pytest.approx(2 * 60 / (80 + 81))
+    assert found["fpv_ml"] == pytest.approx(0.016)
+    assert found["fnv_ml"] == 0
+    # Four rows of four (five) columns, one row too low, and a pixel: of the view.
+    assert found["dice_projected"] == pytest.approx((2 * 12 / (16 + 17) + 2 * 15 / (20 + 21)) / 2)
+    lower = quality(np.roll(truth, 1, axis=0), truth, suv, 2)
+    assert (lower["hd95_3d_mm"], lower["hd95_projected_mm"]) == (4.0, 4.0)
+    assert lower["dice_projected"] == pytest.approx(3 / 4)
+    # The views themselves: one column of 2 mm beside the truth at 0° and at 90°.
+    geometry = ViewGeometry.for_volume(suv, (0.0, 90.0))
+    views = np.roll(project_mask(truth, geometry), 1, axis=2)
+    answer_of_views = StudyPrediction(
+        truth, None, views.astype(np.float32), views[None], geometry, geometry.stack_spacing_mm
+    )
+    config = InferenceConfig(pixel_mm=None, threshold=0.5, min_component_px=0)
+    scores = view_quality(answer_of_views, truth, config)
+    assert scores["dice_2d"] == pytest.approx((3 / 4 + 4 / 5) / 2)
+    assert scores["hd95_2d_mm"] == pytest.approx(2.0)
 
 
 def test_scores_of_views_by_hand():

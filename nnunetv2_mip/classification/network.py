@@ -26,6 +26,8 @@ HIDDEN = 16
 DROPOUT = 0.3
 # Least share of the body's height that a training crop keeps.
 LEAST_HEIGHT = 0.75
+# Draws of a crop until it shows a lesion of a study that has some.
+CROP_TRIES = 10
 VIEWS_A_STEP = 4
 BATCH = 8
 # Of the running average of the weights, which is what scores.
@@ -178,6 +180,8 @@ def _mean_and_peak(stage: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
 def new_network(predictor: MIPPredictor, from_scratch: bool, seed: int = 0) -> nn.Module:
     """A `CompactClassifier`, or a `ViewClassifier` with the predictor's first encoder.
 
+    It is where the predictor is.
+
     Raises:
         MipError: the network has no encoder, or works on volumes.
     """
@@ -187,11 +191,11 @@ def new_network(predictor: MIPPredictor, from_scratch: bool, seed: int = 0) -> n
     module = predictor.network.torch_module(0)
     if from_scratch:
         channels = next(weight.shape[1] for weight in module.parameters() if weight.ndim == 4)
-        return CompactClassifier(channels)
+        return CompactClassifier(channels).to(predictor.device)
     encoder = getattr(module, "encoder", None)
     if encoder is None or not hasattr(encoder, "output_channels"):
         raise MipError("a classifier needs a network with an encoder, as nnU-Net's have")
-    return ViewClassifier(copy.deepcopy(encoder).float())
+    return ViewClassifier(copy.deepcopy(encoder).float()).to(predictor.device)
 
 
 def network_images(
@@ -229,11 +233,12 @@ def network_images(
     return Images(views, body, lesions)
 
 
-def window_for(predictor: MIPPredictor, images: Sequence[Images], coarser: int) -> tuple[int, int]:
-    """(rows, columns) to train on: the patch's rows, and columns for the widest body."""
-    rows, columns = predictor.windows.patch
-    widest = max(study.views.shape[3] for study in images)
-    return _next(rows / coarser), min(_next(widest), _next(columns / coarser))
+def window_for(images: Sequence[Images]) -> tuple[int, int]:
+    """(rows, columns) to train on, which hold the tallest and the widest body.
+
+    A crop to fewer rows would be called ill for lesions that it does not show.
+    """
+    return tuple(_next(max(study.views.shape[axis] for study in images)) for axis in (2, 3))
 
 
 def train_network(
@@ -249,7 +254,7 @@ def train_network(
     Raises:
         MipError: one class alone.
     """
-    truth = np.asarray(labels, bool)
+    truth, device = np.asarray(labels, bool), _device_of(network)
     if truth.all() or not truth.any():
         raise MipError("a classifier needs studies with lesions and without")
     torch.manual_seed(seed)
@@ -273,13 +278,16 @@ def train_network(
         order = rng.permutation(len(truth))
         for start in range(0, len(order), BATCH):
             batch = order[start : start + BATCH]
-            views, body, lesions = _batch([images[i] for i in batch], window, rng)
+            views, body, lesions = (
+                None if part is None else part.to(device)
+                for part in _batch([images[i] for i in batch], window, rng)
+            )
             with torch.enable_grad():
                 logits, _, cells = network(views, body)
                 loss = functional.binary_cross_entropy_with_logits(
                     logits,
-                    torch.from_numpy(truth[batch].astype(np.float32)),
-                    torch.from_numpy(share[batch].astype(np.float32)),
+                    torch.from_numpy(truth[batch].astype(np.float32)).to(device),
+                    torch.from_numpy(share[batch].astype(np.float32)).to(device),
                 )
                 if cells is not None and lesions is not None:
                     loss = loss + CELL_WEIGHT * _cell_loss(cells, body, lesions)
@@ -313,11 +321,18 @@ def score_images(
 ) -> tuple[float, np.ndarray]:
     """Log odds of a study and the weights of its views, (V,): means of it and its mirror image."""
     rows, columns = (max(w, _next(n)) for n, w in zip(images.views.shape[2:], window))
-    pieces = [_placed(part, (rows, columns))[None] for part in (images.views, images.body)]
+    pieces = [
+        _placed(part, (rows, columns))[None].to(_device_of(network))
+        for part in (images.views, images.body)
+    ]
     mirrored = [piece.flip(-1) for piece in pieces]
     answers = [network.eval()(*pair)[:2] for pair in (pieces, mirrored)]
     logit = sum(float(logits) for logits, _ in answers) / 2
-    return logit, sum(weights[0].numpy() for _, weights in answers) / 2
+    return logit, sum(weights[0].cpu().numpy() for _, weights in answers) / 2
+
+
+def _device_of(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device
 
 
 def _next(size: float) -> int:
@@ -342,15 +357,8 @@ def _batch(
     count = min(VIEWS_A_STEP, min(len(study.views) for study in studies))
     crops = []
     for study in studies:
-        chosen = np.sort(rng.choice(len(study.views), count, replace=False))
-        height, width = study.views.shape[2:]
-        rows = min(window[0], max(1, round(height * rng.uniform(LEAST_HEIGHT, 1))))
-        columns = min(window[1], width)
-        top = int(rng.integers(0, height - rows + 1))
-        left = int(rng.integers(0, width - columns + 1))
-        part = (slice(None), slice(None), slice(top, top + rows), slice(left, left + columns))
-        kept = [x for x in (study.views, study.body, study.lesions) if x is not None]
-        crop = [x[chosen][part] for x in kept]
+        crop = _crop(study, count, window, rng)
+        rows, columns = crop[0].shape[2:]
         if rng.random() < 0.5:
             crop = [x.flip(3) for x in crop]
         crop[0] = crop[0] * float(rng.uniform(0.9, 1.1)) + float(rng.uniform(-0.1, 0.1))
@@ -366,10 +374,34 @@ def _batch(
     return views, body, lesions[0] if lesions else None
 
 
+def _crop(
+    study: Images, count: int, window: tuple[int, int], rng: np.random.Generator
+) -> list[torch.Tensor]:
+    """Views, body and (where known) lesions of a random part of a study, full in width.
+
+    Where its lesions are known, at least one of them is in it: it bears the whole study's label.
+    """
+    parts = [x for x in (study.views, study.body, study.lesions) if x is not None]
+    height, width = study.views.shape[2:]
+    ill = study.lesions is not None and bool(study.lesions.any())
+    crop = []
+    for _ in range(CROP_TRIES):
+        chosen = np.sort(rng.choice(len(study.views), count, replace=False))
+        rows = min(window[0], max(1, round(height * rng.uniform(LEAST_HEIGHT, 1))))
+        columns = min(window[1], width)
+        top = int(rng.integers(0, height - rows + 1))
+        left = int(rng.integers(0, width - columns + 1))
+        part = (slice(None), slice(None), slice(top, top + rows), slice(left, left + columns))
+        crop = [x[chosen][part] for x in parts]
+        if not ill or bool(crop[2].any()):
+            break
+    return crop
+
+
 def network_arrays(network: nn.Module) -> dict[str, np.ndarray]:
     """The weights as a file holds them, in half precision."""
     return {
-        name: value.half().numpy() if value.is_floating_point() else value.numpy()
+        name: (value.half() if value.is_floating_point() else value).cpu().numpy()
         for name, value in network.state_dict().items()
     }
 

@@ -48,7 +48,8 @@ from nnunetv2_mip.classification.training import (
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.predictor import MIPPredictor
-from nnunetv2_mip.splits import SPLITS_FILE
+from nnunetv2_mip.splits import SPLITS_FILE, check_format
+from nnunetv2_mip.training_splits import training_splits
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,10 @@ def train_classifier(
     target: Path,
     choices: TrainingChoices,
 ) -> str:
-    """Train on all studies, cross-validate, and write the classifier and its report.
+    """Train, cross-validate, and write the classifier and its report.
+
+    A head is fitted on all studies; a network trained as a whole on four fifths of them, the last
+    one calibrates it.
 
     Args:
         raw: the data set's folder.
@@ -104,7 +108,8 @@ def train_classifier(
         MipError: nothing to learn from, or a model that cannot be used.
     """
     studies = studies_of(labelled)
-    folds = training_folds(raw, studies, choices.splits)
+    own = network if choices.fold_networks else None
+    folds = training_folds(raw, studies, choices.splits, own)
     trainer = Trainer(labelled, network, choices)
     text = "not cross-validated"
     if choices.evaluate:
@@ -131,23 +136,46 @@ def train_classifier(
     return text
 
 
-def training_folds(raw: Path, studies: Sequence[Study], splits: Path | None) -> dict[str, int]:
+def training_folds(
+    raw: Path, studies: Sequence[Study], splits: Path | None, network: Path | None = None
+) -> dict[str, int]:
     """Case → fold: of the splits file named, else of the data set's own, else dealt.
 
     Cases that the file does not name are dealt over its folds.
+
+    Args:
+        raw: the data set's folder.
+        studies: of it.
+        splits: a splits file; None for the data set's own.
+        network: the segmentation model whose fold K is to judge fold K. The splits are then those
+            of its own data set, unless a file is named.
+
+    Raises:
+        MipError: no such file, or not of nnU-Net's form; or a study would be judged by the network
+            of a fold that was trained on it.
     """
-    path = splits or raw / SPLITS_FILE
-    given, count = None, None
-    if path.is_file():
+    path, content = splits or raw / SPLITS_FILE, None
+    if splits is None and network is not None:
+        trained = training_splits(network)
+        path, content = trained.source, trained.folds
+    elif path.is_file():
         content = read_json(path)
-        given, count = folds_of_splits(content), len(content)
+        check_format(content, str(path))
     elif splits is not None:
         raise MipError(f"{splits}: no such file; check --splits")
     patients = {study.case: study.patient for study in studies}
     lesions = {study.case: study.has_lesion for study in studies}
-    if count is None:
+    if content is None:
         return dealt_folds(patients, lesions)
-    return dealt_folds(patients, lesions, given, count)
+    folds = dealt_folds(patients, lesions, folds_of_splits(content), len(content))
+    if network is not None:
+        for case, fold in folds.items():
+            if case in content[fold]["train"]:
+                raise MipError(
+                    f"{path}: {case} is in the training part of fold {fold} and validated by no "
+                    "fold, so that no network can judge it: leave it out, or name other splits"
+                )
+    return folds
 
 
 class Trainer:
@@ -212,7 +240,7 @@ class Trainer:
         return self._whole_fit(images, own)(training, fold)
 
     def final(self) -> tuple[dict, dict[str, np.ndarray]]:
-        """Text part and arrays of a classifier fitted on all studies."""
+        """Text part and arrays of the classifier that is written."""
         choices = self.choices
         sick = sum(study.has_lesion for study in self.studies)
         about = {
@@ -239,7 +267,7 @@ class Trainer:
         images = self.images()
         about["views"] = max(len(study.views) for study in images)
         about["coarser"] = choices.coarser
-        about["window"] = window_for(self.predictor(None), images, choices.coarser)
+        about["window"] = window_for(images)
         whole, scores, outside = self._train_whole(images, range(len(images)), None)
         truth = np.array([self.studies[i].has_lesion for i in outside])
         platt = fit_platt(scores, truth)
@@ -253,7 +281,7 @@ class Trainer:
             truth = np.array([self.studies[i].has_lesion for i in outside])
             platt = fit_platt(scores, truth)
             probabilities = platt(scores)
-            window = window_for(self.predictor(own), images, self.choices.coarser)
+            window = window_for(images)
 
             def score(positions: Sequence[int]) -> np.ndarray:
                 return platt([score_images(whole, images[i], window)[0] for i in positions])
@@ -277,7 +305,7 @@ class Trainer:
         outside = [i for i, part in zip(training, inner) if not part]
         predictor, choices = self.predictor(own), self.choices
         scratch = choices.how == "from-scratch"
-        window = window_for(predictor, images, choices.coarser)
+        window = window_for(images)
         whole = train_network(
             new_network(predictor, scratch),
             [images[i] for i in inside],

@@ -68,7 +68,9 @@ def _add_train(tasks) -> None:
     how = train.add_mutually_exclusive_group()
     how.add_argument("--fine-tune", action="store_true", help="train the encoder on too")
     how.add_argument(
-        "--from-scratch", action="store_true", help="the same encoder with fresh weights"
+        "--from-scratch",
+        action="store_true",
+        help="a small network of its own; --network prepares its images",
     )
     train.add_argument(
         "--fold-networks",
@@ -76,7 +78,10 @@ def _add_train(tasks) -> None:
         help="judge fold K with the model's own fold K; splits are then those of its training",
     )
     train.add_argument(
-        "--splits", type=Path, metavar="FILE", help="nnU-Net's splits (the data set's own)"
+        "--splits",
+        type=Path,
+        metavar="FILE",
+        help="nnU-Net's splits (the data set's own; with --fold-networks those of the model's)",
     )
     train.add_argument(
         "--no-evaluation", action="store_true", help="only the classifier, no cross-validation"

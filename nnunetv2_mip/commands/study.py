@@ -32,7 +32,8 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         metavar="NAME=FOLDER",
-        help="model folders, NAME= may be left out; the first is what the others are compared with",
+        help="model folders, NAME= may be left out; the others are compared with the first that "
+        "OUT ever had",
     )
     parser.add_argument(
         "--views",
@@ -76,6 +77,8 @@ def run(args: argparse.Namespace) -> None:
                 raise MipError(f"{option} {value}: at least {least} is needed")
     fold = _fold(args)
 
+    import sys
+
     from tqdm import tqdm
 
     from nnunetv2_mip.efficiency.plots import write_plots
@@ -97,7 +100,8 @@ def run(args: argparse.Namespace) -> None:
         studies = studies_of_dataset(raw_dataset(args.d), fold)
     else:
         studies = studies_of_tree(args.i)
-        check_unseen(models, studies)
+    for line in check_unseen(models, studies):
+        print(f"warning: {line}", file=sys.stderr)
     choices = Choices(not args.disable_tta, args.reference_views, args.device, not args.no_energy)
     study = EfficiencyStudy(Path(args.o), studies, choices)
     study.add(models)

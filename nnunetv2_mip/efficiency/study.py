@@ -26,11 +26,12 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json, write_json
 from nnunetv2_mip.inference_config import INFERENCE_FILE, InferenceConfig
 from nnunetv2_mip.nnunet_loading import DEFAULT_CHECKPOINT, folds_with_checkpoint, torch_device
+from nnunetv2_mip.splits import SPLITS_FILE, check_format
 from nnunetv2_mip.stage2_data import CUE, STAGE2
 from nnunetv2_mip.studies import StudyFiles, scan_tree
+from nnunetv2_mip.training_splits import seen_patients
 from nnunetv2_mip.view_settings import check_channels
 
-SPLITS_FILE = "splits_final.json"
 FORMAT_VERSION = 1
 
 
@@ -86,6 +87,7 @@ def studies_of_dataset(raw: Path, fold: int) -> list[StudyFiles]:
             "by -i, or a data set of nnUNetv2_mip_convert_stage2 --no-cue"
         )
     splits = read_json(raw / SPLITS_FILE)
+    check_format(splits, str(raw / SPLITS_FILE))
     if not 0 <= fold < len(splits):
         raise MipError(f"{raw / SPLITS_FILE}: has no fold {fold}; choose 0 to {len(splits) - 1}")
     studies = []
@@ -153,17 +155,32 @@ def _is_volumetric(folder: Path) -> bool:
     return False
 
 
-def check_unseen(models: Sequence[Model], studies: Sequence[StudyFiles]) -> None:
-    """Raise MipError where a network was trained on a patient of the studies."""
+def check_unseen(models: Sequence[Model], studies: Sequence[StudyFiles]) -> list[str]:
+    """Check that no network was trained on a patient of the studies.
+
+    Returns:
+        a line for every network whose patients nobody here can tell.
+
+    Raises:
+        MipError: a network has seen one of the patients.
+    """
+    untold = []
     for model in models:
-        mip = read_json(model.folder / "dataset.json").get("mip") or {}
-        known = set(mip.get("patients", {}).values())
+        try:
+            known = seen_patients(model.folder, model.folds)
+        except MipError as error:
+            untold.append(
+                f"{model.folder}: cannot tell whom it was trained on ({error}): make sure that it "
+                "has not seen these patients"
+            )
+            continue
         for study in studies:
             if study.patient in known:
                 raise MipError(
                     f"{model.folder}: was trained on {study.patient}, which is among the studies: "
                     "give studies that it has not seen, or -d ID -f FOLD"
                 )
+    return untold
 
 
 class EfficiencyStudy:
@@ -190,7 +207,7 @@ class EfficiencyStudy:
             "reference_views": choices.reference_views,
             "device": self.choices.device,
             "energy": choices.energy,
-            "studies": {study.case: _digest(study.suv, study.seg) for study in self.studies},
+            "studies": {study.case: _digest(*_files_of_study(study)) for study in self.studies},
             "models": {},
         }
         path = self.out / SETTINGS_FILE
@@ -336,6 +353,10 @@ def _files_of(model: Model) -> list[Path]:
     files = [model.folder / name for name in names]
     files += [model.folder / f"fold_{fold}" / model.checkpoint for fold in model.folds]
     return [path for path in files if path.is_file()]
+
+
+def _files_of_study(study: StudyFiles) -> list[Path]:
+    return [path for path in (study.suv, study.ct, study.seg) if path is not None]
 
 
 def _digest(*paths: Path) -> str:

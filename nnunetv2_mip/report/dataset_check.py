@@ -1,5 +1,6 @@
 """What is odd about a set of labelled cases, before anything is trained or judged on it."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ ODD_FACTOR = 2.0
 TINY_ML, TINY_CM2 = 0.05, 0.1
 NAMES_SHOWN = 5
 CONVERSION = "conversion.json"
+_ABSOLUTE = re.compile(r"(?:[A-Za-z]:[/\\]|/)(?=[^\s/\\])")
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def check_cases(folder: Path, facts: Sequence[Facts]) -> Check:
         *_twins(facts),
         *_own_warnings(facts),
         *_occlusion(facts),
-        *_conversion(folder),
+        *conversion_findings(folder),
     ]
     splits_findings, folds = _splits(folder, facts, patients)
     findings += splits_findings
@@ -212,16 +214,27 @@ def _occlusion(facts: Sequence[Facts]) -> list[Finding]:
     return [Finding("note", text)]
 
 
-def _conversion(folder: Path) -> list[Finding]:
+def conversion_findings(folder: Path) -> list[Finding]:
+    """What the conversion of a raw data set had to say (its conversion.json)."""
     path = folder / CONVERSION
     if not path.is_file():
         return []
     content = read_json(path)
-    found = [Finding("warning", str(line)) for line in content.get("warnings", ())]
+    lines = [str(line) for line in content.get("warnings", ())]
     for skipped in content.get("skipped", ()):
-        line = f"{skipped.get('case')}: left out by the conversion: {skipped.get('reason')}"
-        found.append(Finding("warning", line))
-    return found
+        lines.append(f"{skipped.get('case')}: left out by the conversion: {skipped.get('reason')}")
+    return [Finding("warning", without_folders(line)) for line in lines]
+
+
+def without_folders(line: str) -> str:
+    """A line in which absolute paths keep their last two names: others may be shown the report."""
+    parts = [_short(part) if _ABSOLUTE.match(part) else part for part in line.split(": ")]
+    # Within a sentence a path ends where it has a space.
+    return re.sub(rf"(?<=\s){_ABSOLUTE.pattern}\S*", lambda m: _short(m[0]), ": ".join(parts))
+
+
+def _short(path: str) -> str:
+    return "/".join(re.split(r"[/\\]", path)[-2:])
 
 
 def _splits(

@@ -89,10 +89,15 @@ def read_training(folder: Path) -> Training:
     return training
 
 
+def _moment(log: Path) -> list[int]:
+    """When a training began, of its log's name: nnU-Net writes 9 and 10, not 09 and 10."""
+    return [int(number) for number in re.findall(r"\d+", log.stem)]
+
+
 def _of_logs(place: Path, fold: str) -> Curves | None:
     """Curves of the text logs; a training that went on has several, and the later ones count."""
     found: dict[int, dict[str, float]] = {}
-    for log in sorted(place.glob("training_log_*.txt")):
+    for log in sorted(place.glob("training_log_*.txt"), key=_moment):
         epoch = None
         for line in log.read_text("utf-8", errors="replace").splitlines():
             said = _LINE.match(line)
