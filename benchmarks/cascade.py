@@ -34,9 +34,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from nnunetv2_mip.comparison import interval_over_groups
 from nnunetv2_mip.efficiency.cost import OperationCount, forward_operations
 from nnunetv2_mip.files import read_json, write_json
-from nnunetv2_mip.metrics import bootstrap_interval
 from nnunetv2_mip.predictor import MIPPredictor
 from nnunetv2_mip.stage2 import Stage2Predictor
 from nnunetv2_mip.studies import find_studies
@@ -46,6 +46,8 @@ VIEWS_ID, CUE_ID, ALONE_ID = 801, 802, 803
 EPOCHS = 10
 SCORES = ("dice", "false_positive_volume_ml", "false_negative_volume_ml")
 FOLDS = (0, 1)
+# Options that change no result.
+FREE = ("out", "only", "np")
 TRAINER = '''"""Written by benchmarks/cascade.py."""
 
 from nnunetv2_mip.trainers.{base} import {base}
@@ -243,12 +245,8 @@ class Bench:
         stages = PIPELINES[name]
         folders, spent, seconds = [], 0.0, 0.0
         for stage in stages:
-            if stage.dataset == CUE_ID and self.raw(CUE_ID) is None:
-                # The cue is made by networks: its time is training time too.
-                seconds += self.run(
-                    "nnUNetv2_mip_convert_stage2", "-i", self.out / "train", "-d", CUE_ID,
-                    "--cue-from", folders[0], "-n", "Cued", "-device", self.args.device,
-                )  # fmt: skip
+            if stage.dataset == CUE_ID:
+                seconds += self._make_cues(folders[0])
             folder, operations, took = self.train(name, stage, total)
             folders.append(folder)
             spent, seconds = spent + operations, seconds + took
@@ -262,9 +260,19 @@ class Bench:
             "training_pflop": spent / 1e15,
             "training_seconds": seconds,
             **result,
-            **{key: _with_interval(report, key) for key in SCORES},
             "cases": report["cases"],
         }
+
+    def _make_cues(self, model: Path) -> float:
+        """Cues of all training studies; seconds: made by networks, they are training time too."""
+        clock = self.out / "cue_seconds.json"
+        if self.raw(CUE_ID) is None:
+            seconds = self.run(
+                "nnUNetv2_mip_convert_stage2", "-i", self.out / "train", "-d", CUE_ID,
+                "--cue-from", model, "-n", "Cued", "-device", self.args.device,
+            )  # fmt: skip
+            write_json(clock, {"seconds": seconds})
+        return read_json(clock)["seconds"]
 
     def _predictor(self, name: str, stages: tuple, folders: list[Path]):
         device = self.args.device
@@ -320,24 +328,54 @@ def _mask_of(predictor, suv) -> np.ndarray:
     return predictor.predict_study(suv).mask
 
 
-def _with_interval(report: dict, key: str) -> list[float]:
-    values = [case[key] for case in report["cases"].values() if case.get(key) is not None]
-    return [float(np.mean(values)), *bootstrap_interval(np.array(values))]
+def _mean_and_interval(values: dict[str, float], patients: dict[str, str]) -> tuple:
+    """Mean over cases, and its interval over patients."""
+    groups: dict[str, list[float]] = {}
+    for case, value in values.items():
+        groups.setdefault(patients[case], []).append(value)
+    return float(np.mean(list(values.values()))), *interval_over_groups(list(groups.values()))
 
 
-def table(results: dict) -> str:
+def _values(row: dict, key: str) -> dict[str, float]:
+    cases = row["cases"]
+    return {case: found[key] for case, found in cases.items() if found.get(key) is not None}
+
+
+def table(results: dict, patients: dict[str, str]) -> str:
+    """Markdown: the pipelines, each compared with the first, and 3D with and without the cue.
+
+    Args:
+        results: of `cascade.json`.
+        patients: of the test studies.
+    """
     lines = [
-        "| pipeline | Dice (95 % over patients) | FPV ml | FNV ml | training PFLOP | training s | "
-        "TFLOP a study | CPU s a study |",
-        "|---|---|---|---|---|---|---|---|",
+        "| pipeline | Dice | FPV ml | FNV ml | Dice against the first | training PFLOP | "
+        "training s | TFLOP a study | CPU s a study |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
+
+    def shown(values: dict[str, float], sign: str = "") -> str:
+        mean, low, high = _mean_and_interval(values, patients)
+        to = " to " if sign else "–"
+        return f"{mean:{sign}.3f} ({low:{sign}.3f}{to}{high:{sign}.3f})"
+
+    def difference(name: str, other: str) -> str:
+        ours, theirs = (_values(results[key], "dice") for key in (name, other))
+        return shown({case: ours[case] - theirs[case] for case in ours}, "+")
+
+    first = next(iter(results))
     for name, row in results.items():
-        (mean, low, high), spent = row["dice"], row["training_seconds"]
+        false = [np.mean(list(_values(row, key).values())) for key in SCORES[1:]]
+        against = "" if name == first else difference(name, first)
         lines.append(
-            f"| `{name}` | {mean:.3f} ({low:.3f}–{high:.3f}) | {row[SCORES[1]][0]:.2f} | "
-            f"{row[SCORES[2]][0]:.2f} | {row['training_pflop']:.2f} | {spent:.0f} | "
+            f"| `{name}` | {shown(_values(row, 'dice'))} | {false[0]:.2f} | {false[1]:.2f} | "
+            f"{against} | {row['training_pflop']:.2f} | {row['training_seconds']:.0f} | "
             f"{row['tflop_a_study']:.3f} | {row['cpu_seconds_a_study']:.2f} |"
         )
+    studies = len(_values(results[first], "dice"))
+    lines.append(f"\nDice over {studies} studies with lesions, 95 % intervals over patients.")
+    if {"3d", "3d+cue"} <= set(results):
+        lines.append(f"The cue, 3D with it against without: {difference('3d+cue', '3d')}.")
     return "\n".join(lines) + "\n"
 
 
@@ -361,15 +399,21 @@ def main() -> None:
     bench = Bench(args)
     bench.prepare()
     path = bench.out / "cascade.json"
+    settings = {key: str(value) for key, value in vars(args).items() if key not in FREE}
     report = json.loads(path.read_text()) if path.exists() else {"results": {}}
+    for key, value in settings.items():
+        if report.get("settings", settings).get(key) != value:
+            raise SystemExit(f"{path}: has other settings ({key}); choose another -o")
     for name in args.only:
         if name not in report["results"]:
             report["results"][name] = bench.pipeline(name, args.pflop * 1e15)
-            report["date"] = date.today().isoformat()
-            report["settings"] = {key: str(value) for key, value in vars(args).items()}
+            report |= {"date": date.today().isoformat(), "settings": settings}
             write_json(path, report)
-    (bench.out / "table.md").write_text(table(report["results"]))
-    print(table(report["results"]))
+    ordered = {name: report["results"][name] for name in PIPELINES if name in report["results"]}
+    patients = {study.case: study.patient for study in find_studies(bench.out / "test")}
+    text = table(ordered, patients)
+    (bench.out / "table.md").write_text(text)
+    print(text)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -54,6 +55,11 @@ RESERVE_SHARE = 0.15
 SCRIPTS = ("gpu_pack.py", "recipes.py", "recipe_scores.py", "rivals.py", "score_table.py")
 # What benchmarks/rivals.py needs beside the package.
 RIVALS_NEED = ("monai", "segmentation-models-pytorch")
+# What a wheel of this package is built from.
+PACKAGED = (
+    *("nnunetv2_mip", "dataset_conversion", "trainers", "plans"),
+    *("setup.py", "pyproject.toml", "README.md", "LICENSE"),
+)
 # Comes with the other machine's torch.
 NOT_PACKED = ("torch", "torchvision", "triton", "nvidia-", "cuda-", "nnunetv2-mip")
 
@@ -88,13 +94,17 @@ def pack(args: argparse.Namespace) -> None:
 
 
 def _build_wheel(source: Path, target: Path) -> None:
-    """Our wheel, built from a copy: a build leaves folders in its source."""
-    copy = target / "source"
-    skipped = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__", "demo_out")
-    shutil.copytree(source, copy, ignore=skipped)
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q"]
-    subprocess.run([*command, "-w", str(target), str(copy)], check=True)
-    shutil.rmtree(copy)
+    """Our wheel, built from a copy of what is in it: a build leaves folders in its source."""
+    with tempfile.TemporaryDirectory() as copy:
+        for name in PACKAGED:
+            place = source / name
+            if place.is_dir():
+                skipped = shutil.ignore_patterns("__pycache__", ".*")
+                shutil.copytree(place, Path(copy) / name, ignore=skipped)
+            else:
+                shutil.copy(place, copy)
+        command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q"]
+        subprocess.run([*command, "-w", str(target), copy], check=True)
 
 
 def _preset_file(preset: str) -> Path:

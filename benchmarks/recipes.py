@@ -18,6 +18,8 @@ Selection is by the mean per-image Dice over the patients of the validation fold
 """
 
 import argparse
+import hashlib
+import json
 import math
 import os
 import subprocess
@@ -246,6 +248,8 @@ def main() -> None:
     trainers = args.o.resolve() / "trainers"
     add_own_trainers()
     kept = scores.ScoreFolder(args.scores) if args.scores else None
+    if kept and any(_trained_folder(text.partition("=")[2]) for text in args.recipes):
+        raise MipError("--scores keeps what was trained here, for --iterations: name no FOLDER")
     rows, notes = [], {}
     # Fold by fold: whenever it is stopped, what is there can be compared.
     for fold in args.folds:
@@ -257,7 +261,7 @@ def main() -> None:
             rows += found
             note = notes.setdefault(name, {"parameters": 0, "training_minutes": 0.0})
             note["parameters"] = about["parameters"]
-            note["training_minutes"] += about["minutes"]
+            note["training_minutes"] += about["minutes"] / len(args.folds)
             if kept:
                 kept.add(found, args.iterations, **about)
         found = kit_rows(raw, fold, args.copies)
@@ -294,9 +298,15 @@ def _one(
     if args.prefilter is not None:
         choices["prefilter"] = args.prefilter
     out = args.o / name / f"fold_{fold}.csv"
+    weights = hashlib.sha256((folder / f"fold_{fold}" / args.chk).read_bytes()).hexdigest()[:16]
+    predictor = predictor.override(**choices)
+    made_by = {"weights": weights, "copies": args.copies, "config": predictor.config.to_dict()}
+    made_by = json.loads(json.dumps(made_by))
     if not out.is_file():
-        predictor = predictor.override(**choices)
         scores.write_rows(predict(predictor, raw, fold, name, args.copies, args.o / name), out)
+        write_json(out.with_suffix(".json"), made_by)
+    elif scores.read_notes(out.with_suffix(".json")) != made_by:
+        raise MipError(f"{out}: is of another model or of other options; choose another -o")
     return scores.read_rows(out), {"parameters": predictor.parameters, "minutes": minutes}
 
 

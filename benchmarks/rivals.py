@@ -253,7 +253,7 @@ def main() -> None:
             minutes = (time.monotonic() - started) / 60
             parameters = sum(weight.numel() for weight in network.parameters())
             note = notes.setdefault(name, {"training_minutes": 0.0})
-            note["training_minutes"] += minutes
+            note["training_minutes"] += minutes / len(args.folds)
             note["parameters"] = parameters
             rows = []
             for image in scores.images_of(raw, split["val"]):

@@ -252,7 +252,6 @@ def fuzz(args: argparse.Namespace) -> dict:
     """Malformed bodies, images and connections: statuses, slowest answer, memory."""
     rng = random.Random(args.seed)
     seed_image = _seed_image()
-    # Half of them first: what the caches need is there then.
     statuses, reasons, slowest, broken = Counter(), Counter(), 0.0, Counter()
     trace = []
     with service(args.serve_options) as (url, pid):
@@ -272,7 +271,7 @@ def fuzz(args: argparse.Namespace) -> dict:
                 elif answer.status_code >= 500 and answer.status_code != 503:
                     print(kind, content[:200], file=sys.stderr)
             slowest = max(slowest, time.perf_counter() - start)
-            if (k + 1) % (args.requests // 10) == 0:
+            if (k + 1) % max(1, args.requests // 10) == 0:
                 trace.append(round(resident_mb(pid), 1))
         alive = httpx.get(f"{url}/health").json()["status"]
     return {

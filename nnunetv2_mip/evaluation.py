@@ -17,7 +17,7 @@ import numpy as np
 
 from nnunetv2_mip import metrics
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.files import atomic_path, write_json
+from nnunetv2_mip.files import atomic_path, null_for_nan, write_json
 from nnunetv2_mip.matching import Pair, match
 from nnunetv2_mip.png import PNG_SUFFIX, decode_mask_png, decode_png
 from nnunetv2_mip.stacks import is_stack_file
@@ -105,9 +105,9 @@ def write_report(report: dict, path: Path | str) -> Path:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(["case", *columns])
             for case, scores in report["cases"].items():
-                row = [_null_for_nan(scores[column]) for column in columns]
+                row = [null_for_nan(scores[column]) for column in columns]
                 writer.writerow([case, *[int(v) if isinstance(v, bool) else v for v in row]])
-        write_json(path, _null_for_nan(report))
+        write_json(path, null_for_nan(report))
     return table
 
 
@@ -258,11 +258,3 @@ def _mean(values: list[float]) -> float:
 
 def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else math.nan
-
-
-def _null_for_nan(content):
-    if isinstance(content, dict):
-        return {key: _null_for_nan(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return [_null_for_nan(value) for value in content]
-    return None if isinstance(content, float) and math.isnan(content) else content

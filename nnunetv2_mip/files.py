@@ -1,6 +1,7 @@
 """Files that appear whole: write beside the target, then rename."""
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -78,3 +79,12 @@ def read_json(path: Path | str) -> Any:
         raise MipError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
         raise MipError(f"{path}: cannot be read as JSON ({error})") from None
+
+
+def null_for_nan(content):
+    """A copy for JSON, which has no NaN: None instead, in dictionaries and lists too."""
+    if isinstance(content, dict):
+        return {key: null_for_nan(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [null_for_nan(value) for value in content]
+    return None if isinstance(content, float) and math.isnan(content) else content

@@ -361,12 +361,20 @@ def test_odd_cases_are_named():
 
 def test_stacks_are_judged_as_the_evaluation_does(untrained, tmp_path):
     masks = tmp_path / "masks"
-    shutil.copytree(untrained.raw / "labelsTr", masks)
+    masks.mkdir()
+    for path in sorted((untrained.raw / "labelsTr").iterdir()):
+        # Two columns beside the truth, and 255 where others write 1.
+        labels = sitk.ReadImage(str(path))
+        moved = 255 * np.roll(sitk.GetArrayFromImage(labels) == 1, 2, axis=2).astype(np.uint8)
+        image = sitk.GetImageFromArray(moved)
+        image.CopyInformation(labels)
+        sitk.WriteImage(image, str(masks / path.name))
     output, metrics = tmp_path / "stacks.html", tmp_path / "metrics.json"
     assert run(report, "-i", masks, "-g", untrained.raw, "-o", output, "--cases", 1) == 0
     assert run(evaluate, "-p", masks, "-g", untrained.raw, "-o", metrics) == 0
     page, expected = Page(output), json.loads(metrics.read_text())
-    assert page.scores["dice"] == f"{expected['mean']['dice']:.3f}" == "1.000"
+    assert page.scores["dice"] == f"{expected['mean']['dice']:.3f}"
+    assert 0 < expected["mean"]["dice"] < 0.99
     assert page.scores["true_pixels"] == f"{expected['mean']['true_pixels']:.0f}"
     turn = next(iter(page.turns.values()))
     assert turn["views"] == 3 and turn["has_image"]

@@ -13,7 +13,7 @@ from nnunetv2_mip.classification.metrics import (
 from nnunetv2_mip.classification.shortcuts import BIN_MM
 from nnunetv2_mip.classification.training import Judged, Study
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.files import atomic_path, write_json
+from nnunetv2_mip.files import atomic_path, null_for_nan, write_json
 
 METRICS_NAME, TABLE_NAME = "metrics.json", "out_of_fold.csv"
 SHOWN = ("auroc", "f1", "precision", "recall", "accuracy")
@@ -89,7 +89,7 @@ def write_evaluation(
 ) -> None:
     """Write `metrics.json` and `out_of_fold.csv`."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / METRICS_NAME, report)
+    write_json(folder / METRICS_NAME, null_for_nan(report))
     with (
         atomic_path(folder / TABLE_NAME) as partial,
         partial.open("w", newline="", encoding="utf-8") as file,

@@ -1,4 +1,6 @@
-"""How well probabilities tell studies with lesions from those without; intervals over patients.
+"""How well probabilities tell studies with lesions from those without.
+
+Intervals are over patients; with sizes matched, over pairs of cases.
 
 A case is positive where it shows a lesion. Undefined scores are NaN: the AUROC of one class, the
 precision where nothing was called positive.

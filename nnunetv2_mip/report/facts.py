@@ -16,6 +16,7 @@ from nnunetv2_mip.region_table import region_table
 from nnunetv2_mip.report.sources import Source
 from nnunetv2_mip.scale import BODY_LEVEL, PNG_PIXEL_MM
 from nnunetv2_mip.stacks import read_stack
+from nnunetv2_mip.view_settings import IGNORE_LABEL
 from nnunetv2_mip.volumes import (
     Volume,
     body_median_suv,
@@ -151,8 +152,15 @@ def read_stack_case(
     levels, truth, prediction = arrays
     if levels is not None:
         levels = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
-    # 2 is nnU-Net's ignore label: neither lesion nor background.
-    masks = [None if mask is None else (mask == 1).astype(np.uint8) for mask in (truth, prediction)]
+    # As the evaluation has it: an ignored pixel is background in both, and any other mark a lesion.
+    if prediction is not None:
+        prediction = prediction != 0
+        if truth is not None:
+            prediction &= truth != IGNORE_LABEL
+    masks = [
+        None if mask is None else mask.astype(np.uint8)
+        for mask in (None if truth is None else truth == 1, prediction)
+    ]
     if source.is_missing:
         masks[1] = np.zeros_like(masks[0])
     return levels, *masks, tuple(float(value) for value in pixel_mm)
