@@ -24,6 +24,9 @@ DEFAULT_ARC_DEG = 180.0
 # share of its slices is above this SUV: single voxels of noise in the air are no body.
 BODY_SUV = 0.1
 BODY_SHARE = 0.02
+# Beyond these the header's spacing is wrong, and views of it would fill the memory.
+MOST_MM = 3000.0
+MOST_PIXELS = 4_000_000
 # Columns kept beside the body, so that interpolation and augmentation see its whole edge.
 MARGIN_COLUMNS = 2
 
@@ -83,7 +86,16 @@ class ViewGeometry:
                 are much finer than the voxels, so is the detector (a half, a third, … of a voxel):
                 rays between the voxels know more than an interpolation of their neighbours.
             body_suv: SUV above which a voxel may be body.
+
+        Raises:
+            MipError: the volume is larger than any patient, or its views would be.
         """
+        longest = max(n * step for n, step in zip(volume.array.shape, volume.spacing_mm))
+        if longest > MOST_MM:
+            raise MipError(
+                f"{volume.path}: is {longest:.0f} mm long, at most {MOST_MM:.0f} are projected; "
+                "check the spacing in its header"
+            )
         _, ny, nx = volume.array.shape
         _, sy, sx = volume.spacing_mm
         bins = 1 if pixel_mm is None else max(1, round(min(sy, sx) / pixel_mm))
@@ -105,11 +117,17 @@ class ViewGeometry:
         columns = _count_covering(
             min(body_radius_mm, corner_mm) / bin_mm + MARGIN_COLUMNS, parity_x
         )
+        steps = _count_covering(corner_mm / bin_mm, parity_y)
+        if len(volume.array) * max(columns, steps) > MOST_PIXELS:
+            raise MipError(
+                f"{volume.path}: has views of {len(volume.array)} x {columns} pixels along rays of "
+                f"{steps} steps; check the spacing in its header"
+            )
         return cls(
             angles_deg=tuple(float(angle) for angle in angles_deg),
             bin_mm=bin_mm,
             columns=columns,
-            steps=_count_covering(corner_mm / bin_mm, parity_y),
+            steps=steps,
             grid=volume.grid,
             source=volume.path.name,
             body_box=tuple((int(low), int(high)) for low, high in box) if box[0, 1] >= 0 else None,

@@ -1,15 +1,17 @@
 """What people drop on the page: a PNG, a SUV volume, or a zip with a DICOM PET series."""
 
+import lzma
 import shutil
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import SimpleITK as sitk
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.pet_input import read_pet_and_ct
+from nnunetv2_mip.service.headers import check_volume
 from nnunetv2_mip.service.images import decode_bytes
 from nnunetv2_mip.service.settings import Settings
 from nnunetv2_mip.volumes import VOLUME_SUFFIXES, Volume, has_suffix, suv_warning
@@ -50,9 +52,9 @@ def read_upload(path: Path, name: str, wants_ct: bool, settings: Settings) -> Up
     try:
         return _read(path, wants_ct, settings)
     except MipError as error:
-        reason = str(error).replace(str(path), name)
         # Files out of a zip lie in a folder that is ours.
-        reason = reason.replace(f"{path}.d/", f"{name}: ").replace(f"{path}.d", name)
+        reason = str(error).replace(f"{path}.d/", f"{name}: ").replace(f"{path}.d", name)
+        reason = reason.replace(str(path), name)
         reason = reason.removeprefix("img: ")
         raise MipError(reason if name in reason else f"{name}: {reason}") from None
 
@@ -72,7 +74,7 @@ def _read(path: Path, wants_ct: bool, settings: Settings) -> Upload:
         _unzip(path, folder, settings)
         suv, ct = read_pet_and_ct(folder, None, wants_ct, warnings.append)
     elif has_suffix(path, VOLUME_SUFFIXES):
-        _check_voxels(path, settings)
+        check_volume(path, settings.max_voxels)
         suv, ct = read_pet_and_ct(path, None, False, warnings.append)
     else:
         raise MipError(
@@ -83,20 +85,6 @@ def _read(path: Path, wants_ct: bool, settings: Settings) -> Upload:
         raise MipError(f"{path}: has {suv.array.size} voxels, at most {settings.max_voxels}")
     warnings += filter(None, [suv_warning(suv)])
     return Upload(suv=suv, ct=ct, warnings=tuple(warnings))
-
-
-def _check_voxels(path: Path, settings: Settings) -> None:
-    """Refuse a volume by its header, before its voxels fill the memory."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        # The reader behind gives the better message.
-        return
-    voxels = float(np.prod([float(n) for n in reader.GetSize()]))
-    if voxels > settings.max_voxels:
-        raise MipError(f"{path}: has {voxels:.0f} voxels, at most {settings.max_voxels}")
 
 
 def _unzip(path: Path, folder: Path, settings: Settings) -> None:
@@ -119,6 +107,15 @@ def _unzip(path: Path, folder: Path, settings: Settings) -> None:
                 with archive.open(item) as source, target.open("wb") as out:
                     # Never more than the directory announced, whatever the stream holds.
                     shutil.copyfileobj(source, out)
-    # zipfile raises NotImplementedError for a compression that it does not know.
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, ValueError) as error:
+    # zipfile raises NotImplementedError for a compression that it does not know, and what its
+    # decompressors raise.
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        NotImplementedError,
+        EOFError,
+        OSError,
+        ValueError,
+    ) as error:
         raise MipError(f"{path}: cannot be unpacked ({error})") from None
