@@ -42,6 +42,11 @@ class FusionRule:
         if not self.smallest_ml >= 0:
             raise MipError(f"smallest component {self.smallest_ml} ml: must not be below 0")
 
+    @property
+    def border(self) -> float:
+        """Probability of a view's pixel at which a lesion begins."""
+        return 0.5 if self.rule == "explain" else self.threshold
+
 
 # Specks go. Of what was measured on simulated patients nothing else helped (docs/fusion.md).
 PREDICTED_VIEWS = FusionRule(DEFAULT_RULE, smallest_ml=0.2)

@@ -106,6 +106,7 @@ class MIPPredictor:
         folds: Sequence[int | str] | None = None,
         checkpoint: str = DEFAULT_CHECKPOINT,
         device: str = "cuda",
+        second_stage: bool = True,
     ) -> "MIPPredictor":
         """Load a model folder as nnU-Net's training leaves it.
 
@@ -117,6 +118,7 @@ class MIPPredictor:
             folds: folds to average, None for all that are there.
             checkpoint: file name in the fold folders.
             device: `cpu`, `cuda` or `mps`; `cuda` falls back to `cpu` where there is none.
+            second_stage: False leaves a second stage in 3D alone.
 
         Raises:
             MipError: the folder lacks something, or was trained on something else than MIPs.
@@ -134,7 +136,7 @@ class MIPPredictor:
         if stage is not None:
             before = first_stage_folder(folder, stage)
             first = cls.from_model_folder(before, folds, checkpoint, device)
-        if (folder / VOLUMETRIC_STAGE).is_dir():
+        if second_stage and (folder / VOLUMETRIC_STAGE).is_dir():
             from nnunetv2_mip.stage2 import Stage2Predictor
 
             second = Stage2Predictor.from_model_folder(
@@ -158,7 +160,7 @@ class MIPPredictor:
 
         Another number of views replaces a list of angles.
         """
-        if "views" in choices:
+        if choices.get("views", self.config.views) != self.config.views:
             choices.setdefault("angles_deg", None)
         config = replace(self.config, **choices)
         return MIPPredictor(
@@ -229,7 +231,9 @@ class MIPPredictor:
         if not self._holds_something(levels, pixel_mm):
             return np.zeros(levels.shape[1:], np.float32)
         data, properties, effort = self._input(levels, pixel_mm, watch)
-        probabilities = self._probabilities(self._logits(data, watch), properties)
+        with watch.running():
+            logits = self._logits(data, watch)
+        probabilities = self._probabilities(logits, properties)
         if effort is not None and effort.degraded:
             # Both stages make the answer; the one that was cut short is told.
             watch.effort = effort
@@ -351,7 +355,8 @@ class MIPPredictor:
     def _logits(self, data: torch.Tensor, watch: Watch) -> torch.Tensor:
         nnunet, config = self._nnunet, self.config
         if self.windows is None:
-            # A 3D configuration over the view axis goes nnU-Net's own way.
+            # A 3D configuration over the view axis goes nnU-Net's own way, all at once: the watch
+            # hears neither of windows nor of the effort, and cannot cut it short.
             watch.check()
             nnunet.use_mirroring = config.tta
             with quiet():
@@ -448,7 +453,7 @@ class MIPPredictor:
         Raises:
             MipError: the model wants the CT and there is none.
         """
-        config = self.config
+        config, watch = self.config, watch or Watch()
         views, geometry = self._views_of(suv, ct)
         spacing = view_spacing_mm(geometry, config.pixel_mm)
         view_probability = self.view_probabilities(views.levels, spacing[1:], watch)
@@ -460,7 +465,37 @@ class MIPPredictor:
         if self._second_stage is None:
             mask = fuse(asked, geometry, config.fusion, suv.array, views.suv)
         else:
-            mask, probability = self._second_stage.predict(suv, ct, probability)
+            mask, probability = self._second_stage.predict(suv, ct, probability, watch)
         if clicks:
             mask = with_clicks(mask, suv.array, clicks, suv.spacing_mm)
         return StudyPrediction(mask, probability, view_probability, views.levels, geometry, spacing)
+
+    @property
+    def volume_threshold(self) -> float:
+        """The threshold at which `mask_at` gives the mask of `predict_study`."""
+        return 0.5 if self._second_stage is not None else self.config.fusion.border
+
+    def mask_at(self, study: StudyPrediction, suv: Volume, threshold: float) -> np.ndarray:
+        """The mask of a study at another threshold, by the same method.
+
+        Args:
+            study: from `predict_study`, without clicks.
+            suv: what it was predicted from.
+            threshold: 0 to 1; of a second stage's voxels, else of the views' pixels: what reaches
+                it becomes what reaches the fusion's own.
+
+        Returns:
+            (z, y, x) uint8 of 0 and 1.
+        """
+        if threshold == self.volume_threshold:
+            return study.mask
+        if self._second_stage is not None:
+            return (study.probability > threshold).astype(np.uint8)
+        views, border = study.view_probability, self.config.fusion.border
+        shifted = np.where(
+            views < threshold,
+            border * views / threshold,
+            border + (1 - border) * (views - threshold) / (1 - threshold),
+        ).astype(np.float32)
+        asked = to_detector(shifted, study.geometry, self.config.pixel_mm)
+        return fuse(asked, study.geometry, self.config.fusion, suv.array)

@@ -1,5 +1,7 @@
 """Time and interest: what an inference asks between two passes of the network."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -43,6 +45,11 @@ class Watch:
 
     effort: Effort | None = None
     windows: int = 0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Entered while a network runs, and left for what comes before and after."""
+        yield
 
     def check(self) -> None:
         """Called before every window of every pass.

@@ -1,7 +1,10 @@
 """The page in a real headless Chromium: upload, overlay, turning, downloads, bad files."""
 
 import base64
+import contextlib
 import os
+import socket
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -14,8 +17,10 @@ from PIL import Image
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
+from nnunetv2_mip.fusion_rules import FusionRule
 from nnunetv2_mip.png import decode_mask_png
 from nnunetv2_mip.service.settings import Settings
+from nnunetv2_mip.volumes import read_suv
 
 DATA = os.environ.get("NNUNETV2_MIP_TEST_DATA")
 
@@ -23,6 +28,12 @@ DATA = os.environ.get("NNUNETV2_MIP_TEST_DATA")
 @pytest.fixture
 def page(browser, service):
     """The page, with every request it makes and everything it complains of."""
+    with open_page(browser, service) as page:
+        yield page
+
+
+@contextlib.contextmanager
+def open_page(browser, service):
     page = browser.new_page(viewport={"width": 1200, "height": 900})
     page.set_default_timeout(60_000)
     page.asked, page.complaints = [], []
@@ -141,7 +152,6 @@ def test_a_volume_turns_and_has_a_table_of_lesions(page, volume, tmp_path):
     page.set_input_files("#file", str(volume))
     wait_for_result(page)
     assert page.inner_text("#angle") == "0°"
-    titles = page.locator("#table thead").inner_text()
     slide(page, "threshold", 0.3)
     wait_for_threshold(page, "0.3")
     mask = sitk.ReadImage(str(download(page, "mask", tmp_path)))
@@ -149,11 +159,11 @@ def test_a_volume_turns_and_has_a_table_of_lesions(page, volume, tmp_path):
     assert mask.GetSize() == source.GetSize() and mask.GetOrigin() == source.GetOrigin()
     found = sitk.GetArrayFromImage(mask)
     assert set(np.unique(found)) <= {0, 1}
-    if found.any():
-        titles = page.locator("#table thead").inner_text()
-        assert "Volume (ml)" in titles and "SUVmax" in titles
-        ml = sum(map(float, page.locator("#table tbody td:nth-child(2)").all_inner_texts()))
-        assert ml == pytest.approx(found.sum() * 0.08, rel=1e-3)
+    assert found.any()
+    titles = page.locator("#table thead").inner_text()
+    assert "Volume (ml)" in titles and "SUVmax" in titles
+    ml = sum(map(float, page.locator("#table tbody td:nth-child(2)").all_inner_texts()))
+    assert ml == pytest.approx(found.sum() * 0.08, rel=1e-3)
 
     box = page.locator("#canvas").bounding_box()
     middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -207,6 +217,57 @@ def test_a_dropped_file_is_taken_too(page, image):
     assert page.inner_text("#name") == "dropped.png"
     page.click("#again")
     assert page.is_visible("#drop") and not page.is_visible("#result")
+
+
+def test_a_file_that_was_stopped_does_not_come_back(page, image, tmp_path):
+    late = tmp_path / "late.png"
+    late.write_bytes(image.read_bytes())
+    held = []
+    page.route("**/page/cases?name=late*", held.append)
+    page.set_input_files("#file", str(late))
+    while not held:
+        page.wait_for_timeout(20)
+    page.click("#stop")
+    assert page.is_visible("#drop") and not page.is_visible("#working")
+    page.set_input_files("#file", str(image))
+    wait_for_result(page)
+    # Only now the server takes the first one, if the browser still sent it.
+    with contextlib.suppress(playwright_error()):
+        held[0].fulfill(status=202, json={"key": "late"})
+    page.wait_for_timeout(300)
+    assert page.inner_text("#name") == image.name and page.inner_text("#message") == ""
+    assert not [url for url in page.asked if url.endswith("/cases/late")]
+    assert page.complaints == []
+
+
+def playwright_error():
+    return pytest.importorskip("playwright.sync_api").Error
+
+
+def test_recipes_of_other_arcs_and_thresholds(
+    browser, run_service, tiny_predictor, image, volume, tmp_path
+):
+    other = tiny_predictor.override(arc_deg=360.0, threshold=0.0321, views=4, tta=False)
+    with run_service(other, Settings()) as service, open_page(browser, service) as page:
+        page.set_input_files("#file", str(image))
+        wait_for_result(page)
+        # The model's own threshold, beyond the slider's usual end: what /predict answers.
+        sent = service.predict(image.read_bytes()).json()["img"]
+        (tmp_path / "own.png").write_bytes(base64.b64decode(sent))
+        mask = decode_mask_png(download(page, "mask", tmp_path))
+        assert np.array_equal(decode_mask_png(tmp_path / "own.png"), mask)
+        assert page.inner_text("#threshold-value") == "0.03"
+        page.click("#again")
+        page.set_input_files("#file", str(volume))
+        wait_for_result(page)
+        page.focus("#canvas")
+        page.keyboard.press("ArrowLeft")
+        assert page.inner_text("#angle") == "0°"
+        for _ in range(5):
+            page.keyboard.press("ArrowRight")
+        # The last of the whole turn; behind it nothing is mirrored.
+        assert page.inner_text("#angle") == "270°"
+        assert page.complaints == []
 
 
 def test_a_server_that_is_gone_is_told(page, image):
@@ -266,6 +327,63 @@ def test_answers_of_the_interface_do_not_wait_for_volumes(
         assert wait(case)["state"] == "done"
 
 
+@pytest.mark.parametrize("step", ["_views_of", "mask_at"])
+def test_answers_do_not_wait_for_projection_or_fusion(
+    run_service, tiny_predictor, volume, image, step
+):
+    """What the page does without the network leaves the device to requests."""
+    began, go_on = threading.Event(), threading.Event()
+
+    class Held(type(tiny_predictor)):
+        pass
+
+    def held(self, *arguments):
+        began.set()
+        assert go_on.wait(60)
+        return getattr(type(tiny_predictor), step)(self, *arguments)
+
+    setattr(Held, step, held)
+    predictor = Held(tiny_predictor._nnunet, tiny_predictor.config, network=tiny_predictor._network)
+    with run_service(predictor, Settings()) as service:
+        case = upload(service, volume)
+        try:
+            assert began.wait(60)
+            assert service.predict(image.read_bytes()).status_code == 200
+        finally:
+            go_on.set()
+        assert wait(case)["state"] == "done"
+
+
+def test_the_slider_keeps_to_the_method(tiny_predictor, volume):
+    """A second stage's own probability is cut; views' are moved to the threshold of the fusion."""
+    suv = read_suv(volume)
+
+    class Halves:
+        channels = ()
+
+        def predict(self, suv, ct, cue, watch):
+            found = np.zeros(suv.array.shape, np.float32)
+            found[20:], found[30:] = 0.4, 0.8
+            return (found > 0.5).astype(np.uint8), found
+
+    both = tiny_predictor.override(tta=False).with_second_stage(Halves())
+    study = both.predict_study(suv)
+    assert both.volume_threshold == 0.5
+    for threshold, first in ((0.3, 20), (0.5, 30), (0.7, 30)):
+        mask = both.mask_at(study, suv, threshold)
+        assert mask[first:].all() and not mask[:first].any()
+
+    rule = FusionRule("mean", threshold=0.3)
+    voted = tiny_predictor.override(tta=False, fusion=rule)
+    study = voted.predict_study(suv)
+    assert voted.volume_threshold == 0.3 and study.mask.any()
+    beside = voted.mask_at(study, suv, 0.3001)
+    # No jump beside the threshold of the recipe, and less the higher it is.
+    assert (beside != study.mask).sum() <= 0.01 * study.mask.sum()
+    sizes = [voted.mask_at(study, suv, t).sum() for t in (0.1, 0.3, 0.6, 0.9)]
+    assert sizes == sorted(sizes, reverse=True) and sizes[0] > sizes[-1]
+
+
 def test_cases_are_forgotten_and_strangers_cannot_guess_them(service, image):
     case = upload(service, image)
     assert wait(case)["state"] == "done"
@@ -285,6 +403,56 @@ def test_only_so_many_files_are_kept_and_worked_on(run_service, tiny_predictor, 
         assert wait(first)["state"] == "done"
         upload(service, image)
         assert httpx.get(first).status_code == 404
+
+
+def test_forgotten_files_are_neither_kept_nor_worked_on(
+    run_service, tiny_predictor, image, tmp_path, monkeypatch
+):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    with run_service(tiny_predictor, Settings(max_cases=2)) as service:
+        with service.desk.device.use(urgent=True):
+            first = upload(service, image)
+            while httpx.get(first).json()["state"] == "waiting" or list(scratch.iterdir()):
+                time.sleep(0.02)
+            second = upload(service, image)
+            assert len(list(scratch.iterdir())) == 1
+            httpx.delete(second)
+            assert list(scratch.iterdir()) == []
+            # The first is being worked on, though nobody waits for it any more.
+            httpx.delete(first)
+            third = upload(service, image)
+            full = httpx.post(f"{service.url}/page/cases", content=image.read_bytes())
+            assert full.status_code == 422 and "come again later" in full.json()["detail"]
+        assert wait(third)["state"] == "done"
+
+
+def test_no_body_is_received_that_there_is_no_room_for(run_service, tiny_predictor, image):
+    with run_service(tiny_predictor, Settings(max_cases=1)) as service:
+        host = service.url.removeprefix("http://").split(":")
+        with socket.create_connection(host) as caller:
+            caller.sendall(b"POST /page/cases HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc")
+            while not service.app.state.cases._pending:
+                time.sleep(0.01)
+            full = httpx.post(f"{service.url}/page/cases", content=image.read_bytes())
+            assert full.status_code == 422
+        # Who hung up gives the room back.
+        while service.app.state.cases._pending:
+            time.sleep(0.01)
+        assert wait(upload(service, image))["state"] == "done"
+
+
+def test_cases_are_forgotten_in_time_though_nobody_asks(run_service, tiny_predictor, image):
+    with run_service(tiny_predictor, Settings(case_minutes=0.05)) as service:
+        assert wait(upload(service, image))["state"] == "done"
+        kept = service.app.state.cases._cases
+        assert len(kept) == 1
+        for _ in range(200):
+            if not kept:
+                break
+            time.sleep(0.05)
+        assert not kept
 
 
 def test_nothing_of_an_upload_stays_on_disk(

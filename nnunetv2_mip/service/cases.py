@@ -1,5 +1,10 @@
-"""The cases of the page: read, predicted, kept in memory for a while, never on disk."""
+"""The cases of the page: read, predicted, kept in memory for a while.
 
+An upload lies in a temporary folder until its turn comes, and is removed when it has been read.
+Nothing else of a case is ever on disk.
+"""
+
+import asyncio
 import logging
 import secrets
 import tempfile
@@ -7,17 +12,16 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.fusion import fuse
 from nnunetv2_mip.lesion_table import lesion_table
 from nnunetv2_mip.masks import mask_of_view
-from nnunetv2_mip.pixels import to_detector, to_pixels
+from nnunetv2_mip.pixels import to_pixels
 from nnunetv2_mip.predictor import MIPPredictor, StudyPrediction
 from nnunetv2_mip.projection import project_mask
 from nnunetv2_mip.region_table import region_table
@@ -58,11 +62,12 @@ class Case:
         reason: why it failed, one line.
         levels: (V, H, W) uint8, what the network saw (an image is one view).
         pixel_mm: (row, column) of the views.
+        folder: where the upload lies until it is read.
+        work, clock: on it, and until it is forgotten.
     """
 
     name: str
     key: str = field(default_factory=lambda: secrets.token_urlsafe(16))
-    made: float = field(default_factory=time.monotonic)
     state: str = "waiting"
     progress: float = 0.0
     reason: str = ""
@@ -77,6 +82,9 @@ class Case:
     probability: np.ndarray | None = None
     marked: tuple[float, Marked] | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
+    folder: tempfile.TemporaryDirectory | None = None
+    work: Future | None = None
+    clock: threading.Timer | None = None
 
     @property
     def is_volume(self) -> bool:
@@ -95,27 +103,45 @@ class Cases:
         self._desk, self._settings = desk, settings
         self._cases: OrderedDict[str, Case] = OrderedDict()
         self._lock = threading.Lock()
+        # Files that are coming, waiting or being worked on, forgotten ones too.
+        self._pending = 0
         self._worker = ThreadPoolExecutor(1, "page")
+        # Threads of the page's own: it may wait, requests for predictions use asyncio's.
+        self._aside = ThreadPoolExecutor(4, "page-aside")
+        # Of numba's threading layers not all bear two threads at once: who projects or fuses.
+        self._hands = threading.Lock()
 
-    def add(self, content: Path, folder: tempfile.TemporaryDirectory, name: str) -> Case:
-        """Start work on an uploaded file; `folder`, in which it lies, is removed when it is read.
+    def reserve(self, name: str) -> Case:
+        """A case for a file that is to come; `start` or `release` must follow.
 
         Raises:
-            MipError: as many cases as are kept wait already.
+            MipError: as many files as are kept are coming, waiting or being worked on already.
         """
-        case = Case(name)
         with self._lock:
-            self._forget_old()
-            pending = sum(c.state in ("waiting", "running") for c in self._cases.values())
-            if pending >= self._settings.max_cases:
-                folder.cleanup()
-                raise MipError(f"{name}: {pending} files are being worked on; come again later")
+            if self._pending >= self._settings.max_cases:
+                raise MipError(
+                    f"{name}: {self._pending} files are being worked on; come again later"
+                )
+            self._pending += 1
+        return Case(name)
+
+    def release(self) -> None:
+        """Give back what was reserved: the file did not come, or is not worked on."""
+        with self._lock:
+            self._pending -= 1
+
+    def start(self, case: Case, content: Path, folder: tempfile.TemporaryDirectory) -> None:
+        """Start work on an uploaded file; `folder`, where it lies, is removed when it is read."""
+        with self._lock:
             finished = [k for k, c in self._cases.items() if c.state in ("done", "failed")]
             while len(self._cases) >= self._settings.max_cases:
-                self._cases.pop(finished.pop(0))
+                self._cases.pop(finished.pop(0)).clock.cancel()
             self._cases[case.key] = case
-        self._worker.submit(self._work, case, content, folder)
-        return case
+            case.folder = folder
+            case.work = self._worker.submit(self._work, case, content)
+            case.clock = threading.Timer(60 * self._settings.case_minutes, self.drop, [case.key])
+            case.clock.daemon = True
+            case.clock.start()
 
     def get(self, key: str) -> Case:
         """A case.
@@ -124,66 +150,78 @@ class Cases:
             KeyError: there is none, or it was forgotten.
         """
         with self._lock:
-            self._forget_old()
             return self._cases[key]
 
     def drop(self, key: str) -> None:
         """Forget a case, and stop working on it."""
         with self._lock:
             case = self._cases.pop(key, None)
-        if case is not None:
-            case.dropped = True
+        if case is None:
+            return
+        case.dropped = True
+        case.clock.cancel()
+        if case.work.cancel():
+            case.folder.cleanup()
+            self.release()
 
     def close(self) -> None:
         """Stop all work."""
-        with self._lock:
-            for case in self._cases.values():
-                case.dropped = True
+        for key in list(self._cases):
+            self.drop(key)
         self._worker.shutdown(wait=True, cancel_futures=True)
+        self._aside.shutdown(wait=True, cancel_futures=True)
+
+    async def aside(self, work: Callable, *arguments):
+        """Do for the page what takes a while, on a thread of the page's own."""
+        return await asyncio.get_running_loop().run_in_executor(self._aside, work, *arguments)
 
     def mark(self, case: Case, threshold: float) -> Marked:
         """The answer of a finished case at a threshold (the last one asked for is kept)."""
         with case.lock:
             if case.marked is None or case.marked[0] != threshold:
                 how = _mark_volume if case.is_volume else _mark_image
-                case.marked = (threshold, how(case, threshold, self._desk.predictor))
+                with self._hands:
+                    case.marked = (threshold, how(case, threshold, self._desk.predictor))
             return case.marked[1]
 
-    def _forget_old(self) -> None:
-        oldest = time.monotonic() - 60 * self._settings.case_minutes
-        for key in [k for k, c in self._cases.items() if c.made < oldest]:
-            self._cases.pop(key).dropped = True
-
-    def _work(self, case: Case, content: Path, folder: tempfile.TemporaryDirectory) -> None:
+    def _work(self, case: Case, content: Path) -> None:
         start = time.monotonic()
         try:
-            with folder:
+            with case.folder:
                 case.state = "running"
                 wants_ct = self._desk.predictor.wants_ct
                 upload = read_upload(content, case.name, wants_ct, self._settings)
             case.warnings = tuple(line.replace(str(content), case.name) for line in upload.warnings)
-            device = self._desk.device
-            with device.use(urgent=False):
-                watch = PatientWatch(device, _teller(case), lambda: case.dropped)
+            if case.dropped:
+                raise Cancelled
+            watch = PatientWatch(
+                self._desk.device, self._hands, _teller(case), lambda: case.dropped
+            )
+            with self._hands:
                 _predict(case, upload, self._desk.predictor, watch)
             self.mark(case, case.threshold)
-            case.progress, case.state = 1.0, "done"
+            case.progress = 1.0
+            state, reason = "done", ""
         except MipError as error:
-            case.reason, case.state = " ".join(str(error).splitlines())[:400], "failed"
+            state, reason = "failed", " ".join(str(error).splitlines())[:400]
         except Cancelled:
-            case.reason, case.state = "stopped", "failed"
+            state, reason = "failed", "stopped"
         except Exception as error:
             # The page must hear of it, and the thread must live.
             log("defect", logging.ERROR, exc_info=True, error=type(error).__name__, where="page")
-            case.reason, case.state = "an internal error; see the service's log", "failed"
+            state, reason = "failed", "an internal error; see the service's log"
+        with self._lock:
+            # At once: who sees that a case has ended may send the next.
+            case.reason, case.state = reason, state
+            self._pending -= 1
         seconds = round(time.monotonic() - start, 2)
         log("case", state=case.state, volume=case.is_volume, seconds=seconds)
 
 
 def _teller(case: Case) -> Callable[[float], None]:
     def tell(share: float) -> None:
-        # Reading and projecting come before, fusing after.
-        case.progress = 0.1 + 0.8 * share
+        # Reading and projecting come before, fusing after; another network begins anew.
+        case.progress = max(case.progress, 0.1 + 0.8 * share)
 
     return tell
 
@@ -196,6 +234,7 @@ def _predict(case: Case, upload, predictor: MIPPredictor, watch: PatientWatch) -
         return
     study = predictor.predict_study(upload.suv, upload.ct, watch=watch)
     case.study, case.suv = study, upload.suv
+    case.threshold = predictor.volume_threshold
     case.levels = study.levels
     case.pixel_mm = study.spacing_mm[1:]
     case.angles_deg = tuple(study.geometry.angles_deg)
@@ -210,18 +249,7 @@ def _mark_image(case: Case, threshold: float, predictor: MIPPredictor) -> Marked
 
 def _mark_volume(case: Case, threshold: float, predictor: MIPPredictor) -> Marked:
     study, config = case.study, predictor.config
-    if threshold == case.threshold:
-        mask = study.mask
-    else:
-        # Fusion takes 0.5 for the border of a lesion: what is probable by `threshold` becomes that.
-        views = study.view_probability
-        shifted = np.where(
-            views < threshold,
-            0.5 * views / threshold,
-            0.5 + 0.5 * (views - threshold) / (1 - threshold),
-        ).astype(np.float32)
-        asked = to_detector(shifted, study.geometry, config.pixel_mm)
-        mask = fuse(asked, study.geometry, config.fusion, case.suv.array)
+    mask = predictor.mask_at(study, case.suv, threshold)
     shadow = project_mask(mask, study.geometry)
     overlay = to_pixels(shadow, study.geometry, config.pixel_mm, nearest=True)
     rows = lesion_table(mask, case.suv.array, case.suv.grid)

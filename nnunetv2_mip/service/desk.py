@@ -5,17 +5,17 @@ deadline; the others behind it have theirs. What a request may spend is its fair
 everyone who waits can still be served if each takes as long. The predictor asks before every pass
 whether there is time for it (`watch`), so that under load mirrored copies fall away first, then
 networks; the first pass is always run. Whoever has gone is not served, and whoever waited past the
-deadline is refused rather than answered too late.
+deadline, in line or for the device, is refused rather than answered too late.
 
-Work of the page (volumes take long) runs on a thread of its own and lets requests go first, between
-any two windows.
+Work of the page (volumes take long) runs on a thread of its own, has the device only while a
+network runs, and lets requests go first, between any two windows.
 """
 
 import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -201,19 +201,13 @@ class Desk:
                 self._busy = False
 
     def _answer(self, ticket: Ticket) -> None:
-        start = time.monotonic()
-        if ticket.gone.is_set():
-            ticket.answer.set_exception(Cancelled())
-            return
-        if start >= ticket.deadline:
-            self._measures.refused.labels("late").inc()
-            ticket.answer.set_exception(
-                Busy("waited past the deadline for its turn; come again later", self._typical_s)
-            )
-            return
         watch = _TicketWatch(self, ticket)
         try:
+            self._require_time(ticket)
             with self.device.use(urgent=True):
+                # The page may have had the device until now.
+                self._require_time(ticket)
+                start = time.monotonic()
                 mask, probability = self.predictor.predict_image(ticket.levels, watch)
         except BaseException as error:
             # Whatever it is, the caller hears of it and the thread lives on.
@@ -225,6 +219,14 @@ class Desk:
         self._measures.inference.observe(took)
         answer = Answer(mask, probability, watch.effort, start - ticket.arrived, took)
         ticket.answer.set_result(answer)
+
+    def _require_time(self, ticket: Ticket) -> None:
+        """Raises Cancelled or Busy where the ticket is not to be served any more."""
+        if ticket.gone.is_set():
+            raise Cancelled
+        if time.monotonic() >= ticket.deadline:
+            self._measures.refused.labels("late").inc()
+            raise Busy("waited past the deadline for its turn; come again later", self._typical_s)
 
 
 class _TicketWatch(Watch):
@@ -245,18 +247,35 @@ class PatientWatch(Watch):
     """For work that takes long: lets requests go first, tells how far it is.
 
     Args:
-        device: held by the caller, not urgently.
+        device: taken while a network runs, not urgently.
+        hands: held by the caller; let go while a network runs.
         tell: called with the share that is done, 0 to 1.
         stopped: says whether the work is not wanted any more.
     """
 
-    def __init__(self, device: Device, tell: Callable[[float], None], stopped: Callable[[], bool]):
-        self._device, self._tell, self._stopped = device, tell, stopped
+    def __init__(
+        self,
+        device: Device,
+        hands: threading.Lock,
+        tell: Callable[[float], None],
+        stopped: Callable[[], bool],
+    ):
+        self._device, self._hands = device, hands
+        self._tell, self._stopped = tell, stopped
         self._done = 0
 
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        self._hands.release()
+        try:
+            with self._device.use(urgent=False):
+                yield
+        finally:
+            self._hands.acquire()
+
     def check(self) -> None:
+        self._device.yield_to_urgent()
         if self._stopped():
             raise Cancelled
-        self._device.yield_to_urgent()
         self._tell(self._done / max(1, self.windows))
         self._done += 1

@@ -43,18 +43,21 @@ def add_page(app: FastAPI, desk: Desk, settings: Settings) -> Cases:
 
     @router.post("", status_code=202)
     async def add(request: Request, name: str = "file"):
+        name = Path(name.replace("\\", "/")).name[:120] or "file"
+        # Before the body: there is room on the disk for so many.
+        case = cases.reserve(name)
         folder = tempfile.TemporaryDirectory(prefix="nnunetv2_mip_", ignore_cleanup_errors=True)
         try:
-            name = Path(name.replace("\\", "/")).name[:120] or "file"
             suffix = next((s for s in _SUFFIXES if name.lower().endswith(s)), "")
             path = Path(folder.name) / f"upload{suffix}"
             with path.open("wb") as stream:
                 async for chunk in request.stream():
                     await asyncio.to_thread(stream.write, chunk)
+            cases.start(case, path, folder)
         except BaseException:
             folder.cleanup()
+            cases.release()
             raise
-        case = await asyncio.to_thread(cases.add, path, folder, name)
         return {"key": case.key}
 
     @router.get("/{key}")
@@ -68,27 +71,27 @@ def add_page(app: FastAPI, desk: Desk, settings: Settings) -> Cases:
     @router.get("/{key}/views.png")
     async def views(key: str):
         case = _finished(cases, key)
-        return Response(await asyncio.to_thread(sprite, case.levels), media_type="image/png")
+        return Response(await cases.aside(sprite, case.levels), media_type="image/png")
 
     @router.get("/{key}/overlay.png")
     async def overlay(key: str, threshold: float | None = _THRESHOLD):
         case = _finished(cases, key)
-        marked = await asyncio.to_thread(cases.mark, case, threshold or case.threshold)
-        content = await asyncio.to_thread(sprite, marked.overlay * 255)
+        marked = await cases.aside(cases.mark, case, threshold or case.threshold)
+        content = await cases.aside(sprite, marked.overlay * 255)
         return Response(content, media_type="image/png")
 
     @router.get("/{key}/table")
     async def table(key: str, threshold: float | None = _THRESHOLD):
         case = _finished(cases, key)
-        marked = await asyncio.to_thread(cases.mark, case, threshold or case.threshold)
+        marked = await cases.aside(cases.mark, case, threshold or case.threshold)
         titles = {k: TITLES.get(k, k) for k in (marked.rows[0] if marked.rows else ())}
         return {"titles": titles, "rows": marked.rows}
 
     @router.get("/{key}/mask")
     async def mask(key: str, threshold: float | None = _THRESHOLD):
         case = _finished(cases, key)
-        marked = await asyncio.to_thread(cases.mark, case, threshold or case.threshold)
-        content, suffix = await asyncio.to_thread(mask_file, case, marked)
+        marked = await cases.aside(cases.mark, case, threshold or case.threshold)
+        content, suffix = await cases.aside(mask_file, case, marked)
         kind = "image/png" if suffix == ".png" else "application/gzip"
         return _download(content, kind, f"{_stem(case.name)}_mask{suffix}")
 
@@ -96,8 +99,8 @@ def add_page(app: FastAPI, desk: Desk, settings: Settings) -> Cases:
     async def report(key: str, threshold: float | None = _THRESHOLD):
         case = _finished(cases, key)
         chosen = threshold or case.threshold
-        marked = await asyncio.to_thread(cases.mark, case, chosen)
-        text = await asyncio.to_thread(write_report, case, marked, chosen, app.state.model_name)
+        marked = await cases.aside(cases.mark, case, chosen)
+        text = await cases.aside(write_report, case, marked, chosen, app.state.model_name)
         return _download(
             text.encode(), "text/html; charset=utf-8", f"{_stem(case.name)}_report.html"
         )

@@ -10,6 +10,9 @@ let sheet = null; // views, bright is uptake
 let overlay = null; // mask of the views
 let stage = null; // which view is in front
 let asked = 0; // number of the latest request for another threshold
+let run = 0; // number of the latest file; what is known of an earlier one comes too late
+let sending = null; // stops the upload
+let recipe = null; // the slider's text at the model's own threshold
 
 function show(id, visible) {
   $(id).hidden = !visible;
@@ -41,6 +44,8 @@ async function ask(path, options) {
 
 async function start(file) {
   reset();
+  const own = run;
+  sending = new AbortController();
   show("drop", false);
   show("working", true);
   $("step").textContent = `Sending ${file.name}`;
@@ -50,23 +55,32 @@ async function start(file) {
       method: "POST",
       headers: { "Content-Type": "application/octet-stream" },
       body: file,
+      signal: sending.signal,
     });
-    key = (await answer.json()).key;
-    await wait();
+    const found = (await answer.json()).key;
+    if (own !== run) return forget(found);
+    key = found;
+    await wait(own);
   } catch (error) {
+    if (own !== run) return;
     say(error.message);
     show("drop", true);
   } finally {
-    show("working", false);
+    if (own === run) show("working", false);
   }
 }
 
-async function wait() {
-  const own = key;
-  while (key === own) {
-    info = await (await ask(`cases/${own}`)).json();
+function forget(found) {
+  fetch(`cases/${found}`, { method: "DELETE" }).catch(() => {});
+}
+
+async function wait(own) {
+  while (own === run) {
+    const found = await (await ask(`cases/${key}`)).json();
+    if (own !== run) return;
+    info = found;
     if (info.state === "failed") throw new Error(info.reason);
-    if (info.state === "done") return open();
+    if (info.state === "done") return open(own);
     $("step").textContent = info.state === "waiting" ? "Waiting" : `Working on ${info.name}`;
     if (info.progress > 0) $("progress").value = info.progress;
     await new Promise((resolve) => setTimeout(resolve, 250));
@@ -78,19 +92,30 @@ async function picture(path) {
   return createImageBitmap(blob);
 }
 
-async function open() {
-  sheet = await picture(`cases/${key}/views.png`);
+// Whether the views are spread over half a turn, so that the other half is the same mirrored.
+function isHalfTurn() {
+  const angles = info ? info.angles_deg : [0];
+  const step = 180 / angles.length;
+  return angles.every((angle, k) => Math.abs(angle - angles[0] - k * step) < step / 2);
+}
+
+async function open(own) {
+  const picked = await picture(`cases/${key}/views.png`);
+  if (own !== run) return;
+  sheet = picked;
   stage.reset();
   $("name").textContent = info.name;
   $("warnings").replaceChildren(
     ...info.warnings.map((line) => Object.assign(document.createElement("li"), { textContent: line })),
   );
-  $("threshold").value = info.threshold;
-  if (Number($("threshold").value) !== info.threshold) {
-    // A recipe's own threshold need not lie on a step of the slider.
-    $("threshold").step = 0.01;
-    $("threshold").value = info.threshold;
-  }
+  const slider = $("threshold");
+  // A recipe's own threshold need not lie on a step of the slider, nor within its ends.
+  const steps = 20 * info.threshold;
+  slider.min = Math.min(0.05, info.threshold);
+  slider.max = Math.max(0.95, info.threshold);
+  slider.step = slider.min === "0.05" && Math.abs(steps - Math.round(steps)) < 1e-9 ? 0.05 : "any";
+  slider.value = info.threshold;
+  recipe = slider.value;
   const canvas = $("canvas");
   canvas.width = info.columns;
   canvas.height = info.rows;
@@ -101,6 +126,7 @@ async function open() {
   canvas.classList.toggle("turns", info.views > 1);
   show("turn", info.views > 1);
   await mark();
+  if (own !== run) return;
   show("result", true);
   draw();
 }
@@ -108,7 +134,8 @@ async function open() {
 async function mark() {
   const number = ++asked;
   const threshold = $("threshold").value;
-  const query = `?threshold=${threshold}`;
+  // The model's own is the server's to know: as /predict has it.
+  const query = threshold === recipe ? "" : `?threshold=${threshold}`;
   const [picked, table] = await Promise.all([
     picture(`cases/${key}/overlay.png${query}`),
     ask(`cases/${key}/table${query}`).then((answer) => answer.json()),
@@ -178,7 +205,10 @@ function draw() {
 }
 
 function reset() {
-  if (key) fetch(`cases/${key}`, { method: "DELETE" }).catch(() => {});
+  run++;
+  asked++;
+  if (sending) sending.abort();
+  if (key) forget(key);
   key = info = sheet = overlay = null;
   say("");
   show("result", false);
@@ -209,11 +239,16 @@ function listen() {
   $("threshold").addEventListener("input", () => {
     $("threshold-value").textContent = Number($("threshold").value).toFixed(2);
     clearTimeout(timer);
-    timer = setTimeout(() => mark().catch((error) => say(error.message)), 150);
+    const own = run;
+    timer = setTimeout(() => {
+      if (own !== run) return;
+      mark().catch((error) => own === run && say(error.message));
+    }, 150);
   });
   $("again").addEventListener("click", reset);
   $("stop").addEventListener("click", reset);
-  stage = turntable($("canvas"), { count: () => (info ? info.views : 1), draw });
+  const count = () => (info ? info.views : 1);
+  stage = turntable($("canvas"), { count, draw, wraps: isHalfTurn });
 }
 
 listen();
