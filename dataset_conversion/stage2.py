@@ -147,4 +147,5 @@ def convert_study(study: _Study, paths: CasePaths) -> dict:
 def _predictor(model: Path, fold: int, device: str):
     from nnunetv2_mip.predictor import MIPPredictor
 
-    return MIPPredictor.from_model_folder(model, (fold,), device=device)
+    # A second stage in the folder has folds of its own, which have seen the patient.
+    return MIPPredictor.from_model_folder(model, (fold,), device=device, second_stage=False)

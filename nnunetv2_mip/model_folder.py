@@ -74,7 +74,8 @@ def export_model(
 
     Optimiser, logs and what names the machine stay behind. Where the network is the one nnU-Net
     builds from the plans, the checkpoint asks for nnU-Net's own trainer, which starts faster. The
-    first stage of a cascade goes along, in `FIRST_STAGE_FOLDER`.
+    first stage of a cascade goes along, in `FIRST_STAGE_FOLDER`, and a second stage in 3D with all
+    its folds, in `VOLUMETRIC_STAGE`.
 
     Args:
         source: as nnU-Net's training leaves it.
@@ -101,11 +102,15 @@ def export_model(
     configuration = next(iter(checkpoints.values()))["init_args"]["configuration"]
     stage = plans["configurations"].get(configuration, {}).get("previous_stage")
     first = first_stage_folder(source, stage) if stage else None
+    second = source / VOLUMETRIC_STAGE
+    second_folds = _folds_there(second, checkpoint) if second.is_dir() else []
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(target) as partial:
         partial.mkdir()
         if first is not None:
             export_model(first, partial / FIRST_STAGE_FOLDER, folds, checkpoint)
+        if second_folds:
+            export_model(second, partial / VOLUMETRIC_STAGE, second_folds, checkpoint)
         for fold, content in checkpoints.items():
             (partial / f"fold_{fold}").mkdir()
             _write_weights(content, partial / f"fold_{fold}" / CHECKPOINT)
@@ -113,6 +118,12 @@ def export_model(
         write_json(partial / "plans.json", plans)
         config.save(partial)
     return target
+
+
+def _folds_there(folder: Path, checkpoint: str) -> list[int | str]:
+    from nnunetv2_mip.nnunet_loading import folds_with_checkpoint
+
+    return folds_with_checkpoint(folder, None, checkpoint)
 
 
 def _read_checkpoint(path: Path) -> dict:

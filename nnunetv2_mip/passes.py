@@ -86,7 +86,8 @@ def run_passes(
     size = windows.size_for(data.shape[2:])
     padded, inner = _pad(data, size)
     one_pass = _Pass(network, padded, classes, size, watch)
-    watch.windows = len(copies) * len(network) * data.shape[1] * len(one_pass.windows)
+    # Of a cascade the windows of both stages.
+    watch.windows += len(copies) * len(network) * data.shape[1] * len(one_pass.windows)
     total, done = None, Effort(0, len(copies), 0, len(network))
     for number, copy in enumerate(copies):
         if number and not watch.has(one_pass.seconds * len(network)):
@@ -141,6 +142,11 @@ class _Pass:
             if self.weight is not None:
                 answer = answer * self.weight
             out[:, view, rows, columns] += answer
+            seconds += time.perf_counter() - start
+        if out.is_cuda:
+            # Kernels were only put in line until here.
+            start = time.perf_counter()
+            torch.cuda.synchronize(out.device)
             seconds += time.perf_counter() - start
         self.seconds = max(self.seconds, seconds)
         return out if self.weights is None else out.div_(self.weights)

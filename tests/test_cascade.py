@@ -11,6 +11,7 @@ import torch
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.model_folder import FIRST_STAGE_FOLDER, export_model
 from nnunetv2_mip.plans.presets import load_preset
+from nnunetv2_mip.watch import Watch
 
 LIMITS = {
     "max_batch_size": 2,
@@ -35,6 +36,13 @@ PRESET = {
 def run(command, arguments, monkeypatch):
     monkeypatch.setattr("sys.argv", arguments)
     command()
+
+
+class Counting(Watch):
+    asked = 0
+
+    def check(self):
+        self.asked += 1
 
 
 def train(own, configuration, fold):
@@ -87,7 +95,10 @@ def test_a_cascade_from_plan_to_prediction(untrained, monkeypatch, tmp_path, cap
     assert predictor.parameters > MIPPredictor.from_model_folder(first, (0,)).parameters
     image = sitk.ReadImage(str(own.raw / "imagesTr" / "bob_1_0000.nii.gz"))
     levels = sitk.GetArrayFromImage(image)[None]
-    ours = predictor.view_probabilities(levels, (5.0, 4.0))
+    watch = Counting()
+    ours = predictor.view_probabilities(levels, (5.0, 4.0), watch)
+    # Of both stages.
+    assert watch.asked == watch.windows
 
     assert np.isfinite(ours).all()
 

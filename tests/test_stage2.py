@@ -21,11 +21,14 @@ from nnunetv2_mip.commands import (
     predict,
 )
 from nnunetv2_mip.cue_network import CuedResidualEncoderUNet, CuedUNet
+from nnunetv2_mip.dataset_conversion.stage2 import _predictor as cue_predictor
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.model_folder import VOLUMETRIC_STAGE
+from nnunetv2_mip.model_folder import VOLUMETRIC_STAGE, export_model
+from nnunetv2_mip.stage2 import Stage2Predictor
 from nnunetv2_mip.stage2_data import stage2_input
 from nnunetv2_mip.time_budget import fit_to_budget
-from nnunetv2_mip.volumes import SourceGrid
+from nnunetv2_mip.volumes import SourceGrid, Volume
+from nnunetv2_mip.watch import Cancelled, Watch
 
 PRESET_3D = {
     "finest_spacing_mm": [16, 16, 16],
@@ -107,7 +110,6 @@ def cohort(tmp_path, monkeypatch):
 
 def test_from_out_of_fold_cues_to_a_mask(cohort, capsys, tmp_path):
     from nnunetv2_mip.predictor import MIPPredictor
-    from nnunetv2_mip.stage2 import Stage2Predictor
     from nnunetv2_mip.volumes import read_mask, read_suv
 
     home, tree, model, splits = cohort
@@ -172,10 +174,38 @@ def test_from_out_of_fold_cues_to_a_mask(cohort, capsys, tmp_path):
     shutil.copytree(model, whole)
     shutil.copytree(second, whole / VOLUMETRIC_STAGE)
     within = MIPPredictor.from_model_folder(whole, device="cpu")
+    within_model = ("-i", source, "-o", target, "-m", whole, "-device", "cpu")
     np.testing.assert_array_equal(within.predict_study(suv).mask, mask)
     assert within.second_stage.seconds(suv) > 0
     assert fit_to_budget(within, suv, None, 1000.0) is within
     assert fit_to_budget(within, suv, None, 0.001).second_stage is None
+    # Its options reach it there too.
+    assert answer(predict, *within_model, "--combine", "l2snet") == 0
+    cue = MIPPredictor.from_model_folder(model, device="cpu").predict_study(suv, None, True)
+    edited = combine_l2snet(found.probability, cue.probability)
+    np.testing.assert_array_equal(read_mask(target, like=suv).array, edited)
+    assert answer(predict, *within_model, "--disable_tta", "--save_probabilities") == 0
+    plain = within.override(tta=False).with_second_stage(stage2.override(mirror=False))
+    unmirrored = plain.predict_study(suv).probability
+    written = sitk.GetArrayFromImage(
+        sitk.ReadImage(str(next(tmp_path.glob("*_probabilities.nii.gz"))))
+    )
+    np.testing.assert_allclose(suv.grid.to_canonical(written), unmirrored, atol=1e-5)
+    assert not np.allclose(unmirrored, within.override(tta=False).predict_study(suv).probability)
+    # The watch is asked before every window of both networks, and may end the work.
+    watch = Counting()
+    within.predict_study(suv, watch=watch)
+    assert watch.asked == watch.windows + 2
+    watch.asked, watch.stop_after = 0, 2
+    with pytest.raises(Cancelled):
+        stage2.predict(suv, None, cue.probability, watch)
+    # Cues stay out of fold: the 3D network, which has seen the patient, makes none.
+    assert cue_predictor(whole, 0, "cpu").second_stage is None
+    # It goes along where the model goes.
+    shipped = export_model(whole, tmp_path / "shipped", (0, 1))
+    again = MIPPredictor.from_model_folder(shipped, device="cpu").predict_study(suv)
+    assert np.quantile(np.abs(again.probability - found.probability), 0.95) < 0.02
+    assert again.probability.any()
 
     capsys.readouterr()
     assert answer(predict, *common, "--combine", "l2snet") == 2
@@ -282,6 +312,34 @@ def test_canonical_grids_name_the_same_places():
             again = images[1].TransformPhysicalPointToIndex(place)
             assert images[1].GetPixel(again) == images[0].GetPixel([int(i) for i in index])
         assert grid.canonical().to_canonical(grid.to_canonical(array)).shape == grid.shape_zyx
+
+
+class Counting(Watch):
+    """Counts, and may stop."""
+
+    asked, stop_after = 0, None
+
+    def check(self):
+        self.asked += 1
+        if self.stop_after is not None and self.asked > self.stop_after:
+            raise Cancelled
+
+
+def test_rules_of_l2snet_take_the_cue_of_the_views(tmp_path):
+    """Also for a network that has no channel for it: a stand-in that is sure of one region."""
+    volume = Volume(
+        np.ones((12, 12, 12), np.float32),
+        SourceGrid((12,) * 3, (4.0,) * 3, (0.0,) * 3, tuple(np.eye(3).ravel())),
+        tmp_path,
+    )
+    cue = block(volume.array.shape, (2, 2, 2), (8, 8, 8)).astype(np.float32)
+
+    class Sure(Stage2Predictor):
+        def _probability(self, array, suv, watch):
+            return 0.95 * cue
+
+    mask, _ = Sure(None, ("suv",), "l2snet").predict(volume, None, cue)
+    np.testing.assert_array_equal(mask, cue)
 
 
 def block(shape, low, high):

@@ -75,7 +75,9 @@ def run(args: argparse.Namespace) -> None:
 
     from nnunetv2_mip.predictor import MIPPredictor
 
-    predictor = MIPPredictor.from_model_folder(folder, args.f, args.chk, args.device)
+    predictor = MIPPredictor.from_model_folder(
+        folder, args.f, args.chk, args.device, second_stage=args.stage2 is None
+    )
     choices = {}
     if args.views is not None:
         choices["views"] = args.views
@@ -88,8 +90,11 @@ def run(args: argparse.Namespace) -> None:
         from nnunetv2_mip.stage2 import Stage2Predictor
 
         second = Stage2Predictor.from_model_folder(
-            args.stage2, checkpoint=args.chk, device=args.device, combine=args.combine
+            args.stage2, checkpoint=args.chk, device=args.device
         )
+        predictor = predictor.with_second_stage(second)
+    if predictor.second_stage is not None:
+        second = predictor.second_stage.override(args.combine, mirror=not args.disable_tta)
         predictor = predictor.with_second_stage(second)
     elif args.combine != "none":
         raise MipError("--combine needs a second stage: name one with --stage2 FOLDER")
