@@ -45,6 +45,7 @@ class RunOptions:
         budget_s: seconds from `started` to the answer.
         started: `time.monotonic()` at the start of the run.
         data_centric: what edition III is told.
+        strict: a run without the model's mask fails instead, for tests of an image or a model.
     """
 
     model: Path
@@ -52,6 +53,7 @@ class RunOptions:
     budget_s: float
     started: float
     data_centric: bool = False
+    strict: bool = False
 
     @property
     def left_s(self) -> float:
@@ -67,7 +69,8 @@ def run_study(
 ) -> Path:
     """Segment a study and write its answer; returns the path of the mask.
 
-    Where the time is over before the mask is there, the process ends here, with exit code 0.
+    Where the time is over before the mask is there, the process ends here, with exit code 0 (1 if
+    strict).
 
     Args:
         study: from `grand_challenge.find_study`.
@@ -77,6 +80,7 @@ def run_study(
 
     Raises:
         MipError: the input, the model or the output cannot be used; nothing is written then.
+        Exception: strict, and what made the inference fail; nothing is written either.
     """
     check_output(answer_path(study, output))
     pet = read_challenge_pet(study.pet, warn)
@@ -97,6 +101,8 @@ def run_study(
     except MipError:
         raise
     except Exception as error:
+        if options.strict:
+            raise
         warn(f"inference failed, the mask holds the clicks alone: {_reason(error)}")
         mask = answer.of_clicks()
     finally:
@@ -131,9 +137,7 @@ def _predict(
     say: Callable[[str], None],
     warn: Callable[[str], None],
 ) -> np.ndarray:
-    ct = None
-    if predictor.wants_ct and study.ct is not None:
-        ct = read_challenge_ct(study.ct, pet, warn)
+    ct = read_challenge_ct(study.ct, pet, warn) if predictor.wants_ct else None
     fitted = fit_to_budget(predictor, pet, ct, options.left_s - WRITING_S)
     config = fitted.config
     if fitted is not predictor:
@@ -191,4 +195,4 @@ class _Answer:
                 return
             warn(f"the time is over ({self.options.budget_s:g} s), the mask holds the clicks alone")
             write_answer(mask, self.pet.grid, self.study, self.output, self.options.data_centric)
-            os._exit(0)
+            os._exit(1 if self.options.strict else 0)

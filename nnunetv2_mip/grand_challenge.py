@@ -14,7 +14,7 @@ import SimpleITK as sitk
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import write_json
-from nnunetv2_mip.views import AIR_HU, read_ct
+from nnunetv2_mip.views import AIR_HU
 from nnunetv2_mip.volumes import SourceGrid, Volume, image_on_grid, read_volume, write_volume
 
 PET_FOLDER, CT_FOLDER = Path("images/pet"), Path("images/ct")
@@ -140,27 +140,41 @@ def read_challenge_pet(path: Path, warn: Callable[[str], None]) -> Volume:
             raise MipError(
                 f"{path}: has negative values (lowest {low:.4g}), so it is not SUV; is it the CT?"
             )
+        count = np.count_nonzero(array < 0)
+        warn(f"{path}: {count} voxels are below 0 (lowest {low:.4g}) and count as 0")
         array = np.maximum(array, 0)
     if high <= 0:
         warn(f"{path}: is empty (no value above 0)")
     return Volume(array, volume.grid, volume.path)
 
 
-def read_challenge_ct(path: Path, like: Volume, warn: Callable[[str], None]) -> Volume:
+def read_challenge_ct(path: Path | None, like: Volume, warn: Callable[[str], None]) -> Volume:
     """Read a CT in HU, resampled to the grid of the PET where it lies on another one.
 
+    Values that are not finite count as air, and so does a CT that is not there (None); each is
+    told to `warn`. A sound CT on the grid gives exactly what `views.read_ct` gives.
+
     Raises:
-        MipError: as `views.read_ct`, but for the grid.
+        MipError: as `volumes.read_volume`.
     """
+    if path is None:
+        warn(f"{like.path}: comes without the CT that the model uses, which counts as air")
+        return Volume(np.full(like.array.shape, AIR_HU, np.float32), like.grid, like.path)
     ct = read_volume(path)
+    finite = np.isfinite(ct.array)
+    if not finite.all():
+        count = finite.size - np.count_nonzero(finite)
+        warn(f"{path}: {count} of {finite.size} voxels are not finite and count as air")
+        cleaned = np.where(finite, ct.array, ct.array.dtype.type(AIR_HU))
+        ct = Volume(cleaned, ct.grid, ct.path)
     if ct.grid.same_as(like.grid):
-        return read_ct(path, like)
+        return Volume(ct.array, like.grid, path)
     warn(
         f"{path}: lies on another grid than the PET ({ct.grid.describe()} against "
         f"{like.grid.describe()}) and is resampled to that"
     )
     target = image_on_grid(np.zeros(like.array.shape, np.uint8), like.grid)
-    source = image_on_grid(np.nan_to_num(ct.array.astype(np.float32), nan=AIR_HU), ct.grid)
+    source = image_on_grid(ct.array.astype(np.float32), ct.grid)
     found = sitk.Resample(source, target, sitk.Transform(), sitk.sitkLinear, AIR_HU)
     return Volume(like.grid.to_canonical(sitk.GetArrayFromImage(found)), like.grid, path)
 

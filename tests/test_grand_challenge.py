@@ -187,12 +187,15 @@ def of_type(array: np.ndarray, kind: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["int16", "uint8", "float64", "not a number", "undershoot"])
-def test_odd_values_give_a_mask(folder, run, kind):
+def test_odd_values_give_a_mask(folder, run, kind, capsys):
     pet = write(of_type(suv(), kind), next((folder / "images/pet").iterdir()))
     code, output = run(folder)
     assert code == 0
     mask = mask_of(output)
     assert voxels(mask)[4:8, 4:8, 9:13].any() and same_header(mask, pet)
+    told = {"not a number": "not finite", "undershoot": "1 voxels are below 0"}.get(kind)
+    err = capsys.readouterr().err
+    assert told in err if told else "count as 0" not in err
 
 
 @pytest.mark.parametrize("kind", ["empty", "nothing finite"])
@@ -228,6 +231,29 @@ def test_a_ct_on_another_grid_is_resampled(folder):
     found = read_challenge_ct(path, pet, told.append)
     assert found.array.shape == SHAPE and len(told) == 1 and "is resampled" in told[0]
     assert (found.array[:6, 1:-1, 1:-1] == 0).all() and (found.array[8:, 1:-1, 1:-1] == 1000).all()
+
+
+@pytest.mark.parametrize("where", ["on the grid", "elsewhere"])
+def test_a_ct_that_is_not_finite_counts_as_air_there(folder, where):
+    from nnunetv2_mip.grand_challenge import read_challenge_ct, read_challenge_pet
+
+    told = []
+    pet = read_challenge_pet(next((folder / "images/pet").iterdir()), told.append)
+    ct = np.full(SHAPE if where == "on the grid" else (28, *SHAPE[1:]), 40, np.float32)
+    ct[2, 3, 4:7] = (np.nan, np.inf, -np.inf)
+    found = read_challenge_ct(write(ct, folder / "ct.mha"), pet, told.append)
+    assert found.array.shape == SHAPE and (found.array[2, 3, 4:7] == -1000).all()
+    assert np.count_nonzero(found.array != 40) == 3
+    assert "3 of" in told[0] and "count as air" in told[0]
+
+
+def test_a_ct_that_is_missing_counts_as_air(folder):
+    from nnunetv2_mip.grand_challenge import read_challenge_ct, read_challenge_pet
+
+    told = []
+    pet = read_challenge_pet(next((folder / "images/pet").iterdir()), told.append)
+    assert (read_challenge_ct(None, pet, told.append).array == np.full(SHAPE, -1000)).all()
+    assert len(told) == 1 and "counts as air" in told[0]
 
 
 def nothing(folder: Path) -> None:
@@ -328,11 +354,17 @@ def test_a_failing_inference_leaves_the_clicks_and_the_reason(folder, run, eager
     assert mask[5, 5, 10] == 1 and mask.sum() <= 4 * 4 * 4
     code, output = run(folder, "--edition", 2, model=model, output=tmp_path / "two")
     assert code == 0 and not voxels(mask_of(output)).any()
+    # Who tests an image or a model wants to hear of it.
+    with pytest.raises(RuntimeError, match="no_such_function"):
+        run(folder, "--strict", model=model, output=tmp_path / "strict")
+    assert not (tmp_path / "strict").exists()
 
 
-def test_when_the_time_is_over_there_is_an_answer(folder, eager, tiny_trained, tmp_path):
+@pytest.mark.parametrize("strict", [False, True])
+def test_when_the_time_is_over_there_is_an_answer(folder, eager, tiny_trained, tmp_path, strict):
     write_clicks(folder, ([10, 5, 5], "tumor"))
     words = ["--input", folder, "--output", tmp_path / "out", "--model", eager, "--budget", 0.5]
+    words += ["--strict"] * strict
     done = subprocess.run(
         [COMMAND, *map(str, words)],
         capture_output=True,
@@ -341,7 +373,7 @@ def test_when_the_time_is_over_there_is_an_answer(folder, eager, tiny_trained, t
         env={**os.environ, **tiny_trained.environment},
         timeout=300,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == strict, done.stderr
     assert "the time is over (0.5 s), the mask holds the clicks alone" in done.stderr
     assert voxels(mask_of(tmp_path / "out", edition=4))[5, 5, 10] == 1
 
@@ -418,11 +450,14 @@ def test_phantoms_in_the_layout_of_the_challenge_can_be_run(run, tmp_path):
     assert code == 0 and [mask[point["point"]] for point in points] == [1, 1, 0, 0]
 
 
-@pytest.mark.parametrize("options", [("--clicks", "2"), ("--clicks", "-1", "--layout", "x")])
-def test_clicks_need_their_layout(tmp_path, options):
+@pytest.mark.parametrize(
+    "options", [("--clicks", "2"), ("--clicks", "-1", "--layout", "grand-challenge")]
+)
+def test_clicks_need_their_layout(tmp_path, options, capsys):
     with pytest.raises(SystemExit) as ended:
         phantom.main(["-o", str(tmp_path / "cohort"), "-n", "1", *options])
     assert ended.value.code == 2 and not list(tmp_path.iterdir())
+    assert "error: --clicks" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not SCRIPTS.is_dir(), reason="not a checkout: no container folder")
@@ -437,6 +472,8 @@ def test_the_container_scripts_are_sound():
         if line.startswith("COPY ") and "--from" not in line:
             for source in line.split()[1:-1]:
                 assert (ROOT / source).exists() and f"!{source}\n" in allowed
+    # What shows that an image works must fail where it does not.
+    assert "--strict" in text and "--strict" in (SCRIPTS / "test.sh").read_text()
     assert "\nUSER user\n" in text and 'ENTRYPOINT ["nnUNetv2_mip_grand_challenge"]' in text
 
 

@@ -47,7 +47,7 @@ for edition in "${editions[@]}"; do
     # The user of the image is another one than the caller.
     chmod 777 "$output"
     docker run "${options[@]}" --volume "$INPUT:/input:ro" --volume "$output:/output" \
-        "$IMAGE" --edition "$edition"
+        "$IMAGE" --edition "$edition" --strict
     # What the image wrote belongs to its user: let it be removed.
     docker run --rm --network none --user 0 --volume "$output:/output" --entrypoint chmod \
         "$IMAGE" -R a+rwX /output

@@ -47,6 +47,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data-centric", action="store_true", help="edition 3: the model is the baseline's"
     )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="to test an image or a model: fail where a run would answer by the clicks alone",
+    )
     return parser
 
 
@@ -63,7 +68,12 @@ def run(args: argparse.Namespace) -> None:
 
     study = find_study(args.input, args.edition)
     options = RunOptions(
-        model_folder(args.model), args.device, args.budget, started, args.data_centric
+        model_folder(args.model),
+        args.device,
+        args.budget,
+        started,
+        args.data_centric,
+        args.strict,
     )
     path = run_study(study, Path(args.output), options, say, warn)
     seconds = time.monotonic() - started
