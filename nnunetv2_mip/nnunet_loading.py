@@ -44,6 +44,12 @@ def load_nnunet(
         except (RuntimeError, UnpicklingError, EOFError, OSError) as error:
             # A damaged checkpoint, or a trainer class that nnU-Net cannot find.
             raise MipError(f"{folder}: the model cannot be loaded: {error}") from None
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            # Plans or a checkpoint that lack something: the error alone says too little.
+            raise MipError(
+                f"{folder}: the model cannot be loaded, is it whole? ({type(error).__name__}: "
+                f"{error})"
+            ) from None
     return predictor
 
 

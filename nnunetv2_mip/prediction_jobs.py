@@ -35,6 +35,7 @@ from nnunetv2_mip.studies import StudyTree, case_name, scan_tree
 from nnunetv2_mip.volumes import (
     VOLUME_SUFFIXES,
     Volume,
+    check_written,
     has_suffix,
     suv_warning,
     write_volume,
@@ -222,6 +223,8 @@ def _file_job(source: Path, output: Path) -> Job:
         kind = "stack" if is_stack_file(source) else "volume"
         ending = next(s for s in VOLUME_SUFFIXES if source.name.lower().endswith(s))
         case = source.name[: -len(ending)]
+        # A header whose voxels lie in another file; answers are one file each.
+        ending = ending.replace(".mhd", ".mha")
         if kind == "stack":
             case = case_of_channel_file(source)
     else:
@@ -229,6 +232,8 @@ def _file_job(source: Path, output: Path) -> Job:
             f"{source}: unknown kind of file; PNG, NIfTI, MHA or NRRD is expected "
             "(of a DICOM series give the folder)"
         )
+    if kind != "png":
+        check_written(output)
     own = (PNG_SUFFIX,) if kind == "png" else VOLUME_SUFFIXES
     is_file = has_suffix(output, own) and not output.is_dir()
     if not is_file and not output.is_dir() and has_suffix(output, (PNG_SUFFIX, *VOLUME_SUFFIXES)):

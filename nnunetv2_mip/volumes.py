@@ -351,11 +351,18 @@ def image_on_grid(array: np.ndarray, grid: SourceGrid) -> sitk.Image:
     return image
 
 
+def check_written(path: Path) -> None:
+    """Raise MipError for a type that is read but not written: a header beside its voxels."""
+    if has_suffix(path, (".mhd",)):
+        raise MipError(f"{path}: would be two files, and is not written; choose .mha")
+
+
 def write_image(image: sitk.Image, path: Path | str) -> None:
     """Write an image, compressed, whole or not at all; missing folders are made."""
     path = Path(path)
     if not has_suffix(path, VOLUME_SUFFIXES):
         raise MipError(f"{path}: unknown image type; use one of {', '.join(VOLUME_SUFFIXES)}")
+    check_written(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as partial:
         sitk.WriteImage(image, str(partial), useCompression=True)

@@ -409,6 +409,26 @@ def test_a_model_that_cannot_be_loaded(eager, tmp_path, capsys, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_damaged_model_gets_one_line(eager, tmp_path, capsys):
+    in_mode(picture(), "L").save(tmp_path / "a.png")
+    arguments = ("-i", tmp_path / "a.png", "-o", tmp_path / "out", *eager)
+    plans, checkpoint = eager[1] / "plans.json", eager[1] / "fold_0" / "checkpoint_final.pth"
+    whole, content = plans.read_text(), torch.load(checkpoint, weights_only=False)
+    less = json.loads(whole)
+    del less["configurations"]["2d"]["architecture"]
+    for text in (whole[:100], "[]", json.dumps(less)):
+        plans.write_text(text)
+        assert str(eager[1]) in refused(capsys, *arguments)
+    plans.write_text(whole)
+    for key in ("trainer_name", "init_args", "network_weights"):
+        torch.save({k: v for k, v in content.items() if k != key}, checkpoint)
+        line = refused(capsys, *arguments)
+        assert str(eager[1]) in line and "is it whole?" in line and key in line
+    torch.save([], checkpoint)
+    assert str(eager[1]) in refused(capsys, *arguments)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_model_without_recipe_uses_that_of_its_data_set(eager, tmp_path):
     (eager[1] / "inference.json").unlink()
     out = tmp_path / "out"
@@ -489,7 +509,14 @@ def test_an_input_is_never_replaced_by_its_answer(output, tmp_path, monkeypatch,
 
 @pytest.mark.parametrize(
     ("source", "output"),
-    [("a.png", "mask.nii.gz"), ("pet.nii.gz", "mask.png"), (".", "mask.png"), (".", "m.nii.gz")],
+    [
+        ("a.png", "mask.nii.gz"),
+        ("pet.nii.gz", "mask.png"),
+        # Of two files, whose header would name the other by a name that it does not keep.
+        ("pet.nii.gz", "mask.mhd"),
+        (".", "mask.png"),
+        (".", "m.nii.gz"),
+    ],
 )
 def test_an_output_of_another_kind_is_refused(source, output, tmp_path, capsys):
     in_mode(picture(), "L").save(tmp_path / "a.png")
@@ -525,6 +552,15 @@ def test_jobs_of_a_file_and_of_a_folder(tmp_path):
     assert job.target == tmp_path / "out" / "a.png"
     (job,) = find_jobs(tmp_path / "a.png", tmp_path / "b.png")
     assert job.target == tmp_path / "b.png"
+    pet = write(volume(), tmp_path / "pets" / "b.mhd")
+    (job,) = find_jobs(pet, tmp_path / "out")
+    assert (job.case, job.target) == ("b", tmp_path / "out" / "b.mha")
+
+
+def test_only_another_number_of_views_replaces_listed_angles(tiny_predictor):
+    listed = tiny_predictor.override(views=3, angles_deg=(0.0, 10.0, 90.0))
+    assert listed.override(views=3, tta=False).config.angles == (0.0, 10.0, 90.0)
+    assert listed.override(views=2).config.angles == (0.0, 90.0)
 
 
 def test_real_images(eager, tmp_path):
