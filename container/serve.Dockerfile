@@ -18,6 +18,7 @@ ENV PYTHONUNBUFFERED=1 \
     NUMBA_CACHE_DIR=/tmp/numba \
     MPLCONFIGDIR=/tmp/matplotlib \
     HOST_IP=0.0.0.0 \
+    MODEL_NAME=${MODEL} \
     CONTAINER_PORT=9051
 
 WORKDIR /opt/nnunetv2_mip

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -169,6 +170,8 @@ def test_replies_that_the_platform_rejects_fail(data, capsys, kind):
     [
         (["--data", "nowhere"], "nowhere"),
         (["--data", ".", "--url", "localhost:9051"], "--url"),
+        (["--data", ".", "--url", "http://[::1/predict"], "--url"),
+        (["--data", ".", "--url", "http://:9051/predict"], "--url"),
         (["--data", ".", "-n", "0"], "-n 0"),
         (["--data", ".", "--limit", "0"], "--limit"),
     ],
@@ -177,6 +180,24 @@ def test_rehearsals_that_cannot_be_held(tmp_path, monkeypatch, capsys, argv, rea
     monkeypatch.chdir(tmp_path)
     assert run(rehearse, *argv) == 2
     assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("spoil", ["another size", "no mask"])
+def test_a_bad_truth_is_told_before_anything_is_sent(data, capsys, spoil):
+    label = data / "patients" / "labels" / "segmentation_002.png"
+    array = np.zeros((97, 60), np.uint8) if spoil == "another size" else np.full((97, 61), 7)
+    Image.fromarray(array.astype(np.uint8)).save(label)
+    with Server(kit()) as server:
+        assert run(rehearse, "--url", server.url, "--data", data) == 2
+        assert server.seen == []
+    assert "segmentation_002.png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [rehearse, submit])
+def test_what_is_not_installed_is_named(monkeypatch, capsys, command):
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    assert run(command, *(["--data", "."] if command is rehearse else ["validate"])) == 2
+    assert "needs httpx" in capsys.readouterr().err
 
 
 # The platform
@@ -274,6 +295,18 @@ def test_waiting_ends(account, capsys):
         argv = ["status", UUID, "--wait", "--timeout", "1", "--platform", server.url]
         assert run(submit, *argv) == 2
     assert "still running" in capsys.readouterr().err
+    with Server(platform([{"status": "running"}] * 9)) as server:
+        argv = ["--wait", "--timeout", "1", "--platform", server.url]
+        assert run(submit, "evaluate", "--yes", *argv) == 2
+    assert f"nnUNetv2_mip_submit status {UUID} --evaluation" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("status", "unknown"), [(502, True), (504, True), (422, False)])
+def test_an_evaluation_that_may_have_arrived_is_told(account, capsys, status, unknown):
+    with Server(lambda *_: (status, {}, {"detail": "no"})) as server:
+        assert run(submit, "evaluate", "--yes", "--platform", server.url) == 2
+        assert len(server.seen) == 1
+    assert ("may have been counted" in capsys.readouterr().err) == unknown
 
 
 def test_the_evaluation_asks_and_is_never_sent_twice(account, capsys, monkeypatch):

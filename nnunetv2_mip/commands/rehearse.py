@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     from nnunetv2_mip.commands.serve import require_extra
 
-    require_extra()
+    require_extra("httpx")
     from dataclasses import asdict
 
     from tqdm import tqdm

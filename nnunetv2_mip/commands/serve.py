@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Sequence
+from importlib import import_module
 
 from nnunetv2_mip.commands._frame import new_parser, run_command
 from nnunetv2_mip.errors import MipError
@@ -17,14 +18,18 @@ def build_parser() -> argparse.ArgumentParser:
         "championships call them, /page for people, /health, /metrics. For research use only.",
     )
     parser.add_argument(
-        "--model", metavar="FOLDER", help="model folder (without it the one that comes along)"
+        "--model",
+        metavar="FOLDER",
+        help="model folder (without it the one that comes along); /health and reports call it by "
+        "the folder's name, or by the environment's MODEL_NAME",
     )
     parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds to average (all there are)")
     parser.add_argument("-chk", default="checkpoint_final.pth", metavar="FILE", help="checkpoint")
     parser.add_argument(
         "--host",
-        default=os.environ.get("HOST_IP") or "0.0.0.0",
-        help="address to listen on (or the environment's HOST_IP)",
+        default=os.environ.get("HOST_IP") or "127.0.0.1",
+        help="address to listen on (or the environment's HOST_IP); 127.0.0.1 serves this machine "
+        "alone, 0.0.0.0 all who reach it",
     )
     parser.add_argument(
         "--port",
@@ -73,21 +78,20 @@ def check_arguments(args: argparse.Namespace) -> int:
     return port
 
 
-def require_extra() -> None:
-    """Raises MipError where the extra `serve` is not installed."""
-    try:
-        import fastapi  # noqa: F401
-        import prometheus_client  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise MipError(
-            f'the service needs {error.name}: pip install "nnunetv2-mip[serve]"'
-        ) from None
+def require_extra(*names: str) -> None:
+    """Raises MipError where something of the extra `serve` is not installed."""
+    for name in names:
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise MipError(
+                f'this command needs {error.name}: pip install "nnunetv2-mip[serve]"'
+            ) from None
 
 
 def run(args: argparse.Namespace) -> None:
     port = check_arguments(args)
-    require_extra()
+    require_extra("fastapi", "prometheus_client", "uvicorn")
     from nnunetv2_mip.service.server import serve
 
     serve(args, port)

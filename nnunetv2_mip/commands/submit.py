@@ -10,6 +10,8 @@ from nnunetv2_mip.errors import MipError
 
 EXIT_FAILED = 1
 CONFIRMATION = "evaluate"
+# 200 images took about 6 minutes, and others may wait before us.
+DEFAULT_WAIT_S = 1800.0
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--timeout",
         type=float,
-        default=1800.0,
+        default=DEFAULT_WAIT_S,
         metavar="SECONDS",
         help="wait at most (200 images took about 6 minutes)",
     )
@@ -42,8 +44,14 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     from nnunetv2_mip.commands.serve import require_extra
 
-    require_extra()
-    from nnunetv2_mip.service.platform import SERVICE_VARIABLE, Account, Platform, require_url
+    require_extra("httpx")
+    from nnunetv2_mip.service.platform import (
+        SERVICE_VARIABLE,
+        Account,
+        Platform,
+        require_url,
+        status_option,
+    )
 
     if not args.timeout > 0:
         raise MipError(f"--timeout {args.timeout}: give seconds above 0")
@@ -68,8 +76,7 @@ def run(args: argparse.Namespace) -> int:
         place = "" if found.position is None else f", position {found.position} in the queue"
         print(f"{found.uuid}: queued{place}")
         if not args.wait:
-            more = " --evaluation" if kind == "evaluate" else ""
-            print(f"next: nnUNetv2_mip_submit status {found.uuid}{more} --wait")
+            print(f"next: nnUNetv2_mip_submit status {found.uuid}{status_option(kind)} --wait")
             return 0
     return _end(platform.wait(kind, found.uuid, args.timeout, _teller()))
 

@@ -19,11 +19,11 @@ TOKEN_VARIABLE = "EVAL_API_TOKEN"
 SERVICE_VARIABLE = "TUMOR_SEGMENTATION_SERVICE_URL"
 PLATFORM_VARIABLE = "EVAL_API_URL"
 PREFIX = "/api/v1/usecases/tumor-segmentation"
-# 200 images took about 6 minutes, and others may wait before us.
-DEFAULT_WAIT_S = 1800.0
 MAX_POLL_S = 20.0
 ATTEMPTS = 6
 _TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
+# Something on the way gave up, or broke: the request may have been taken before.
+_UNKNOWN_OUTCOME = (500, 502, 504)
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,12 @@ class Status:
 
 def require_url(text: str, what: str) -> str:
     """The address itself; MipError where it is none of http or https."""
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        good = False
+    if not good:
         raise MipError(f"{what} {text!r}: give an address that starts with http:// or https://")
     return text
 
@@ -157,7 +161,7 @@ class Platform:
             if time.monotonic() + pause > ends:
                 raise MipError(
                     f"{uuid}: still {status.state} after {seconds:.0f} s; ask again with  "
-                    f"nnUNetv2_mip_submit status {uuid}"
+                    f"nnUNetv2_mip_submit status {uuid}{status_option(kind)}"
                 )
             self._sleep(pause)
             pause = min(1.5 * pause, MAX_POLL_S)
@@ -166,6 +170,8 @@ class Platform:
         self, method: str, path: str, body: dict | None = None, attempts: int = 0
     ) -> dict[str, Any]:
         attempts = attempts or ATTEMPTS
+        # What is sent once may have arrived all the same.
+        hint = "; it may have been counted: look before you try again" if attempts == 1 else ""
         for attempt in range(attempts):
             last = attempt + 1 == attempts
             answer = None
@@ -173,15 +179,24 @@ class Platform:
                 answer = self._client.request(method, path, json=body)
             except httpx.HTTPError as error:
                 if last:
-                    hint = "; it may have been counted: look before you try again"
                     raise MipError(
                         f"{self._client.base_url}: cannot be reached "
-                        f"({error or type(error).__name__}){hint if attempts == 1 else ''}"
+                        f"({str(error) or type(error).__name__}){hint}"
                     ) from None
             if answer is not None and (last or answer.status_code not in _TRY_AGAIN):
                 break
             self._sleep(_pause(attempt, answer))
-        return _content(answer, path)
+        try:
+            return _content(answer, path)
+        except MipError as error:
+            if hint and answer.status_code in _UNKNOWN_OUTCOME:
+                raise MipError(f"{error}{hint}") from None
+            raise
+
+
+def status_option(kind: str) -> str:
+    """What `nnUNetv2_mip_submit status` needs beside the UUID for an attempt of that kind."""
+    return " --evaluation" if kind == "evaluate" else ""
 
 
 def _pause(attempt: int, answer: httpx.Response | None) -> float:

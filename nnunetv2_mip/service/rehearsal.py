@@ -84,10 +84,33 @@ def _label(folder: Path, name: str) -> Path | None:
 def rehearse(
     url: str, pictures: list[Picture], limit_s: float = CALLER_LIMIT_S
 ) -> Iterator[Outcome]:
-    """Send picture after picture to `url`; yields an outcome each."""
+    """Send picture after picture to `url`; yields an outcome each.
+
+    Raises:
+        MipError: a truth cannot be read, or is of another size than its image; before any is sent.
+    """
+    for picture in pictures:
+        _check_truth(picture)
     with httpx.Client(timeout=limit_s, trust_env=False) as client:
         for picture in pictures:
             yield _send(client, url, picture, limit_s)
+
+
+def _check_truth(picture: Picture) -> None:
+    if picture.label is None:
+        return
+    rows, columns = decode_mask_png(picture.label).shape
+    try:
+        with Image.open(picture.image) as image:
+            size = image.size
+    except OSError:
+        # The service is to say what it is.
+        return
+    if size != (columns, rows):
+        raise MipError(
+            f"{picture.label}: has {columns}x{rows} pixels, its image {picture.image.name} "
+            f"{size[0]}x{size[1]}"
+        )
 
 
 def _send(client: httpx.Client, url: str, picture: Picture, limit_s: float) -> Outcome:

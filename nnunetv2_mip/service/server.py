@@ -37,12 +37,14 @@ def serve(args: argparse.Namespace, port: int) -> None:
         polarity=args.polarity,
         page=not args.no_page,
     )
-    app = create_app(predictor, settings, folder.name)
+    # A container keeps every model in the same folder.
+    name = Path(os.environ.get("MODEL_NAME") or folder).name
+    app = create_app(predictor, settings, name)
     warm_s = warm_up(predictor)
     host, port = listener.getsockname()[:2]
     log(
         "ready",
-        model=folder.name,
+        model=name,
         networks=predictor.folds,
         engine=predictor.engine,
         warm_s=round(warm_s, 2),
@@ -71,7 +73,7 @@ def serve(args: argparse.Namespace, port: int) -> None:
 
 
 def _shown(host: str) -> str:
-    return "127.0.0.1" if host == "0.0.0.0" else f"[{host}]" if ":" in host else host
+    return f"[{host}]" if ":" in host else host
 
 
 def _bind(host: str, port: int) -> socket.socket:
