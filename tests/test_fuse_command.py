@@ -204,3 +204,20 @@ def test_a_real_study_there_and_back(tmp_path):
     assert_same_header(tmp_path / "mask.nii.gz", study / "SUV.nii.gz")
     score = dice(read(tmp_path / "mask.nii.gz") > 0, read(study / "SEG.nii.gz") > 0)
     assert score >= 0.97
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("-d", 901, "--suv", "suv.nii.gz"), "--suv is for one case"),
+        (("-d", 901, "--uptake-share", 0.4), "--uptake-share is for one case"),
+        (("-d", 901, "--views-file", "seg.nii.gz"), "--views-file is for one case"),
+        (("-d", 901, "--rule", "visibility"), "without -d"),
+        (("--geometry", "."), "--geometry goes with -d"),
+    ],
+)
+def test_options_of_the_other_kind_of_input_are_refused(tmp_path, capsys, options, said):
+    with pytest.raises(SystemExit) as ended:
+        fuse.main([str(word) for word in ("-i", tmp_path, "-o", tmp_path / "out", *options)])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err

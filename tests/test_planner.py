@@ -341,3 +341,11 @@ def test_splits_of_an_earlier_conversion(untrained, capsys):
     assert json.loads(earlier.read_text()) == json.loads(
         (untrained.raw / "splits_final.json").read_text()
     )
+
+
+def test_the_help_names_every_preset():
+    from nnunetv2_mip.commands.plan_and_preprocess import build_parser
+
+    told = " ".join(build_parser().format_help().split()).replace("- ", "-")
+    for name in preset_names():
+        assert f"{name}," in told or f"{name})" in told or f"{name} " in told, name

@@ -226,6 +226,7 @@ def test_every_ablation_differs_in_what_it_says(monkeypatch):
         "diceCE",
         "imageDice",
         "refine",
+        "refine_again",
     )
     for name in names:
         found = recursive_find_trainer_class_by_name(f"nnUNetTrainerMIP_recipe_{name}")

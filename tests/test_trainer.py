@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -234,3 +235,14 @@ def test_training_stops_at_bad_splits(own, run_nnunet_training):
     with pytest.raises(MipError, match="patient ann"):
         run_nnunet_training(own, fold=0)
     assert not list(own.model.glob("fold_0/*.pth"))
+
+
+def test_only_the_first_process_of_several_writes_checkpoints(tmp_path):
+    from nnunetv2_mip.trainers.nnUNetTrainerMIP import nnUNetTrainerMIP
+
+    partial = tmp_path / "checkpoint.pth.partial"
+    partial.write_bytes(b"half")
+    nnUNetTrainerMIP.save_checkpoint(
+        SimpleNamespace(local_rank=1), str(tmp_path / "checkpoint.pth")
+    )
+    assert list(tmp_path.iterdir()) == [partial]

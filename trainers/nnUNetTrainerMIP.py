@@ -130,6 +130,9 @@ class nnUNetTrainerMIP(nnUNetTrainer):
         )
 
     def save_checkpoint(self, filename: str) -> None:
+        if self.local_rank != 0:
+            # nnU-Net writes on the first process alone; another would rename what is half written.
+            return
         # Beside the target, then renamed: a training killed meanwhile resumes from the one before.
         partial = Path(f"{filename}.partial")
         super().save_checkpoint(str(partial))

@@ -7,6 +7,8 @@ from pathlib import Path
 from nnunetv2_mip.commands._frame import new_parser, run_command
 from nnunetv2_mip.fusion_rules import DEFAULT_RULE, RULES
 
+DEFAULT_VIEWS_FILE = "seg.nii.gz"
+
 
 def build_parser() -> argparse.ArgumentParser:
     parser = new_parser(
@@ -21,7 +23,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-d", type=int, metavar="ID", help="data set of a nnUNetv2_predict output")
     parser.add_argument(
-        "--views-file", default="seg.nii.gz", metavar="FILE", help="stack in -i to fuse"
+        "--views-file",
+        metavar="FILE",
+        help=f"without -d: stack in -i to fuse (default: {DEFAULT_VIEWS_FILE})",
     )
     parser.add_argument(
         "--suv",
@@ -63,13 +67,26 @@ def run(args: argparse.Namespace) -> None:
         raise MipError("--rule visibility needs the SUV volume: add --suv SUV.nii.gz")
     if not 0 < args.threshold <= 1:
         raise MipError(f"--threshold {args.threshold}: must lie above 0 and at most at 1")
+    if args.d is not None:
+        for option in ("suv", "uptake_share", "views_file"):
+            if getattr(args, option):
+                name = option.replace("_", "-")
+                raise MipError(f"--{name} is for one case; with -d many are fused: leave it out")
+        if args.rule == "visibility":
+            raise MipError(
+                "--rule visibility needs the SUV volume: without -d, by --suv SUV.nii.gz"
+            )
+    elif args.geometry:
+        raise MipError(
+            "--geometry goes with -d ID; the folder of one case has its own: leave it out"
+        )
     if args.uptake_share and not args.suv:
         raise MipError("--uptake-share needs the SUV volume: add --suv SUV.nii.gz")
     if args.d is None:
         fuse_project_folder(
             args.i,
             args.o,
-            args.views_file,
+            args.views_file or DEFAULT_VIEWS_FILE,
             args.suv,
             args.rule,
             args.threshold,
@@ -77,8 +94,6 @@ def run(args: argparse.Namespace) -> None:
         )
         print(f"{args.o}: written")
         return
-    if args.suv:
-        raise MipError("--suv names one volume; with -d many cases are fused: leave it out")
     rule = args.rule or DEFAULT_RULE
     written = fuse_nnunet_output(args.i, args.d, args.o, args.geometry, rule, args.threshold)
     print(f"{Path(args.o)}: {len(written)} masks written")

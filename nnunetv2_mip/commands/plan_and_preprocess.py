@@ -29,8 +29,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--preset",
         default="default",
-        help="name of a preset (default, cpu, cpu_3mm, cpu_wide, resenc, cascade; for volumes "
-        "cpu_3d) or a .json file",
+        help="name of a preset (default, cpu, cpu_3mm, cpu_4mm, cpu_4mm_gates, cpu_4mm_scse, "
+        "cpu_wide, resenc, cascade; for volumes cpu_3d) or a .json file",
     )
     parser.add_argument(
         "-np",
