@@ -41,6 +41,8 @@ class Watch:
     Attributes:
         effort: what the answer was made with, once there is one.
         windows: how many times `check` will be called when nothing is cut short.
+
+    Where nnU-Net itself runs the network over views (a 3D configuration), both stay as they are.
     """
 
     effort: Effort | None = None
