@@ -485,13 +485,15 @@ def test_killed_and_restarted_under_load_it_never_gives_a_wrong_mask(tiny):
     sent = KINDS["RGB"]
     port = free_port()
     model = tiny.model
-    process, url = start(model, "--port", str(port), "--no-page")
+    named = {"MODEL_NAME": "some/where/mine"}
+    process, url = start(model, "--port", str(port), "--no-page", env=named)
     stop = threading.Event()
     counts = {"answered": 0, "refused": 0, "wrong": 0}
     lock = threading.Lock()
     callers = []
     try:
         assert url.endswith(f":{port}")
+        assert httpx.get(f"{url}/health").json()["model"] == "mine"
         expected = accepted(httpx.post(f"{url}/predict", content=image_body(sent)), sent)
 
         def call():

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.fusion_jobs import fuse_nnunet_output, fuse_project_folder
 
     check_output(args.o)
-    if args.rule == "visibility" and not args.suv:
+    if args.rule == "visibility" and not args.suv and args.d is None:
         raise MipError("--rule visibility needs the SUV volume: add --suv SUV.nii.gz")
     if not 0 < args.threshold <= 1:
         raise MipError(f"--threshold {args.threshold}: must lie above 0 and at most at 1")
