@@ -127,9 +127,10 @@ def test_volumes_in_a_zip_are_not_opened(tmp_path, secret):
 def test_a_damaged_zip_is_told(tmp_path, kind):
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w", kind) as archive:
-        archive.writestr("a.dcm", np.random.default_rng(0).bytes(4000))
+        # Fit to be compressed, so that what is damaged is the stream and not just its content.
+        archive.writestr("a.dcm", np.random.default_rng(0).integers(0, 4, 4000, np.uint8).tobytes())
     content = bytearray(path.read_bytes())
-    content[60:3000] = bytes(0xFF for _ in content[60:3000])
+    content[60:200] = b"\xff" * 140
     path.write_bytes(content)
     with pytest.raises(MipError, match=r"^a\.zip: cannot be unpacked"):
         read(path)
