@@ -103,7 +103,8 @@ def _load(task: Task) -> MIPPredictor | Stage2Predictor:
     choices = {} if task.views is None else {"views": task.views}
     if not task.tta:
         choices["tta"] = False
-    return MIPPredictor.from_model_folder(*source).override(**choices)
+    # The study is of views: a second stage in 3D in the same folder is a model of its own.
+    return MIPPredictor.from_model_folder(*source, second_stage=False).override(**choices)
 
 
 def _read(
