@@ -65,7 +65,8 @@ def seen_patients(model: Path, folds: Sequence[int | str]) -> set[str]:
     if "all" in folds:
         patients = _patients(_preprocessed(model))
         if not patients:
-            raise MipError(f"{_preprocessed(model)}: its dataset.json names no patients")
+            path = _preprocessed(model) / "dataset.json"
+            raise MipError(f"{path}: {'names no patients' if path.is_file() else 'no such file'}")
         return set(patients.values())
     splits = training_splits(model)
     seen: set[str] = set()
