@@ -16,15 +16,7 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path
 from nnunetv2_mip.nifti import read_nifti_voxels
 
-# By suffix, what reads it: ITK left alone asks the content, and some formats name other files.
-_READERS = {
-    ".nii.gz": "NiftiImageIO",
-    ".nii": "NiftiImageIO",
-    ".mha": "MetaImageIO",
-    ".mhd": "MetaImageIO",
-    ".nrrd": "NrrdImageIO",
-}
-VOLUME_SUFFIXES = tuple(_READERS)
+VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
 # A view stack has this spacing along the view axis; no scanner has, so it also marks a stack.
 VIEW_AXIS_SPACING_MM = 1000.0
 STACK_SPACING_MM = 500.0
@@ -190,21 +182,9 @@ def read_image(path: Path | str) -> sitk.Image:
     if not path.is_file():
         raise MipError(f"{path}: no such file")
     try:
-        return sitk.ReadImage(str(path), imageIO=_reader_of(path))
+        return sitk.ReadImage(str(path))
     except RuntimeError as error:
         raise _unreadable(path, error) from None
-
-
-def header_reader(path: Path) -> sitk.ImageFileReader:
-    """ITK's reader of the header of a file, to be asked by `ReadImageInformation`."""
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO(_reader_of(path))
-    reader.SetFileName(str(path))
-    return reader
-
-
-def _reader_of(path: Path) -> str:
-    return next((name for end, name in _READERS.items() if has_suffix(path, (end,))), "")
 
 
 def _unreadable(path: Path, error: RuntimeError) -> MipError:
@@ -247,7 +227,8 @@ def read_volume(path: Path | str) -> Volume:
 def _read_header(path: Path) -> sitk.ImageFileReader:
     if not path.is_file():
         raise MipError(f"{path}: no such file")
-    reader = header_reader(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:

@@ -11,8 +11,15 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.volumes import has_suffix, header_reader
+from nnunetv2_mip.volumes import has_suffix
 
+# By suffix, what is to read it: other formats, whatever their names, may name other files too.
+READERS = {
+    ".nii.gz": "NiftiImageIO",
+    ".nii": "NiftiImageIO",
+    ".mha": "MetaImageIO",
+    ".nrrd": "NrrdImageIO",
+}
 # A NRRD header ends with an empty line.
 MOST_NRRD_HEADER_BYTES = 2**16
 _META_DATA = b"ElementDataFile"
@@ -35,7 +42,13 @@ def check_volume(path: Path, max_voxels: int) -> None:
             f"{path}: keeps its voxels in another file; convert it to .nii.gz, or to a .mha or "
             ".nrrd that holds them"
         )
-    reader = header_reader(path)
+    # ITK asks the content who is to read it. (Naming the reader to it instead is not safe while
+    # other threads read: ITK 5.4 aborts.)
+    chosen = sitk.ImageFileReader.GetImageIOFromFileName(str(path))
+    if chosen and chosen != _reader_of(path):
+        raise MipError(f"{path}: is not what its name says; rename it, or convert it to .nii.gz")
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
     except RuntimeError:
@@ -50,6 +63,10 @@ def check_volume(path: Path, max_voxels: int) -> None:
     if voxels * values * max(4, item) > 4 * max_voxels:
         wide = f" of {values} x {item} bytes" if values * item > 4 else ""
         raise MipError(f"{path}: has {voxels:.0f} voxels{wide}, at most {max_voxels}")
+
+
+def _reader_of(path: Path) -> str:
+    return next((name for end, name in READERS.items() if has_suffix(path, (end,))), "")
 
 
 def _holds_its_voxels(path: Path) -> bool:
