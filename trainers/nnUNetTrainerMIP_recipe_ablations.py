@@ -59,7 +59,7 @@ class nnUNetTrainerMIP_recipe_10epochs(nnUNetTrainerMIP_recipe):
 
 
 class nnUNetTrainerMIP_recipe_15epochs(nnUNetTrainerMIP_recipe):
-    """The length of the bundled model: 3750 iterations, about 45 minutes on a busy two-core CPU."""
+    """The first part of the bundled model's training: 3750 iterations, an hour on a busy CPU."""
 
     epochs = 15
 
