@@ -33,6 +33,8 @@ def test_the_whole_way_from_phantoms_to_pictures(tmp_path, monkeypatch, capsys):
     report = json.loads((out / "metrics.json").read_text())
     assert report["kind"] == "volume"
     assert len(report["cases"]) == 2
+    # The seed that was kept for judging: 1047.
+    assert all(case.startswith("PETCT_0417") for case in report["cases"])
     assert "mean 3D Dice on unseen patients" in said.out
     assert "nnUNetv2_train 100 2d 0" in said.out
     assert Image.open(out / "contact_sheet.png").size[0] > 500

@@ -45,7 +45,7 @@ def dice_by_case(
     axes.vlines([p.x for p in placed], 0, [p.y for p in placed], color=LINE, linewidth=1)
     plot.points(placed, ACCENT)
     axes.set(ylim=(0, 1), xlim=(0.2, max(1, len(ordered)) + 0.8))
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     axes.grid(axis="x", visible=False)
     caption = f"Mean Dice {mean:.3f} (dashed)"
     if not math.isnan(low):
@@ -126,7 +126,7 @@ def found_by_size(sizes: Sequence[float], found: Sequence[bool], unit: str) -> C
                 textcoords="offset points", fontsize=8.5, color=INK,
             )  # fmt: skip
     axes.set_ylim(0, max(1, *totals) * 1.15)
-    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     axes.grid(axis="x", visible=False)
     plot.legend(2)
     parts = [f"{n} {unit}: {h} of {t}" for n, h, t in zip(names, hits, totals) if t]
@@ -167,7 +167,7 @@ def lesion_sizes(
     plot.axes.hist(np.maximum(sizes, low), bins=edges, color=ACCENT, edgecolor="none", rwidth=0.92)
     plot.axes.set_xscale("log")
     plain_numbers(plot.axes.xaxis, edges)
-    plot.axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    plot.axes.yaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     plot.axes.grid(axis="x", visible=False)
     caption = (
         f"{len(sizes)} {what}{' with lesions' if of_cases else ''} from {min(sizes):.3g} to "
@@ -184,7 +184,7 @@ def lesion_counts(counts: Sequence[int], what: str = "lesions") -> Chart:
     edges = np.arange(-0.5, top + width, width)
     plot.axes.hist(counts, bins=edges, color=ACCENT, rwidth=0.88)
     for axis in (plot.axes.xaxis, plot.axes.yaxis):
-        axis.set_major_locator(MaxNLocator(6, integer=True))
+        axis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     plot.axes.grid(axis="x", visible=False)
     caption = (
         f"{sum(counts)} {what} in {len(counts)} cases; median {float(np.median(counts)):g}, most "
@@ -209,7 +209,7 @@ def values_by_case(
     values = [point.y for point in ordered]
     top = max(values + ([band[1]] if band else []))
     plot.axes.set(xlim=(0.2, max(1, len(ordered)) + 0.8), ylim=(0, 1.08 * top or 1))
-    plot.axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    plot.axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     plot.axes.grid(axis="x", visible=False)
     caption = f"From {values[0]:.3g} to {values[-1]:.3g}, median {float(np.median(values)):.3g}."
     if band is not None:
@@ -228,7 +228,7 @@ def fold_sizes(folds: Sequence[tuple[str, int, int]]) -> Chart:
     axes.barh(names, without, left=with_lesions, color=PALE, label="without", height=0.66)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.05 * max(1, *(a + b for a, b in zip(with_lesions, without))))
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     axes.grid(axis="y", visible=False)
     plot.legend(2)
     parts = [f"{name}: {a + b} cases, {a} with lesions" for name, a, b in folds]
@@ -250,7 +250,7 @@ def visibility(shares: Sequence[float]) -> Chart:
                 fontsize=8.5, color=INK,
             )  # fmt: skip
     plot.axes.set_ylim(0, max(counts) * 1.2)
-    plot.axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    plot.axes.yaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     plot.axes.grid(axis="x", visible=False)
     caption = (
         f"{counts[0]} of {len(shares)} lesions are visible in no view (occluded by something "
@@ -297,7 +297,7 @@ def _finish_curves(plot: Plot, folds: Sequence[tuple]) -> None:
         for line in plot.axes.get_lines():
             line.set_marker("o")
             line.set_markersize(4)
-    plot.axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    plot.axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     if len(folds) > 1:
         plot.legend(3)
 
