@@ -258,7 +258,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--images", type=int, default=24, help="robust: images of fold 0")
     parser.add_argument("--fine-tune", action="store_true", help="whole: from the fold's encoder")
-    parser.add_argument("--epochs", type=int, default=22, help="whole")
+    parser.add_argument("--epochs", type=int, default=44, help="whole")
     parser.add_argument("--head", default="lesion probability", help="bundle: which head ships")
     parser.add_argument("--write", action="store_true", help="bundle: into the model's folder")
     parser.add_argument("-o", type=Path, default=Path("classification_out"), help="folder")

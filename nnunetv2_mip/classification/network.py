@@ -66,7 +66,7 @@ class Schedule:
         decay: AdamW's weight decay.
     """
 
-    epochs: int = 22
+    epochs: int = 44
     rate: float = 1e-3
     encoder_rate: float = 1e-4
     decay: float = 0.01

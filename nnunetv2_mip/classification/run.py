@@ -77,7 +77,7 @@ class TrainingChoices:
     evaluate: bool = True
     penalty: float | None = None
     coarser: int = 2
-    epochs: int = 22
+    epochs: int = 44
     cache: Path | None = None
     device: str = "cuda"
 

@@ -100,7 +100,7 @@ def _add_train(tasks) -> None:
         help="--fine-tune, --from-scratch: N times the network's pixel size",
     )
     train.add_argument(
-        "--epochs", type=int, default=22, metavar="N", help="of --fine-tune, --from-scratch"
+        "--epochs", type=int, default=44, metavar="N", help="of --fine-tune, --from-scratch"
     )
     train.add_argument(
         "--cache", type=Path, metavar="FOLDER", help="keep the frozen features here between runs"
