@@ -354,10 +354,10 @@ def table(results: dict, patients: dict[str, str]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
 
-    def shown(values: dict[str, float], sign: str = "") -> str:
-        mean, low, high = _mean_and_interval(values, patients)
+    def shown(values: dict[str, float], sign: str = "", digits: int = 3) -> str:
         to = " to " if sign else "–"
-        return f"{mean:{sign}.3f} ({low:{sign}.3f}{to}{high:{sign}.3f})"
+        mean, low, high = (f"{x:{sign}.{digits}f}" for x in _mean_and_interval(values, patients))
+        return f"{mean} ({low}{to}{high})"
 
     def difference(name: str, other: str) -> str:
         ours, theirs = (_values(results[key], "dice") for key in (name, other))
@@ -365,10 +365,10 @@ def table(results: dict, patients: dict[str, str]) -> str:
 
     first = next(iter(results))
     for name, row in results.items():
-        false = [np.mean(list(_values(row, key).values())) for key in SCORES[1:]]
+        false = [shown(_values(row, key), digits=2) for key in SCORES[1:]]
         against = "" if name == first else difference(name, first)
         lines.append(
-            f"| `{name}` | {shown(_values(row, 'dice'))} | {false[0]:.2f} | {false[1]:.2f} | "
+            f"| `{name}` | {shown(_values(row, 'dice'))} | {false[0]} | {false[1]} | "
             f"{against} | {row['training_pflop']:.2f} | {row['training_seconds']:.0f} | "
             f"{row['tflop_a_study']:.3f} | {row['cpu_seconds_a_study']:.2f} |"
         )

@@ -60,6 +60,7 @@ CORE = [
     "report.page",
     "scale",
     "splits",
+    "training_splits",
     "sprites",
     "stacks",
     "studies",
