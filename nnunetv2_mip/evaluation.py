@@ -38,6 +38,7 @@ def evaluate(
     truths: Path | str,
     *,
     allow_missing: bool = False,
+    only_predicted: bool = False,
     min_overlap: float = 0.0,
     processes: int = 1,
     show_progress: bool = False,
@@ -47,6 +48,7 @@ def evaluate(
     Args:
         predictions, truths: folders or files, see the module.
         allow_missing: count a missing prediction as an empty one.
+        only_predicted: leave cases without a prediction out, and name them.
         min_overlap: fraction of a lesion that must be overlapped, see `metrics.lesion_scores`.
         processes: processes for volumes and stacks.
         show_progress: draw a progress bar over volumes and stacks.
@@ -57,13 +59,16 @@ def evaluate(
         defined}, `dice_interval_95` [low, high] (bootstrap over cases), `pooled` (recall and
         precision over all lesions together; not for stacks), `controls` (false positives where
         the truth is empty), `counts`, `min_overlap`, `missing_predictions`, `ignored_predictions`,
-        `controls_left_out` (controls without a prediction).
+        `controls_left_out` (controls without a prediction), `not_predicted` (other cases without
+        one, left out).
 
     Raises:
         MipError: no truth, a missing prediction, an unreadable file, differing sizes or grids,
             other labels than allowed, or truths of several kinds.
     """
-    matches = match(Path(predictions), Path(truths), allow_missing)
+    matches = match(
+        Path(predictions), Path(truths), allow_missing, only_predicted=only_predicted
+    )
     score = partial(score_pair, min_overlap=min_overlap)
     cases, first_kind = {}, None
     with closing(_run(score, matches.pairs, processes, show_progress)) as results:
@@ -82,6 +87,7 @@ def evaluate(
     report["missing_predictions"] = [c for c in cases if cases[c]["missing_prediction"]]
     report["ignored_predictions"] = matches.ignored
     report["controls_left_out"] = matches.left_out
+    report["not_predicted"] = matches.not_predicted
     return report
 
 

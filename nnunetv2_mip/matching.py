@@ -51,19 +51,32 @@ class Matches:
         pairs: the cases to score.
         ignored: predictions that no truth asked for.
         left_out: controls (images without a mask) that have no prediction.
+        not_predicted: other cases without a prediction, with `only_predicted`.
     """
 
     pairs: list[Pair]
     ignored: list[str]
     left_out: list[str]
+    not_predicted: list[str]
 
 
-def match(predictions: Path, truths: Path, allow_missing: bool = False) -> Matches:
+def match(
+    predictions: Path,
+    truths: Path,
+    allow_missing: bool = False,
+    *,
+    only_predicted: bool = False,
+) -> Matches:
     """Find the prediction of every truth, see the module.
+
+    Args:
+        predictions, truths: two folders or two files.
+        allow_missing: a case without a prediction gets a pair without one.
+        only_predicted: it gets no pair, and is named in `not_predicted`.
 
     Raises:
         MipError: a path is missing, there is no truth, two predictions or truths of one case, or
-            (unless `allow_missing`) no prediction for a case.
+            (with neither option) no prediction for a case.
     """
     for path in (truths, predictions):
         if not path.exists():
@@ -74,12 +87,12 @@ def match(predictions: Path, truths: Path, allow_missing: bool = False) -> Match
     if truths.is_file():
         if has_suffix(truths, (PNG_SUFFIX,)) != has_suffix(predictions, (PNG_SUFFIX,)):
             raise MipError(f"{predictions}: is another kind of file than its truth {truths}")
-        return Matches([Pair(_case_of_file(truths), truths, predictions)], [], [])
+        return Matches([Pair(_case_of_file(truths), truths, predictions)], [], [], [])
 
     wanted, is_png = _truths_in(truths)
     suffixes = (PNG_SUFFIX,) if is_png else VOLUME_SUFFIXES
     available = _files_by_key(predictions, suffixes)
-    pairs, used, missing, left_out = [], set(), [], []
+    pairs, used, missing, left_out, not_predicted = [], set(), [], [], []
     for truth in wanted:
         names = [truth.case, *_other_names(truth.path, truths)]
         key = next((name for name in names if name in available), None)
@@ -88,6 +101,9 @@ def match(predictions: Path, truths: Path, allow_missing: bool = False) -> Match
             continue
         if key is None:
             missing.append(predictions / f"{truth.case}{suffixes[0]}")
+            if only_predicted:
+                not_predicted.append(truth.case)
+                continue
         used.add(key)
         pairs.append(Pair(truth.case, truth.path, available.get(key), truth.is_control_image))
     if not any(pair.prediction for pair in pairs):
@@ -95,10 +111,11 @@ def match(predictions: Path, truths: Path, allow_missing: bool = False) -> Match
             f"{predictions}: holds no prediction for any of the {len(wanted)} cases of {truths} "
             f"(expected files such as {(missing or [predictions])[0].name})"
         )
-    if missing and not allow_missing:
+    if missing and not (allow_missing or only_predicted):
         raise MipError(
             f"{missing[0]}: no such prediction ({len(missing)} of {len(pairs)} cases have none); "
-            "predict them, or count them as empty with --allow-missing"
+            "predict them, count them as empty with --allow-missing, or leave them out with "
+            "--only-predicted"
         )
     pairs.sort(key=lambda pair: pair.case)
     # What the predictor keeps beside the mask of a case is no prediction of another.
@@ -106,7 +123,7 @@ def match(predictions: Path, truths: Path, allow_missing: bool = False) -> Match
     beside |= {f"{key}_views/{name}" for key in used for name in ("levels", "probabilities")}
     unused = available.keys() - used - beside
     ignored = sorted(available[key].relative_to(predictions).as_posix() for key in unused)
-    return Matches(pairs, ignored, left_out)
+    return Matches(pairs, ignored, left_out, sorted(not_predicted))
 
 
 def truths_of(folder: Path) -> list[Pair]:

@@ -262,6 +262,21 @@ class TestBadInput:
         assert content["missing_predictions"] == ["a"]
         assert "missing, counted as empty: a" in capsys.readouterr().out
 
+    def test_cases_that_were_not_predicted_are_left_out_on_request(self, pngs, capsys):
+        (pngs / "pred/a.png").unlink()
+        output = pngs / "m.json"
+        assert run("-p", pngs / "pred", "-g", pngs / "gt", "-o", output, "--only-predicted") == 0
+        content = json.loads(output.read_text("utf-8"))
+        assert sorted(content["cases"]) == ["b", "c"]
+        assert content["mean"]["dice"] == 0.5
+        assert (content["not_predicted"], content["missing_predictions"]) == (["a"], [])
+        assert "cases left out, no prediction: a" in capsys.readouterr().out
+
+    def test_only_one_way_to_treat_missing_predictions(self, pngs, capsys):
+        extra = ["--only-predicted", "--allow-missing"]
+        assert run("-p", pngs, "-g", pngs, "-o", pngs / "m.json", *extra) == 2
+        assert "not allowed with" in capsys.readouterr().err
+
     def test_missing_volume_counts_as_empty_on_request(self, tmp_path):
         for name in ("a", "b"):
             save_nifti(tmp_path / f"gt/{name}.nii.gz", box(4))

@@ -182,6 +182,14 @@ def test_a_missing_prediction_counts_as_empty(cohort, pngs, tmp_path):
         assert sum(row["hit"] for row in rows) == counts["lesions_found"]
 
 
+def test_cases_that_were_not_predicted_are_left_out_on_request(pngs, tmp_path):
+    shutil.copytree(pngs / "masks", tmp_path / "some")
+    (tmp_path / "some/patient_1.png").unlink()
+    content = collect(Request(tmp_path / "some", pngs / "data", shown=0, only_predicted=True))
+    assert "patient_1" not in content.facts and content.facts
+    assert content.scores["not_predicted"] == ["patient_1"]
+
+
 def test_defaults_are_those_of_the_library():
     args = report.build_parser().parse_args(["-o", "x.html"])
     assert (args.views, args.window) == (TurnSettings().views, TurnSettings().window_suv)

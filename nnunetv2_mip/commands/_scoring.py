@@ -4,11 +4,17 @@ import argparse
 
 
 def add_scoring_options(parser: argparse.ArgumentParser) -> None:
-    """--allow-missing and --min-overlap."""
-    parser.add_argument(
+    """--allow-missing or --only-predicted, and --min-overlap."""
+    incomplete = parser.add_mutually_exclusive_group()
+    incomplete.add_argument(
         "--allow-missing",
         action="store_true",
         help="count a missing prediction as an empty one instead of stopping",
+    )
+    incomplete.add_argument(
+        "--only-predicted",
+        action="store_true",
+        help="leave cases without a prediction out instead of stopping, and name them",
     )
     parser.add_argument(
         "--min-overlap",

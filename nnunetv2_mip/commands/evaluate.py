@@ -96,6 +96,7 @@ def run(args: argparse.Namespace) -> None:
             predictions,
             args.truths,
             allow_missing=args.allow_missing,
+            only_predicted=args.only_predicted,
             min_overlap=args.min_overlap,
             processes=args.processes,
             show_progress=True,
@@ -154,6 +155,7 @@ def _remarks(report: dict, error: str) -> list[str]:
         ("missing_predictions", "missing, counted as empty"),
         ("ignored_predictions", "ignored, no ground truth"),
         ("controls_left_out", "controls left out, no prediction"),
+        ("not_predicted", "cases left out, no prediction"),
     ):
         names = report[key]
         if names:

@@ -78,6 +78,7 @@ def run(args: argparse.Namespace) -> None:
         shown=args.cases,
         turn=TurnSettings(args.views, args.window),
         allow_missing=args.allow_missing,
+        only_predicted=args.only_predicted,
         min_overlap=args.min_overlap,
         processes=args.processes,
     )

@@ -40,7 +40,7 @@ class Request:
         title: of the page; None makes one.
         shown: so many of the worst and of the best cases are drawn.
         turn: how they are drawn.
-        allow_missing, min_overlap: as `evaluation.evaluate` takes them.
+        allow_missing, only_predicted, min_overlap: as `evaluation.evaluate` takes them.
         processes: workers for reading and drawing.
     """
 
@@ -53,6 +53,7 @@ class Request:
     shown: int = DEFAULT_SHOWN
     turn: TurnSettings = field(default_factory=TurnSettings)
     allow_missing: bool = False
+    only_predicted: bool = False
     min_overlap: float = 0.0
     processes: int = 1
 
@@ -191,11 +192,17 @@ def _predicted(
         request.predictions,
         request.truths,
         allow_missing=request.allow_missing,
+        only_predicted=request.only_predicted,
         min_overlap=request.min_overlap,
         processes=request.processes,
         show_progress=show_progress,
     )
-    pairs = match(request.predictions, request.truths, request.allow_missing).pairs
+    pairs = match(
+        request.predictions,
+        request.truths,
+        request.allow_missing,
+        only_predicted=request.only_predicted,
+    ).pairs
     return scores, sources_of_pairs(pairs, images)
 
 

@@ -81,6 +81,7 @@ def _pooled(scores: dict) -> Markup | None:
         ("missing_predictions", "no prediction, counted as empty"),
         ("ignored_predictions", "predicted, but without truth"),
         ("controls_left_out", "controls without a prediction, left out"),
+        ("not_predicted", "other cases without a prediction, left out"),
     ):
         if scores[key]:
             shown = ", ".join(scores[key][:5]) + (", …" if len(scores[key]) > 5 else "")
