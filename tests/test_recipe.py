@@ -29,6 +29,7 @@ class nnUNetTrainerMIP_tinyrecipe(nnUNetTrainerMIP_recipe):
     epochs = 2
     iterations_per_epoch = 3
     val_iterations_per_epoch = 1
+    muon_factor = 10.0
     paste_probability = 1.0
     impulse_probability = 1.0
     saturation_probability = 1.0
@@ -185,6 +186,10 @@ def test_training_saves_the_average_and_resumes(recipe, run_nnunet_training):
         torch.testing.assert_close(value, live[name])
     for name, value in resumed.average.weights.items():
         torch.testing.assert_close(value, averaged[name])
+    by_muon = [g for g in resumed.optimizer.param_groups if g["muon_factor"] is not None]
+    assert by_muon
+    for group in by_muon:
+        assert all(resumed.optimizer.state[kernel]["momentum"].any() for kernel in group["params"])
 
 
 def test_the_bank_opens_training_cases_only(recipe, monkeypatch):
@@ -234,3 +239,12 @@ def test_every_ablation_differs_in_what_it_says(monkeypatch):
         own = {key for key in vars(found) if not key.startswith("__")}
         assert own, name
         assert all(getattr(found, key) != getattr(full, key) for key in own), name
+
+
+def test_the_parts_of_muon_are_found_by_name(monkeypatch):
+    monkeypatch.setenv("nnUNet_extTrainer", str(trainers_folder()))
+    add_own_trainers()
+    factors = {"": 10, "_coarse": 10, "_fine": 10, "_half": 5, "_double": 20, "_half_paste": 5}
+    for name, factor in factors.items():
+        found = recursive_find_trainer_class_by_name(f"nnUNetTrainerMIP_muon{name}")
+        assert (found.__name__, found.muon_factor) == (f"nnUNetTrainerMIP_muon{name}", factor)
