@@ -21,6 +21,7 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.inference_config import INFERENCE_FILE, InferenceConfig
 from nnunetv2_mip.losses import DiceFocalLoss
+from nnunetv2_mip.muon import MuonAdamW
 from nnunetv2_mip.splits import SPLITS_FILE, check_splits, without_patients
 
 # The range nnU-Net allows for when it sizes the patch that augmentation starts from.
@@ -45,6 +46,8 @@ class nnUNetTrainerMIP(nnUNetTrainer):
     val_iterations_per_epoch = 50
     learning_rate = 1e-3
     weight_decay = 1e-2
+    # Muon for the kernels, at so many times the learning rate; None: AdamW for all weights.
+    muon_factor: float | None = None
     # Share of each batch that is centred on a lesion. With nnU-Net's own 0.33, a small batch and
     # many cases without lesions, whole batches hold none.
     foreground_share = 0.5
@@ -95,9 +98,14 @@ class nnUNetTrainerMIP(nnUNetTrainer):
         nnU-Net's SGD first calls everything background, for hundreds to thousands of iterations
         where lesions are few and small.
         """
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay
-        )
+        if self.muon_factor is None:
+            optimizer = torch.optim.AdamW(
+                self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay
+            )
+        else:
+            optimizer = MuonAdamW(
+                self.network, self.initial_lr, self.muon_factor, self.weight_decay
+            )
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
     def _build_loss(self):

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from torch._dynamo import OptimizedModule
 
 from nnunetv2_mip.augmentation import (
@@ -19,7 +18,6 @@ from nnunetv2_mip.augmentation import (
 )
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
-from nnunetv2_mip.muon import MuonAdamW
 from nnunetv2_mip.sampling import repeated_for_share
 from nnunetv2_mip.scale import BODY_LEVEL, LEVEL_MAX
 from nnunetv2_mip.schedules import WarmupCosine
@@ -40,8 +38,6 @@ class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
     checkpoint_every = 4
     # Share of the training that the learning rate climbs; None: nnU-Net's polynomial schedule.
     warmup: float | None = 0.02
-    # Muon for the kernels, at so many times the learning rate; None: AdamW for all weights.
-    muon_factor: float | None = None
     # Largest decay of the weights' moving average; None: no averaging.
     ema_decay: float | None = 0.998
     # Probability that an image gets salt-and-pepper noise, and the share of its pixels.
@@ -70,11 +66,6 @@ class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
 
     def configure_optimizers(self):
         optimizer, schedule = super().configure_optimizers()
-        if self.muon_factor is not None:
-            optimizer = MuonAdamW(
-                self.network, self.initial_lr, self.muon_factor, self.weight_decay
-            )
-            schedule = PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
         if self.warmup is not None:
             schedule = WarmupCosine(optimizer, self.initial_lr, self.num_epochs, self.warmup)
         return optimizer, schedule

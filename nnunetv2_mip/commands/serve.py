@@ -18,6 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
         "championships call them, /page for people, /health, /metrics. For research use only.",
     )
     parser.add_argument(
+        "-m",
         "--model",
         metavar="FOLDER",
         help="model folder (without it the one that comes along); /health and reports call it by "
