@@ -68,6 +68,15 @@ def has_dark_border(grey: np.ndarray) -> bool:
     return float(np.median(frame)) < 128
 
 
+def image_warning(levels: np.ndarray) -> str | None:
+    """What speaks against levels (H, W), bright = uptake, being those of a MIP-PET image."""
+    if set(np.unique(levels)) == {0, LEVEL_MAX}:
+        return "holds black and white alone; is it a mask and not an image?"
+    if has_dark_border(LEVEL_MAX - levels):
+        return "its border is dark; in a MIP-PET image uptake is dark and air is white"
+    return None
+
+
 def decode_mask_png(source: bytes | Path | str, name: str | None = None) -> np.ndarray:
     """Decode a mask PNG (0 and 255 only, in any mode) to (H, W) uint8 of 0 and 1.
 

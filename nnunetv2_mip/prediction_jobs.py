@@ -18,7 +18,7 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path, read_json
 from nnunetv2_mip.lesion_table import lesion_table, lesion_table_path, write_lesion_table
 from nnunetv2_mip.pet_input import read_pet_and_ct
-from nnunetv2_mip.png import PNG_SUFFIX, decode_png, write_mask_png
+from nnunetv2_mip.png import PNG_SUFFIX, decode_png, image_warning, write_mask_png
 from nnunetv2_mip.scale import levels_from_suv
 from nnunetv2_mip.stacks import (
     FILE_ENDING,
@@ -244,11 +244,13 @@ def _file_job(source: Path, output: Path) -> Job:
 
 
 def _run_png(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | None:
-    mask, probability = predictor.predict_image(decode_png(job.source))
+    levels = decode_png(job.source)
+    mask, probability = predictor.predict_image(levels)
     write_mask_png(mask, job.target)
     if extras.probabilities:
         _write_npz(probability, job.target.with_name(f"{job.case}_probabilities.npz"))
-    return None
+    warning = image_warning(levels)
+    return warning and f"{job.source}: {warning}"
 
 
 def _run_stack(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | None:

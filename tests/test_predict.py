@@ -126,6 +126,12 @@ def names(folder: Path) -> set[str]:
     return {name for name in found if not name.endswith("_lesions.csv")}
 
 
+def test_a_png_that_is_no_mip_pet_gets_a_warning_with_its_name(eager, tmp_path, capsys):
+    in_mode(picture(), "L").point(lambda grey: 255 - grey).save(tmp_path / "inverted.png")
+    assert run("-i", tmp_path / "inverted.png", "-o", tmp_path / "mask.png", *eager) == 0
+    assert f"warning: {tmp_path / 'inverted.png'}: its border is dark" in capsys.readouterr().err
+
+
 def test_pngs_of_any_mode_give_the_same_mask_of_their_size(eager, tmp_path, capsys):
     source = tmp_path / "in"
     source.mkdir()

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.png import decode_mask_png, decode_png, write_mask_png
+from nnunetv2_mip.png import decode_mask_png, decode_png, image_warning, write_mask_png
 from nnunetv2_mip.scale import BodyStatistics, levels_from_suv, suv_from_levels
 
 GREY = np.array([[0, 50, 100], [150, 200, 255]], np.uint8)
@@ -87,3 +87,12 @@ def test_body_statistics_are_those_of_the_body_and_add_up():
     assert both.mean == pytest.approx(20.0)
     assert both.std == pytest.approx(np.std([10, 20, 30]))
     assert BodyStatistics(*both.to_list()).mean == both.mean
+
+
+def test_images_that_are_no_mip_pet_are_told_apart():
+    grey = np.random.default_rng(0).integers(0, 40, (30, 20), dtype=np.uint8)
+    assert image_warning(grey) is None
+    assert "border is dark" in image_warning(255 - grey)
+    assert "mask" in image_warning(np.where(grey > 20, 255, 0).astype(np.uint8))
+    # A blank image is blank, whatever it is.
+    assert image_warning(np.zeros((30, 20), np.uint8)) is None
