@@ -10,7 +10,9 @@ MODEL has a segmentation network for every fold of SPLITS, each of which saw onl
 training part; controls that SPLITS does not name were seen by none and are dealt over the folds.
 
 `table`: every image is judged once, by a head on the features of the network that never saw it.
-Columns: `frozen encoder` all features, `lesion probability` its log odds and the uptake there,
+Columns: `frozen encoder` all features, `lesion probability` its log odds and the uptake there (head
+fitted on the same network's features of images that it was trained on), `lesion probability,
+unseen` the same with every feature of the network that never saw the image (stacking),
 `height alone` and `margins` (nothing from inside the body). Natural ratio with the threshold of the
 best F1 at that ratio, and one to one with heights matched: every patient with a random control of
 the same 40 mm bin of heights, 200 matchings, 10 bootstrap draws of the pairs of each. Thresholds
@@ -126,6 +128,11 @@ def table(args: argparse.Namespace) -> None:
         lambda fold: features[fold][0],
         columns_of(extractor, "odds", "uptake"),
     )
+    if {cohort.folds[study.case] for study in cohort.studies} <= set(args.folds):
+        unseen = [
+            features[cohort.folds[study.case]][0][n] for n, study in enumerate(cohort.studies)
+        ]
+        methods["lesion probability, unseen"] = (lambda _: unseen, methods["lesion probability"][1])
     methods["frozen encoder"] = (lambda fold: features[fold][0], columns_of(extractor))
     report = {"folds": args.folds, "images": len(cohort.judged)}
     args.o.mkdir(parents=True, exist_ok=True)

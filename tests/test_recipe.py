@@ -244,7 +244,15 @@ def test_every_ablation_differs_in_what_it_says(monkeypatch):
 def test_the_parts_of_muon_are_found_by_name(monkeypatch):
     monkeypatch.setenv("nnUNet_extTrainer", str(trainers_folder()))
     add_own_trainers()
-    factors = {"": 10, "_coarse": 10, "_fine": 10, "_half": 5, "_double": 20, "_half_paste": 5}
+    factors = {
+        "": 10,
+        "_3epochs": 10,
+        "_coarse": 10,
+        "_fine": 10,
+        "_half": 5,
+        "_double": 20,
+        "_half_paste": 5,
+    }
     for name, factor in factors.items():
         found = recursive_find_trainer_class_by_name(f"nnUNetTrainerMIP_muon{name}")
         assert (found.__name__, found.muon_factor) == (f"nnUNetTrainerMIP_muon{name}", factor)

@@ -12,6 +12,20 @@ class nnUNetTrainerMIP_muon(nnUNetTrainerMIP_recipe):
     muon_factor = 10.0
 
 
+class nnUNetTrainerMIP_muon_3epochs(nnUNetTrainerMIP_muon):
+    """750 iterations: minutes on a CPU."""
+
+    epochs = 3
+
+
+class nnUNetTrainerMIP_muon_10epochs(nnUNetTrainerMIP_muon):
+    epochs = 10
+
+
+class nnUNetTrainerMIP_muon_100epochs(nnUNetTrainerMIP_muon):
+    epochs = 100
+
+
 class nnUNetTrainerMIP_muon_coarse(nnUNetTrainerMIP_muon):
     """The first part, on pixels of 4 mm (preset `cpu_4mm`): 2250 iterations."""
 
