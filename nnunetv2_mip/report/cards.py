@@ -7,7 +7,8 @@ from nnunetv2_mip.region_table import TITLES as REGION_TITLES
 from nnunetv2_mip.report.build import Content
 from nnunetv2_mip.report.facts import Facts
 from nnunetv2_mip.report.markup import Markup, element
-from nnunetv2_mip.report.parts import card_id, counted, scrolling, section_of
+from nnunetv2_mip.report.parts import card_id, scrolling, section_of
+from nnunetv2_mip.report.words import counted
 
 # In a table that is looked at on a phone: what matters first.
 LESION_COLUMNS = ("volume_ml", "area_cm2", "suv_max", "suv_mean", "tlg", "max_uptake_percent")

@@ -22,6 +22,7 @@ from nnunetv2_mip.report.plot import (
     Point,
     plain_numbers,
 )
+from nnunetv2_mip.report.words import counted
 
 
 def dice_by_case(
@@ -150,8 +151,9 @@ def burden_agreement(points: Sequence[Point], unit: str) -> Chart:
     below = sum(point.y < point.x for point in points)
     above = sum(point.y > point.x for point in points)
     caption = (
-        f"One mark a case; on the dashed line both agree. Too little is marked in {below} cases, "
-        f"too much in {above}. Linear up to {threshold:.0f} {unit}, logarithmic beyond."
+        f"One mark a case; on the dashed line both agree. Too little is marked in "
+        f"{counted(below, 'case')}, too much in {above}. Linear up to {threshold:.0f} {unit}, "
+        "logarithmic beyond."
     )
     return plot.finish(f"{what.capitalize()}, predicted and true", caption)
 
@@ -170,8 +172,8 @@ def lesion_sizes(
     plot.axes.yaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     plot.axes.grid(axis="x", visible=False)
     caption = (
-        f"{len(sizes)} {what}{' with lesions' if of_cases else ''} from {min(sizes):.3g} to "
-        f"{high:.3g} {unit}, median {float(np.median(sizes)):.3g} {unit}."
+        f"{counted(len(sizes), what[:-1])}{' with lesions' if of_cases else ''} from "
+        f"{min(sizes):.3g} to {high:.3g} {unit}, median {float(np.median(sizes)):.3g} {unit}."
     )
     return plot.finish(title, caption)
 
@@ -186,9 +188,10 @@ def lesion_counts(counts: Sequence[int], what: str = "lesions") -> Chart:
     for axis in (plot.axes.xaxis, plot.axes.yaxis):
         axis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     plot.axes.grid(axis="x", visible=False)
+    empty = sum(count == 0 for count in counts)
     caption = (
-        f"{sum(counts)} {what} in {len(counts)} cases; median {float(np.median(counts)):g}, most "
-        f"{top}, none in {sum(count == 0 for count in counts)} cases."
+        f"{sum(counts)} {what} in {counted(len(counts), 'case')}; median "
+        f"{float(np.median(counts)):g}, most {top}, none in {counted(empty, 'case')}."
     )
     return plot.finish(f"{what.capitalize()} a case", caption)
 
@@ -231,7 +234,7 @@ def fold_sizes(folds: Sequence[tuple[str, int, int]]) -> Chart:
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     axes.grid(axis="y", visible=False)
     plot.legend(2)
-    parts = [f"{name}: {a + b} cases, {a} with lesions" for name, a, b in folds]
+    parts = [f"{name}: {counted(a + b, 'case')}, {a} with lesions" for name, a, b in folds]
     return plot.finish("Folds", f"{'; '.join(parts)}.")
 
 

@@ -8,7 +8,6 @@ from nnunetv2_mip.report.dataset_check import Check
 from nnunetv2_mip.report.markup import element
 from nnunetv2_mip.report.parts import (
     card_id_or_none,
-    counted,
     formatted,
     plots_of,
     scrolling,
@@ -17,6 +16,7 @@ from nnunetv2_mip.report.parts import (
     size_unit,
 )
 from nnunetv2_mip.report.training import Training
+from nnunetv2_mip.report.words import counted
 from nnunetv2_mip.volumes import PLAUSIBLE_BODY_MEDIAN_SUV
 
 LEVEL_WORDS = {"ok": "OK", "note": "Note", "warning": "Warning"}

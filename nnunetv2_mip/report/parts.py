@@ -52,10 +52,6 @@ def tile_of(name: str, value: str, remark: str = "") -> Markup:
     )
 
 
-def counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
 def size_unit(facts: Sequence[Facts]) -> str | None:
     """The unit of the burdens, None where they differ."""
     units = {f.unit for f in facts}

@@ -9,7 +9,8 @@ from nnunetv2_mip.report.build import Content
 from nnunetv2_mip.report.dataset_check import Check
 from nnunetv2_mip.report.facts import Facts
 from nnunetv2_mip.report.markup import Markup, element
-from nnunetv2_mip.report.parts import SCORES, counted, formatted, section_of, size_unit, tile_of
+from nnunetv2_mip.report.parts import SCORES, formatted, section_of, size_unit, tile_of
+from nnunetv2_mip.report.words import counted
 
 
 def summary_section(content: Content):
@@ -70,7 +71,8 @@ def _prediction_tiles(facts: Sequence[Facts]) -> list[Markup]:
     if amounts and len({f.unit for f in facts}) == 1:
         unit = facts[0].unit
         name = "Tumour volume" if unit == "ml" else "Lesion area"
-        remark = f"median of all cases, up to {max(amounts):.1f}"
+        several = len(amounts) > 1
+        remark = f"median of all cases, up to {max(amounts):.1f}" if several else ""
         tiles.append(tile_of(name, f"{np.median(amounts):.1f} {unit}", remark))
     return tiles
 
@@ -89,6 +91,7 @@ def _check_tiles(check: Check) -> list[Markup]:
     if filled and unit:
         name = "Tumour volume" if unit == "ml" else "Lesion area"
         amounts = [f.burden for f in labelled if f.burden]
-        remark = f"median of the cases with lesions, {min(amounts):.3g} to {max(amounts):.3g}"
+        ends = f"{min(amounts):.3g} to {max(amounts):.3g}"
+        remark = f"median of the cases with lesions, {ends}" if len(amounts) > 1 else ""
         tiles.append(tile_of(name, f"{np.median(amounts):.1f} {unit}", remark))
     return tiles
