@@ -1,6 +1,7 @@
 """Healthy or with lesions on DM-i-AI images: five folds, baselines, and the head that ships.
 
     python benchmarks/classification.py table -d ID --network MODEL --splits SPLITS -o OUT
+    python benchmarks/classification.py stacked -d ID --network MODEL --splits SPLITS -o OUT
     python benchmarks/classification.py whole -d ID --network MODEL --splits SPLITS -o OUT
     python benchmarks/classification.py bundle -d ID --splits SPLITS -o OUT [--write]
     python benchmarks/classification.py robust -d ID --splits SPLITS [--images 24]
@@ -10,13 +11,15 @@ MODEL has a segmentation network for every fold of SPLITS, each of which saw onl
 training part; controls that SPLITS does not name were seen by none and are dealt over the folds.
 
 `table`: every image is judged once, by a head on the features of the network that never saw it.
-Columns: `frozen encoder` all features, `lesion probability` its log odds and the uptake there (head
-fitted on the same network's features of images that it was trained on), `lesion probability,
-unseen` the same with every feature of the network that never saw the image (stacking),
+Columns: `frozen encoder` all features, `lesion probability` its log odds and the uptake there (both
+heads are fitted on that network's features of images that it was trained on);
 `height alone` and `margins` (nothing from inside the body). Natural ratio with the threshold of the
 best F1 at that ratio, and one to one with heights matched: every patient with a random control of
 the same 40 mm bin of heights, 200 matchings, 10 bootstrap draws of the pairs of each. Thresholds
 and calibration come from out-of-fold scores within the training part.
+
+`stacked`: `lesion probability` with every figure, of the images that the head is fitted on too, by
+the network that never saw the image.
 
 `whole`: networks trained as a whole on 8 mm pixels, from scratch or (--fine-tune) from each fold's
 encoder; from scratch MODEL only prepares the images, so that all five folds can be judged.
@@ -92,6 +95,17 @@ class Cohort:
         extractor = FeatureExtractor(predictor, cache / ("model" if fold is None else str(fold)))
         return [extractor.features(*item.levels()) for item in self.labelled], extractor
 
+    def unseen_bags(self, network: Path, cache: Path) -> tuple[list, FeatureExtractor]:
+        """Features of every image by the network of its own fold, which never saw it."""
+        found: list = [None] * len(self.studies)
+        for fold in sorted(set(self.folds.values())):
+            predictor = MIPPredictor.from_model_folder(network, [fold], device="cpu")
+            extractor = FeatureExtractor(predictor, cache / str(fold))
+            for n, study in enumerate(self.studies):
+                if self.folds[study.case] == fold:
+                    found[n] = extractor.features(*self.labelled[n].levels())
+        return found, extractor
+
     def judge(self, fit) -> Judged:
         """Out-of-fold results of the folds that have a network."""
         judged = cross_validate(self.studies, self.folds, fit, set(self.folds_judged))
@@ -128,22 +142,29 @@ def table(args: argparse.Namespace) -> None:
         lambda fold: features[fold][0],
         columns_of(extractor, "odds", "uptake"),
     )
-    if {cohort.folds[study.case] for study in cohort.studies} <= set(args.folds):
-        unseen = [
-            features[cohort.folds[study.case]][0][n] for n, study in enumerate(cohort.studies)
-        ]
-        methods["lesion probability, unseen"] = (lambda _: unseen, methods["lesion probability"][1])
     methods["frozen encoder"] = (lambda fold: features[fold][0], columns_of(extractor))
-    report = {"folds": args.folds, "images": len(cohort.judged)}
-    args.o.mkdir(parents=True, exist_ok=True)
+    judge_methods(cohort, methods, args.o / "table.json")
+
+
+def stacked(args: argparse.Namespace) -> None:
+    cohort = Cohort(args)
+    bags, extractor = cohort.unseen_bags(args.network, args.o / "cache")
+    columns = columns_of(extractor, "odds", "uptake")
+    judge_methods(cohort, {"stacked": (lambda _: bags, columns)}, args.o / "stacked.json")
+
+
+def judge_methods(cohort: Cohort, methods: dict, target: Path) -> None:
+    """Cross-validate heads, name → (fold → features, columns); print them, and write `target`."""
+    report = {"folds": cohort.folds_judged, "images": len(cohort.judged)}
+    target.parent.mkdir(parents=True, exist_ok=True)
     for name, (bags, columns) in methods.items():
         judged = cohort.judge(frozen_fit(bags, cohort.studies, columns))
         evaluation = cohort.evaluate(judged)
         report[name] = evaluation.to_dict()
-        np.savez(args.o / f"{name.replace(' ', '_')}.npz", **vars(judged))
+        np.savez(target.parent / f"{name.replace(' ', '_')}.npz", **vars(judged))
         print(describe(name, evaluation), flush=True)
         print(f"{name}: calibration error {evaluation.calibration_error:.3f}", flush=True)
-        write_json(args.o / "table.json", report)
+        write_json(target, report)
 
 
 def whole(args: argparse.Namespace) -> None:
@@ -254,7 +275,7 @@ def robust(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("task", choices=("table", "whole", "bundle", "robust"))
+    parser.add_argument("task", choices=("table", "stacked", "whole", "bundle", "robust"))
     parser.add_argument("-d", type=int, required=True, help="data set id in nnUNet_raw")
     parser.add_argument(
         "--splits", type=Path, required=True, help="the networks' splits_final.json"
@@ -270,9 +291,10 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="bundle: into the model's folder")
     parser.add_argument("-o", type=Path, default=Path("classification_out"), help="folder")
     args = parser.parse_args()
-    if args.task in ("table", "whole") and args.network is None:
+    if args.task in ("table", "stacked", "whole") and args.network is None:
         raise MipError("--network MODEL: needed, with a network for every fold")
-    {"table": table, "whole": whole, "bundle": bundle, "robust": robust}[args.task](args)
+    tasks = {"table": table, "stacked": stacked, "whole": whole, "bundle": bundle, "robust": robust}
+    tasks[args.task](args)
 
 
 if __name__ == "__main__":
