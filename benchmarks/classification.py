@@ -19,7 +19,8 @@ the same 40 mm bin of heights, 200 matchings, 10 bootstrap draws of the pairs of
 and calibration come from out-of-fold scores within the training part.
 
 `stacked`: `lesion probability` with every figure, of the images that the head is fitted on too, by
-the network that never saw the image.
+the network that never saw the image: as they are, and levelled, because networks differ in how
+sure they are.
 
 `whole`: networks trained as a whole on 8 mm pixels, from scratch or (--fine-tune) from each fold's
 encoder; from scratch MODEL only prepares the images, so that all five folds can be judged.
@@ -95,16 +96,32 @@ class Cohort:
         extractor = FeatureExtractor(predictor, cache / ("model" if fold is None else str(fold)))
         return [extractor.features(*item.levels()) for item in self.labelled], extractor
 
-    def unseen_bags(self, network: Path, cache: Path) -> tuple[list, FeatureExtractor]:
-        """Features of every image by the network of its own fold, which never saw it."""
-        found: list = [None] * len(self.studies)
+    def unseen_bags(self, network: Path, cache: Path) -> dict[str, list]:
+        """Lesion probability of every image by the network of its own fold, which never saw it.
+
+        Returns:
+            `stacked`: as it is; `levelled`: log odds less the mean of those that the same network
+            gives controls of its training part, over their standard deviation.
+        """
+        found = {"stacked": [None] * len(self.studies), "levelled": [None] * len(self.studies)}
         for fold in sorted(set(self.folds.values())):
             predictor = MIPPredictor.from_model_folder(network, [fold], device="cpu")
             extractor = FeatureExtractor(predictor, cache / str(fold))
+            odds, uptake = (columns_of(extractor, name) for name in ("odds", "uptake"))
+            controls = [
+                extractor.features(*item.levels())[0][:, odds]
+                for item, study in zip(self.labelled, self.studies)
+                if self.folds[study.case] != fold and not study.has_lesion
+            ]
+            level, spread = np.mean(controls, axis=(0, 1)), np.std(controls, axis=(0, 1))
             for n, study in enumerate(self.studies):
                 if self.folds[study.case] == fold:
-                    found[n] = extractor.features(*self.labelled[n].levels())
-        return found, extractor
+                    bag = extractor.features(*self.labelled[n].levels())
+                    parts = bag[..., odds], bag[..., uptake]
+                    found["stacked"][n] = np.concatenate(parts, -1)
+                    parts = (bag[..., odds] - level) / spread, bag[..., uptake]
+                    found["levelled"][n] = np.concatenate(parts, -1)
+        return found
 
     def judge(self, fit) -> Judged:
         """Out-of-fold results of the folds that have a network."""
@@ -148,9 +165,11 @@ def table(args: argparse.Namespace) -> None:
 
 def stacked(args: argparse.Namespace) -> None:
     cohort = Cohort(args)
-    bags, extractor = cohort.unseen_bags(args.network, args.o / "cache")
-    columns = columns_of(extractor, "odds", "uptake")
-    judge_methods(cohort, {"stacked": (lambda _: bags, columns)}, args.o / "stacked.json")
+    methods = {
+        name: (lambda _, own=bags: own, np.arange(bags[0].shape[-1]))
+        for name, bags in cohort.unseen_bags(args.network, args.o / "cache").items()
+    }
+    judge_methods(cohort, methods, args.o / "stacked.json")
 
 
 def judge_methods(cohort: Cohort, methods: dict, target: Path) -> None:

@@ -66,9 +66,7 @@ def evaluate(
         MipError: no truth, a missing prediction, an unreadable file, differing sizes or grids,
             other labels than allowed, or truths of several kinds.
     """
-    matches = match(
-        Path(predictions), Path(truths), allow_missing, only_predicted=only_predicted
-    )
+    matches = match(Path(predictions), Path(truths), allow_missing, only_predicted=only_predicted)
     score = partial(score_pair, min_overlap=min_overlap)
     cases, first_kind = {}, None
     with closing(_run(score, matches.pairs, processes, show_progress)) as results:
