@@ -19,7 +19,6 @@ from torch.nn import functional
 
 from nnunetv2_mip.classification.features import body_window
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.muon import MuonAdamW
 from nnunetv2_mip.predictor import MIPPredictor
 from nnunetv2_mip.scale import BODY_LEVEL
 
@@ -64,14 +63,12 @@ class Schedule:
         epochs: passes over the studies.
         rate: of AdamW, for all but an encoder that is fine-tuned.
         encoder_rate: for that encoder.
-        muon_factor: from scratch, Muon's rate over AdamW's; None: AdamW for all weights.
         decay: AdamW's weight decay.
     """
 
     epochs: int = 44
     rate: float = 1e-3
     encoder_rate: float = 1e-4
-    muon_factor: float | None = None
     decay: float = 0.01
 
 
@@ -266,15 +263,12 @@ def train_network(
     encoder = list(network.encoder.parameters()) if hasattr(network, "encoder") else []
     known = {id(parameter) for parameter in encoder}
     others = [p for p in network.parameters() if id(p) not in known]
-    if encoder or schedule.muon_factor is None:
-        parts = [(encoder, schedule.encoder_rate)] * bool(encoder) + [(others, schedule.rate)]
-        optimiser = torch.optim.AdamW(
-            [{"params": part, "lr": rate} for part, rate in parts], weight_decay=schedule.decay
-        )
-    else:
-        optimiser = MuonAdamW(network, schedule.rate, schedule.muon_factor, schedule.decay)
+    parts = [(encoder, schedule.encoder_rate)] * bool(encoder) + [(others, schedule.rate)]
+    optimiser = torch.optim.AdamW(
+        [{"params": part, "lr": rate} for part, rate in parts], weight_decay=schedule.decay
+    )
     steps = schedule.epochs * -(-len(truth) // BATCH)
-    rates = [group["lr"] for group in optimiser.param_groups]
+    rates = [rate for _, rate in parts]
     curve = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=max(steps, 2))
     average = torch.optim.swa_utils.AveragedModel(
         network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE)
