@@ -34,8 +34,14 @@ def compare(
     Raises:
         MipError: the reports are of different cases or kinds, or no case has lesions.
     """
-    if first["kind"] != second["kind"] or set(first["cases"]) != set(second["cases"]):
+    if first["kind"] != second["kind"]:
         raise MipError("the two sets of predictions are not of the same cases")
+    alone = sorted(set(first["cases"]) ^ set(second["cases"]))
+    if alone:
+        raise MipError(
+            f"the two sets of predictions are not of the same cases: {alone[0]} is in one alone "
+            f"({len(alone)} such cases); predict them in both"
+        )
     groups = defaultdict(list)
     for case, scores in first["cases"].items():
         if scores["has_lesion"]:

@@ -96,7 +96,8 @@ class nnUNetTrainerMIP(nnUNetTrainer):
         """AdamW (Loshchilov and Hutter, arXiv 1711.05101) on nnU-Net's polynomial schedule.
 
         nnU-Net's SGD first calls everything background, for hundreds to thousands of iterations
-        where lesions are few and small.
+        where lesions are few and small. With `muon_factor`, Muon for the kernels
+        (`nnunetv2_mip.muon`) on the same schedule.
         """
         if self.muon_factor is None:
             optimizer = torch.optim.AdamW(

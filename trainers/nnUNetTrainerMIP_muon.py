@@ -1,4 +1,4 @@
-"""`nnUNetTrainerMIP_recipe` with Muon: as good after a sixth of the iterations, and in two parts.
+"""`nnUNetTrainerMIP_recipe` with Muon, which needs far fewer iterations, whole and in two parts.
 
 The first part trains on coarse pixels, the second goes on from its weights on finer ones.
 """
