@@ -11,6 +11,7 @@ import cc3d
 import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from scipy import ndimage
 
 # Pixels of uptake around a lesion that move with it.
@@ -21,6 +22,9 @@ SMALLEST_PASTED_PX = 12
 SHARE_ON_BODY = 0.8
 PLACEMENT_TRIES = 6
 JITTER_PX = 12
+# How far a bend reaches (σ of the field of shifts, share of the patch), and the largest shift.
+ELASTIC_SHARE_OF_PATCH = (0.04, 0.12)
+ELASTIC_PX = (2.0, 10.0)
 
 
 class ImpulseNoiseTransform(ImageOnlyTransform):
@@ -79,6 +83,22 @@ class SaturationTransform(ImageOnlyTransform):
         shape = (-1,) + (1,) * (img.ndim - 1)
         low, high = self.low.view(shape).to(img), self.high.view(shape).to(img)
         return torch.minimum(low + (img - low) * params["factor"], high)
+
+
+def deform_more(
+    transforms: Sequence[BasicTransform], probabilities: tuple[float, float, float]
+) -> None:
+    """Let nnU-Net's spatial transform among these deform more often, and bend.
+
+    Args:
+        probabilities: of a rotation, of a scaling (the axes each by a factor of its own, as bodies
+            differ), and of an elastic deformation.
+    """
+    spatial = next(t for t in transforms if isinstance(t, SpatialTransform))
+    spatial.p_rotation, spatial.p_scaling, spatial.p_elastic_deform = probabilities
+    spatial.p_synchronize_scaling_across_axes = 0.5
+    spatial.elastic_deform_scale = ELASTIC_SHARE_OF_PATCH
+    spatial.elastic_deform_magnitude = ELASTIC_PX
 
 
 @dataclass(frozen=True)

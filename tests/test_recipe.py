@@ -2,14 +2,17 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from torch import nn
 
 from nnunetv2_mip.augmentation import (
+    ELASTIC_PX,
     ImpulseNoiseTransform,
     LesionPasteTransform,
     SaturationTransform,
@@ -17,6 +20,7 @@ from nnunetv2_mip.augmentation import (
 )
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.nnunet_paths import add_own_trainers, trainers_folder
+from nnunetv2_mip.plans.presets import preset_names
 from nnunetv2_mip.sampling import repeated_for_share
 from nnunetv2_mip.schedules import WarmupCosine
 from nnunetv2_mip.weight_average import WeightAverage
@@ -33,6 +37,20 @@ class nnUNetTrainerMIP_tinyrecipe(nnUNetTrainerMIP_recipe):
     paste_probability = 1.0
     impulse_probability = 1.0
     saturation_probability = 1.0
+"""
+
+# So slow that what it started from can be seen at its end.
+TINY_SECOND = """
+from nnunetv2_mip.trainers.nnUNetTrainerMIP_recipe import nnUNetTrainerMIP_recipe
+
+
+class nnUNetTrainerMIP_tinysecond(nnUNetTrainerMIP_recipe):
+    epochs = 1
+    iterations_per_epoch = 2
+    val_iterations_per_epoch = 1
+    learning_rate = 1e-9
+    deformation = (1.0, 1.0, 1.0)
+    starts_from = ("nnUNetTrainerMIP_tiny", "nnUNetMIPPlans_tiny")
 """
 
 
@@ -192,6 +210,53 @@ def test_training_saves_the_average_and_resumes(recipe, run_nnunet_training):
         assert all(resumed.optimizer.state[kernel]["momentum"].any() for kernel in group["params"])
 
 
+@pytest.fixture
+def second(with_trainer):
+    return with_trainer("nnUNetTrainerMIP_tinysecond", TINY_SECOND)
+
+
+def test_a_second_part_starts_from_all_weights_of_the_first(second, tiny, run_nnunet_training):
+    """Outputs too, which nnU-Net's -pretrained_weights leaves random."""
+    shutil.copytree(tiny.model, second.results / tiny.model.name)
+    run_nnunet_training(second, fold=0)
+    first, after = (
+        torch.load(model / "fold_0" / "checkpoint_final.pth", weights_only=False)["network_weights"]
+        for model in (tiny.model, second.model)
+    )
+    assert any(".seg_layers." in name for name in first)
+    for name, value in first.items():
+        torch.testing.assert_close(after[name], value, atol=1e-6, rtol=0)
+
+
+def test_a_second_part_without_the_first(second, run_nnunet_training):
+    with pytest.raises(MipError, match=r"nnUNetv2_train 901 2d 0 .* -tr nnUNetTrainerMIP_tiny$"):
+        run_nnunet_training(second, fold=0)
+
+
+def test_a_second_part_of_another_network(second, tiny, run_nnunet_training):
+    folder = second.results / tiny.model.name / "fold_0"
+    folder.mkdir(parents=True)
+    torch.save({"network_weights": {}}, folder / "checkpoint_final.pth")
+    with pytest.raises(MipError, match="another one than that of the plans"):
+        run_nnunet_training(second, fold=0)
+
+
+def test_images_are_deformed_as_often_as_asked(second):
+    trainer = build(second)
+    trainer.initialize()
+    rotation, dummy, patch, axes = (
+        trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+    )
+    composed = trainer.get_training_transforms(patch, rotation, None, axes, dummy)
+    spatial = next(t for t in composed.transforms if isinstance(t, SpatialTransform))
+    image = torch.zeros(1, *patch)
+    drawn = [spatial.get_parameters(image=image) for _ in range(20)]
+    assert all(p["affine"] is not None and p["elastic_offsets"] is not None for p in drawn)
+    least, most = ELASTIC_PX
+    for shifts in (p["elastic_offsets"].abs().amax((0, 1)) for p in drawn):
+        assert ((shifts > least - 0.01) & (shifts < most + 0.01)).all()
+
+
 def test_the_bank_opens_training_cases_only(recipe, monkeypatch):
     """Fold 0 trains on bob and eve: ann's lesions must not be in the bank."""
     for path in (recipe.preprocessed / f"{recipe.plans}_2d").glob("ann_*"):
@@ -249,6 +314,7 @@ def test_the_parts_of_muon_are_found_by_name(monkeypatch):
         "_3epochs": 10,
         "_coarse": 10,
         "_fine": 10,
+        "_third": 10,
         "_half": 5,
         "_double": 20,
         "_half_paste": 5,
@@ -256,3 +322,8 @@ def test_the_parts_of_muon_are_found_by_name(monkeypatch):
     for name, factor in factors.items():
         found = recursive_find_trainer_class_by_name(f"nnUNetTrainerMIP_muon{name}")
         assert (found.__name__, found.muon_factor) == (f"nnUNetTrainerMIP_muon{name}", factor)
+        if found.starts_from:
+            before = recursive_find_trainer_class_by_name(found.starts_from[0])
+            plans = found.starts_from[1]
+            assert before.muon_factor == 10
+            assert plans.removeprefix("nnUNetMIPPlans_") in preset_names()

@@ -15,6 +15,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch._dynamo import OptimizedModule
 
 from nnunetv2_mip.cpu import has_bfloat16_arithmetic, obey_thread_limit
 from nnunetv2_mip.errors import MipError
@@ -48,6 +49,10 @@ class nnUNetTrainerMIP(nnUNetTrainer):
     weight_decay = 1e-2
     # Muon for the kernels, at so many times the learning rate; None: AdamW for all weights.
     muon_factor: float | None = None
+    # Trainer and plans whose network of this data set, configuration and fold the training starts
+    # from, outputs included; None: random weights, or nnU-Net's -pretrained_weights, which leaves
+    # the outputs random (and so the first iterations undo what was learned).
+    starts_from: tuple[str, str] | None = None
     # Share of each batch that is centred on a lesion. With nnU-Net's own 0.33, a small batch and
     # many cases without lesions, whole batches hold none.
     foreground_share = 0.5
@@ -230,9 +235,56 @@ class nnUNetTrainerMIP(nnUNetTrainer):
         return fold["train"], fold["val"]
 
     def on_train_start(self):
+        begins = self.starts_from is not None and self.current_epoch == 0
+        if begins:
+            checkpoint = self._checkpoint_before()
         super().on_train_start()
+        if begins:
+            self._take_weights(checkpoint)
         if self.local_rank == 0:
             self._write_inference_config()
+
+    def _checkpoint_before(self) -> Path:
+        """The final checkpoint of the training that this one goes on from.
+
+        Raises:
+            MipError: there is none.
+        """
+        trainer, plans = self.starts_from
+        path = (
+            Path(self.output_folder_base).parent
+            / f"{trainer}__{plans}__{self.configuration_name}"
+            / f"fold_{self.fold}"
+            / "checkpoint_final.pth"
+        )
+        if not path.is_file():
+            number = self.plans_manager.dataset_name[len("Dataset") :][:3].lstrip("0")
+            raise MipError(
+                f"{path}: no such file; {type(self).__name__} goes on from it: first run "
+                f"nnUNetv2_train {number} {self.configuration_name} {self.fold} -p {plans} "
+                f"-tr {trainer}"
+            )
+        return path
+
+    def _take_weights(self, checkpoint: Path) -> None:
+        """Start from the network of a checkpoint.
+
+        Raises:
+            MipError: it is of another architecture.
+        """
+        weights = torch.load(checkpoint, map_location=self.device, weights_only=False)
+        try:
+            self._plain_network().load_state_dict(weights["network_weights"])
+        except RuntimeError as error:
+            raise MipError(
+                f"{checkpoint}: its network is another one than that of the plans "
+                f"{self.plans_manager.plans_name}: {str(error).splitlines()[-1].strip()}"
+            ) from None
+        self.print_to_log_file(f"Starts from {checkpoint}.")
+
+    def _plain_network(self) -> torch.nn.Module:
+        network = self.network.module if self.is_ddp else self.network
+        return network._orig_mod if isinstance(network, OptimizedModule) else network
 
     def _write_inference_config(self) -> None:
         folder = Path(self.output_folder_base)

@@ -1,6 +1,7 @@
-"""`nnUNetTrainerMIP_recipe` with Muon, which needs far fewer iterations, whole and in two parts.
+"""`nnUNetTrainerMIP_recipe` with Muon, which needs far fewer iterations, whole and in three parts.
 
-The first part trains on coarse pixels, the second goes on from its weights on finer ones.
+The first part trains on coarse pixels, the second goes on from its network on finer ones, the third
+from that one's with more augmentation.
 """
 
 from nnunetv2_mip.trainers.nnUNetTrainerMIP_recipe import nnUNetTrainerMIP_recipe
@@ -33,16 +34,28 @@ class nnUNetTrainerMIP_muon_coarse(nnUNetTrainerMIP_muon):
 
 
 class nnUNetTrainerMIP_muon_fine(nnUNetTrainerMIP_muon):
-    """The second part, on pixels of 3 mm (`cpu_3mm`, `-pretrained_weights` of the first): 1500.
+    """The second part, on pixels of 3 mm (preset `cpu_3mm`), from the first's network: 1500.
 
     With lesions of other patients pasted, more controls, and the Dice of each image in the loss.
     """
+
+    starts_from = ("nnUNetTrainerMIP_muon_coarse", "nnUNetMIPPlans_cpu_4mm")
 
     epochs = 6
     learning_rate = 1e-3
     batch_dice = False
     paste_probability = 0.3
     control_share = 0.3
+
+
+class nnUNetTrainerMIP_muon_third(nnUNetTrainerMIP_muon_fine):
+    """The third part, from the second's network: 1500. More is deformed, stretched and pasted."""
+
+    starts_from = ("nnUNetTrainerMIP_muon_fine", "nnUNetMIPPlans_cpu_3mm")
+    warmup = 0.05
+    deformation = (0.7, 0.7, 0.4)
+    saturation_probability = 0.4
+    paste_probability = 0.5
 
 
 class nnUNetTrainerMIP_muon_half(nnUNetTrainerMIP_muon):

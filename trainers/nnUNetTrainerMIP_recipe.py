@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
-from torch._dynamo import OptimizedModule
 
 from nnunetv2_mip.augmentation import (
     ImpulseNoiseTransform,
     LesionPasteTransform,
     SaturationTransform,
+    deform_more,
     lesions_of,
 )
 from nnunetv2_mip.errors import MipError
@@ -46,6 +46,9 @@ class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
     # Probability of another upper end of the window, and the factor it stretches values by.
     saturation_probability = 0.2
     saturation_factor = (0.75, 1.5)
+    # Probability that an image is rotated, that it is scaled (each axis on its own), and that it is
+    # bent; None: nnU-Net's, rarely and without bending.
+    deformation: tuple[float, float, float] | None = None
     # Probability that lesions of another patient of the training fold are pasted.
     paste_probability = 0.0
     # Share of the images drawn that are cases without lesions; None: as in the data set.
@@ -60,15 +63,17 @@ class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
         if self.ema_decay is not None:
             self.average = WeightAverage(self._plain_network(), self.ema_decay)
 
-    def _plain_network(self) -> torch.nn.Module:
-        network = self.network.module if self.is_ddp else self.network
-        return network._orig_mod if isinstance(network, OptimizedModule) else network
-
     def configure_optimizers(self):
         optimizer, schedule = super().configure_optimizers()
         if self.warmup is not None:
             schedule = WarmupCosine(optimizer, self.initial_lr, self.num_epochs, self.warmup)
         return optimizer, schedule
+
+    def on_train_start(self):
+        super().on_train_start()
+        if self.average is not None and self.average.steps == 0:
+            # What the training starts from may have come since.
+            self.average = WeightAverage(self._plain_network(), self.ema_decay)
 
     def on_train_epoch_start(self):
         super().on_train_epoch_start()
@@ -159,6 +164,8 @@ class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
             [(level - float(c["mean"])) / max(float(c["std"]), 1e-8) for c in constants]
             for level in (0, LEVEL_MAX)
         )
+        if self.deformation is not None:
+            deform_more(composed.transforms, self.deformation)
         late = [
             RandomTransform(
                 SaturationTransform(self.saturation_factor, low, high), self.saturation_probability
