@@ -14,13 +14,12 @@ training part; controls that SPLITS does not name were seen by none and are deal
 Columns: `frozen encoder` all features, `lesion probability` its log odds and the uptake there (both
 heads are fitted on that network's features of images that it was trained on);
 `height alone` and `margins` (nothing from inside the body). Natural ratio with the threshold of the
-best F1 at that ratio, and one to one with heights matched: every patient with a random control of
-the same 40 mm bin of heights, 200 matchings, 10 bootstrap draws of the pairs of each. Thresholds
-and calibration come from out-of-fold scores within the training part.
+best expected F1 at that ratio, and one to one with heights matched: every patient with a random
+control of the same 40 mm bin of heights, 200 matchings, 10 bootstrap draws of the pairs of each.
+Thresholds and calibration come from out-of-fold scores within the training part.
 
 `stacked`: `lesion probability` with every figure, of the images that the head is fitted on too, by
-the network that never saw the image: as they are, and levelled, because networks differ in how
-sure they are.
+the network that never saw the image: `nnUNetv2_mip_classify train --fold-networks`.
 
 `whole`: networks trained as a whole on 8 mm pixels, from scratch or (--fine-tune) from each fold's
 encoder; from scratch MODEL only prepares the images, so that all five folds can be judged.
@@ -48,7 +47,7 @@ from nnunetv2_mip.classification.classifier import (
     write_classifier,
 )
 from nnunetv2_mip.classification.evaluation import describe, evaluate_judged
-from nnunetv2_mip.classification.features import FeatureExtractor
+from nnunetv2_mip.classification.features import LESION_GROUPS, FeatureExtractor
 from nnunetv2_mip.classification.inputs import LabelledStudy, labelled_studies, studies_of
 from nnunetv2_mip.classification.run import Trainer, TrainingChoices, training_folds
 from nnunetv2_mip.classification.shortcuts import (
@@ -96,33 +95,6 @@ class Cohort:
         extractor = FeatureExtractor(predictor, cache / ("model" if fold is None else str(fold)))
         return [extractor.features(*item.levels()) for item in self.labelled], extractor
 
-    def unseen_bags(self, network: Path, cache: Path) -> dict[str, list]:
-        """Lesion probability of every image by the network of its own fold, which never saw it.
-
-        Returns:
-            `stacked`: as it is; `levelled`: log odds less the mean of those that the same network
-            gives controls of its training part, over their standard deviation.
-        """
-        found = {"stacked": [None] * len(self.studies), "levelled": [None] * len(self.studies)}
-        for fold in sorted(set(self.folds.values())):
-            predictor = MIPPredictor.from_model_folder(network, [fold], device="cpu")
-            extractor = FeatureExtractor(predictor, cache / str(fold))
-            odds, uptake = (columns_of(extractor, name) for name in ("odds", "uptake"))
-            controls = [
-                extractor.features(*item.levels())[0][:, odds]
-                for item, study in zip(self.labelled, self.studies)
-                if self.folds[study.case] != fold and not study.has_lesion
-            ]
-            level, spread = np.mean(controls, axis=(0, 1)), np.std(controls, axis=(0, 1))
-            for n, study in enumerate(self.studies):
-                if self.folds[study.case] == fold:
-                    bag = extractor.features(*self.labelled[n].levels())
-                    parts = bag[..., odds], bag[..., uptake]
-                    found["stacked"][n] = np.concatenate(parts, -1)
-                    parts = (bag[..., odds] - level) / spread, bag[..., uptake]
-                    found["levelled"][n] = np.concatenate(parts, -1)
-        return found
-
     def judge(self, fit) -> Judged:
         """Out-of-fold results of the folds that have a network."""
         judged = cross_validate(self.studies, self.folds, fit, set(self.folds_judged))
@@ -134,13 +106,6 @@ class Cohort:
             judged,
             [self.heights[n] for n in self.judged],
         )
-
-
-def columns_of(extractor: FeatureExtractor, *groups: str) -> np.ndarray:
-    """Columns of some groups of features; of all without a name."""
-    slices = extractor.layout.slices
-    chosen = [np.arange(part.start, part.stop) for part in map(slices.get, groups or slices)]
-    return np.concatenate(chosen)
 
 
 def table(args: argparse.Namespace) -> None:
@@ -157,19 +122,18 @@ def table(args: argparse.Namespace) -> None:
     }
     methods["lesion probability"] = (
         lambda fold: features[fold][0],
-        columns_of(extractor, "odds", "uptake"),
+        extractor.layout.columns(*LESION_GROUPS),
     )
-    methods["frozen encoder"] = (lambda fold: features[fold][0], columns_of(extractor))
+    methods["frozen encoder"] = (lambda fold: features[fold][0], extractor.layout.columns())
     judge_methods(cohort, methods, args.o / "table.json")
 
 
 def stacked(args: argparse.Namespace) -> None:
+    """Lesion probability by five networks, as `nnUNetv2_mip_classify train --fold-networks`."""
     cohort = Cohort(args)
-    methods = {
-        name: (lambda _, own=bags: own, np.arange(bags[0].shape[-1]))
-        for name, bags in cohort.unseen_bags(args.network, args.o / "cache").items()
-    }
-    judge_methods(cohort, methods, args.o / "stacked.json")
+    choices = TrainingChoices(fold_networks=True, cache=args.o / "cache", device="cpu")
+    trainer = Trainer(cohort.labelled, args.network, choices, cohort.folds)
+    report_fit(cohort, "stacked", trainer.fit, args.o)
 
 
 def judge_methods(cohort: Cohort, methods: dict, target: Path) -> None:
@@ -193,12 +157,18 @@ def whole(args: argparse.Namespace) -> None:
     choices = TrainingChoices(
         how=how, fold_networks=args.fine_tune, epochs=args.epochs, device="cpu"
     )
-    judged = cohort.judge(Trainer(cohort.labelled, args.network, choices).fit)
+    report_fit(cohort, how, Trainer(cohort.labelled, args.network, choices).fit, args.o)
+
+
+def report_fit(cohort: Cohort, name: str, fit, out: Path) -> None:
+    """Cross-validate, print, and write `name`.json and the out-of-fold results."""
+    judged = cohort.judge(fit)
     evaluation = cohort.evaluate(judged)
-    args.o.mkdir(parents=True, exist_ok=True)
-    write_json(args.o / f"{how}.json", evaluation.to_dict())
-    print(describe(how, evaluation))
-    print(f"{how}: calibration error {evaluation.calibration_error:.3f}")
+    out.mkdir(parents=True, exist_ok=True)
+    np.savez(out / f"{name}.npz", **vars(judged))
+    write_json(out / f"{name}.json", evaluation.to_dict())
+    print(describe(name, evaluation))
+    print(f"{name}: calibration error {evaluation.calibration_error:.3f}")
 
 
 def bundle(args: argparse.Namespace) -> None:
@@ -211,8 +181,8 @@ def bundle(args: argparse.Namespace) -> None:
     inside = np.flatnonzero(number != SHIPPED_FOLD)
     outside = np.flatnonzero(number == SHIPPED_FOLD)
     choices = {
-        "lesion probability": columns_of(extractor, "odds", "uptake"),
-        "all features": columns_of(extractor),
+        "lesion probability": extractor.layout.columns(*LESION_GROUPS),
+        "all features": extractor.layout.columns(),
     }
     heads = {}
     truth = np.array([study.has_lesion for study in cohort.studies])

@@ -4,7 +4,8 @@
 
 Prints three tables over the images with and without lesions of one kind of copy (clean):
 
-- what the mean per-image Dice would be with one sort of error taken away;
+- what the mean per-image Dice would be with one sort of error taken away, or with the threshold
+  that suits each image best;
 - lesions (8-connected regions of the truth) by area and by height in the body: how many are touched
   by the prediction, and which share of all missed pixels lies in them;
 - predicted regions that touch no lesion, by height and by side.
@@ -15,6 +16,7 @@ region's centre. Middle is the middle third of the body's columns.
 """
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +37,9 @@ from nnunetv2_mip.scale import BODY_LEVEL
 AREAS_CM2 = (1, 3, 10, 30, np.inf)
 # Upper ends of classes of height.
 HEIGHTS = (0.2, 0.4, 0.6, 0.8, 1.0)
+# Pixels to either side of the true outline.
+OUTLINE_PX = (1, 2, 3)
+THRESHOLDS = np.linspace(0.02, 0.98, 49)
 
 
 @dataclass(frozen=True)
@@ -90,12 +95,27 @@ def corrected(mask: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
     touched = np.isin(lesions, np.unique(lesions[mask & truth])) & truth
     right = np.isin(predicted, np.unique(predicted[mask & truth])) & mask
     missed, wrong = truth & ~touched, mask & ~right
+    from_outline = np.where(
+        truth, ndimage.distance_transform_edt(truth), ndimage.distance_transform_edt(~truth)
+    )
+    along = {
+        f"right within {n} pixel{'s' * (n > 1)} of a true outline": np.where(
+            from_outline <= n, truth, mask
+        )
+        for n in OUTLINE_PX
+    }
     return {
         "as it is": mask,
         "without regions that touch no lesion": right,
         "with the lesions that were not touched": mask | missed,
         "with exact outlines of what was found": touched | wrong,
+        **along,
     }
+
+
+def best_dice(probability: np.ndarray, truth: np.ndarray) -> float:
+    """Dice (H, W) at the threshold that suits this image best."""
+    return max(dice(probability >= threshold, truth) for threshold in THRESHOLDS)
 
 
 def main() -> None:
@@ -113,19 +133,24 @@ def main() -> None:
     if not found:
         raise MipError(f"{folder}: no predictions; run recipes.py")
     config = InferenceConfig(threshold=args.threshold, min_component_px=args.min_component_px)
-    cases = []
+    cases, best = [], []
     for image in scores.images_of(raw, found):
         probability = scores.load_probability(folder / f"{image.case}.npz")
         cases.append((image, mask_of_view(probability, config).astype(bool)))
+        if image.truth.any():
+            best.append(best_dice(probability, image.truth))
     pixel_mm = read_json(raw / "dataset.json")["mip"]["pixel_mm"] or 2.0
-    text = report(cases, pixel_mm)
+    text = report(cases, pixel_mm, best)
     print(text)
     if args.o:
         scores.write_text(args.o, text + "\n")
 
 
-def report(cases: list, pixel_mm: float) -> str:
-    """Markdown of (`recipe_scores.Image`, mask (H, W) bool) pairs."""
+def report(cases: list, pixel_mm: float, best: Sequence[float]) -> str:
+    """Markdown of (`recipe_scores.Image`, mask (H, W) bool) pairs.
+
+    `best`: of the images with lesions, the Dice at the threshold that suits each.
+    """
     corrections, patients = {}, [pair for pair in cases if pair[0].truth.any()]
     for image, mask in patients:
         for name, better in corrected(mask, image.truth).items():
@@ -136,6 +161,7 @@ def report(cases: list, pixel_mm: float) -> str:
         "| prediction | mean per-image Dice |",
         "|---|---|",
     ]
+    corrections["at the threshold that suits each image best"] = best
     lines += [f"| {name} | {np.mean(values):.3f} |" for name, values in corrections.items()]
 
     lesions, false = [], []

@@ -352,6 +352,11 @@ class MIPPredictor:
                 data = np.vstack((data, cue))
         return torch.from_numpy(data), properties
 
+    @property
+    def mirrored_axes(self) -> tuple[int, ...] | None:
+        """The axes that the network was trained with mirrored, 0 for rows and 1 for columns."""
+        return self._nnunet.allowed_mirroring_axes
+
     def _logits(self, data: torch.Tensor, watch: Watch) -> torch.Tensor:
         nnunet, config = self._nnunet, self.config
         if self.windows is None:
@@ -361,7 +366,7 @@ class MIPPredictor:
             nnunet.use_mirroring = config.tta
             with quiet():
                 return nnunet.predict_logits_from_preprocessed_data(data).float()
-        copies = mirrored_copies(nnunet.allowed_mirroring_axes if config.tta else None)
+        copies = mirrored_copies(self.mirrored_axes if config.tta else None)
         heads = nnunet.label_manager.num_segmentation_heads
         return run_passes(self._network, data, heads, self.windows, copies, watch)
 

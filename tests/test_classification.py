@@ -154,16 +154,33 @@ def test_platt_gives_the_frequencies_back():
         fit_platt([1.0, 2.0], [True, True])
 
 
-def test_threshold_of_the_best_f1():
-    # Balanced: two of each; at 0.55 both sick and no healthy are called.
-    assert best_threshold([0.9, 0.6, 0.5, 0.1], [1, 1, 0, 0]) == pytest.approx(0.55)
+def test_threshold_of_the_best_expected_f1():
+    # By hand: with the first three called, 2 · 2.0 / (3 + 2.1) is more than 2 · 1.5 / (2 + 2.1).
+    assert best_threshold([0.9, 0.6, 0.5, 0.1], [1, 1, 0, 0]) == pytest.approx(0.3)
+    # Which of them are ill does not matter, how many does.
+    assert best_threshold([0.9, 0.6, 0.5, 0.1], [0, 1, 0, 1]) == pytest.approx(0.3)
     # Equal probabilities cannot be told apart by a threshold.
     assert best_threshold([0.8, 0.5, 0.5, 0.2], [1, 1, 0, 0]) == pytest.approx(0.35)
-    # Ten healthy at 0.5 beside one sick there: as they are not worth it, balanced they are.
-    probabilities = [0.9, 0.9, 0.4, *[0.5] * 10, *[0.1] * 90]
-    truth = [1, 1, 1, *[0] * 100]
-    assert best_threshold(probabilities, truth, balanced=False) == pytest.approx(0.7)
-    assert best_threshold(probabilities, truth) == pytest.approx(0.25)
+    with pytest.raises(MipError, match="without"):
+        best_threshold([0.9, 0.6], [1, 1])
+
+
+def test_the_threshold_is_half_of_the_best_f1():
+    rng = np.random.default_rng(0)
+    probabilities = rng.beta(0.4, 1.0, 20000)
+    truth = rng.random(20000) < probabilities
+    for balanced in (False, True):
+        # The truth itself gives the same, from so many cases.
+        weight = np.where(truth, 1.0, truth.sum() / (~truth).sum() if balanced else 1.0)
+
+        def f1(threshold: float, weight=weight) -> float:
+            said = probabilities >= threshold
+            return 2 * (said & truth).sum() / (weight[said].sum() + truth.sum())
+
+        threshold = best_threshold(probabilities, truth, balanced)
+        assert f1(threshold) > max(f1(t) for t in np.linspace(0.05, 0.95, 91)) - 0.003
+        if not balanced:
+            assert threshold == pytest.approx(f1(threshold) / 2, abs=0.02)
 
 
 # Folds.
@@ -437,6 +454,19 @@ def test_padding_with_air_changes_nothing(trained, tiny, few_threads):
         classifier.score(np.zeros_like(levels), (5.0, 4.0))
 
 
+@pytest.mark.parametrize("axis", [-1, -2])
+def test_a_mirrored_image_has_the_same_features(trained, tiny, few_threads, axis):
+    """All mirrored copies of it are the same ones; of the crops only the whole body is too."""
+    out, raw, _ = trained
+    extractor = load_classifier(out, device="cpu").scorer.extractor
+    path = raw / "Dataset801_Cohort" / "imagesTr" / "case_00_0000.nii.gz"
+    levels = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    plain = extractor.features(levels, (5.0, 4.0))
+    turned = extractor.features(np.flip(levels, axis), (5.0, 4.0))
+    assert np.abs(plain[0]).max() > 1
+    np.testing.assert_allclose(turned[0], plain[0], rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("how", ["--fine-tune", "--from-scratch"])
 def test_a_network_of_its_own(tiny, trained, tmp_path, monkeypatch, few_threads, how):
     monkeypatch.setenv("nnUNet_raw", str(trained[1]))
@@ -482,6 +512,48 @@ def test_every_fold_by_its_own_network(tiny, trained, tmp_path, monkeypatch, few
     assert run(*arguments) == 0
     folds = {row["case"]: int(row["fold"]) for row in rows_of(out / "out_of_fold.csv")}
     assert folds == {case: fold for fold, part in enumerate(splits) for case in part["val"]}
+    # What is written asks the networks of all folds.
+    about, _ = read_classifier(out / FILE_NAME)
+    assert (about["folds"], about["networks"]) == (["0", "1"], 2)
+    scores, source = tmp_path / "scores.csv", trained[1] / "Dataset801_Cohort" / "imagesTr"
+    assert run("predict", "-i", source, "-o", scores, "-m", out, "-device", "cpu") == 0
+    table = rows_of(scores)
+    truth = [row["case"] < "case_06" for row in table]
+    assert auroc(truth, [float(row["probability"]) for row in table]) > 0.9
+
+
+def test_several_networks_agree_on_the_mean(tiny, trained, tmp_path, few_threads):
+    import torch
+
+    from nnunetv2_mip.classification.features import FeatureExtractor
+    from nnunetv2_mip.predictor import MIPPredictor
+
+    model = tmp_path / "model"
+    shutil.copytree(tiny.model, model, ignore=shutil.ignore_patterns("validation", "*.png"))
+    shutil.copytree(model / "fold_0", model / "fold_1")
+    path = model / "fold_1" / "checkpoint_final.pth"
+    checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+    for name, value in checkpoint["network_weights"].items():
+        if ".seg_layers." in name:
+            value *= -0.5
+    torch.save(checkpoint, path)
+
+    image = torch.rand(1, 64, 64, generator=torch.Generator().manual_seed(0))
+
+    def seen(folds, networks):
+        predictor = MIPPredictor.from_model_folder(model, folds, device="cpu")
+        extractor = FeatureExtractor(predictor, networks=networks)
+        with torch.inference_mode():
+            return *extractor._passes(image), extractor.fingerprint
+
+    stages, odds, fingerprint = seen([0], 1)
+    _, other, _ = seen([1], 1)
+    stages_of_both, mean, fingerprint_of_both = seen([0, 1], 2)
+    assert fingerprint != fingerprint_of_both
+    assert not torch.allclose(odds, other, atol=0.01)
+    torch.testing.assert_close(mean, (odds + other) / 2)
+    for one, both in zip(stages, stages_of_both):
+        torch.testing.assert_close(both, one)
 
 
 def test_a_network_judges_only_what_its_fold_has_not_seen(tmp_path, monkeypatch):

@@ -182,10 +182,22 @@ def test_errors_are_told_apart_by_size_and_place(scores):
         "without regions that touch no lesion": 12,
         "with the lesions that were not touched": 68,
         "with exact outlines of what was found": 22,
+        # Of the upper lesion the missing row is along an outline, of the lower one all but the
+        # middle 3 × 8 (1 × 6, none); of the false region nothing.
+        "right within 1 pixel of a true outline": 16 + 26 + 6,
+        "right within 2 pixels of a true outline": 16 + 44 + 6,
+        "right within 3 pixels of a true outline": 16 + 50 + 6,
     }
+    # At 0.3 a lesion alone is marked (16 of 66), at 0.15 both with nothing beside.
+    probability = np.where(truth, 0.2, 0.1)
+    probability[12:16, 18:22] = 0.4
+    assert error_anatomy.best_dice(probability, truth) == 1
+    probability[30:40, 10:20] = 0.3
+    assert error_anatomy.best_dice(probability, truth) == pytest.approx(2 * 66 / (166 + 66))
 
     control = scores.Image("c", "c", levels, np.zeros_like(truth))
-    text = error_anatomy.report([(image, mask), (control, mask)], 2.0)
+    text = error_anatomy.report([(image, mask), (control, mask)], 2.0, [0.5])
+    assert "| at the threshold that suits each image best | 0.500 |" in text
     # 16 pixels of 4 mm² are 0.64 cm², 50 are 2 cm².
     assert "| 0–1 cm² | 1 | 1 (100 %) | 75 % | 7 % |" in text
     assert "| 1–3 cm² | 1 | 0 (0 %) | 0 % | 93 % |" in text

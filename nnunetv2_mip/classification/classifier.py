@@ -108,15 +108,18 @@ class Classifier:
         return StudyScore(probability, probability >= self.threshold, weights)
 
 
-def about_of(kind: str, predictor: "MIPPredictor", network: str, platt: Platt, **more) -> dict:
-    """The text part of a classifier's file."""
+def about_of(
+    kind: str, predictor: "MIPPredictor", network: str, platt: Platt, networks: int = 1, **more
+) -> dict:
+    """The text part of a classifier's file. `networks`: how many of the predictor's it asks."""
     from nnunetv2_mip.classification.features import network_fingerprint
 
     return {
         "format_version": FORMAT_VERSION,
         "kind": kind,
         "network": network,
-        "fingerprint": network_fingerprint(predictor),
+        "networks": networks,
+        "fingerprint": network_fingerprint(predictor, networks),
         "platt": [platt.slope, platt.offset],
         **more,
     }
@@ -206,13 +209,15 @@ def load_classifier(
     predictor = MIPPredictor.from_model_folder(
         folder, about.get("folds"), about.get("checkpoint", "checkpoint_final.pth"), device
     )
-    if network_fingerprint(predictor) != about["fingerprint"]:
+    # Files of before know of one alone.
+    networks = int(about.get("networks", 1))
+    if network_fingerprint(predictor, networks) != about["fingerprint"]:
         raise MipError(
             f"{path}: belongs to another network than {folder}: train the classifier again on "
             "this network, or name its own with --network FOLDER"
         )
     if about["kind"] == FROZEN:
-        extractor = FeatureExtractor(predictor)
+        extractor = FeatureExtractor(predictor, networks=networks)
         head = Head.from_arrays(arrays, str(path))
         if int(head.columns.max()) >= extractor.layout.width:
             raise MipError(f"{path}: is not a whole classifier: features that do not exist")

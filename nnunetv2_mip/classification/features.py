@@ -1,13 +1,14 @@
 """What a trained segmentation network sees in a view, as a row of numbers (torch).
 
-One pass a view. Of the encoder's last stages: mean and maximum over the body, and the mean weighted
-by the lesion probability (what the network sees where it suspects a lesion). Of the lesion
-probability: the mean log odds of the most suspicious 50, 200, 800 and 3200 mm², and the uptake
-there. Nothing of it is a size or a count, and air is in none: the view is cropped to the body
-first, so that neither the image's height nor its margins are told in plain figures.
+One pass a view and mirrored copy, averaged. Of the encoder's last stages: mean and maximum over the
+body, and the mean weighted by the lesion probability (what the network sees where it suspects a
+lesion). Of the lesion probability: the mean log odds of the most suspicious 50, 200, 800 and
+3200 mm², and the uptake there. Nothing of it is a size or a count, and air is in none: the view is
+cropped to the body first, so that neither the image's height nor its margins are told in plain
+figures.
 
 The same is pooled over fixed vertical parts of the view (`BANDS`), which training uses as crops:
-the pass is one, the pooling is repeated.
+the passes are the same, the pooling is repeated.
 """
 
 import hashlib
@@ -21,11 +22,12 @@ from torch.nn import functional
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path
+from nnunetv2_mip.passes import mirrored_copies
 from nnunetv2_mip.predictor import MIPPredictor
 from nnunetv2_mip.scale import BODY_LEVEL
 
 # Of the way features are computed: caches and heads of another one are refused.
-FEATURES_VERSION = 1
+FEATURES_VERSION = 2
 # A row or column of the body has uptake in at least this share of its pixels.
 BODY_SHARE = 0.02
 STAGES = 3
@@ -33,6 +35,8 @@ AREAS_MM2 = (50.0, 200.0, 800.0, 3200.0)
 # (first, last) of the body's height, from the top; the whole body first.
 BANDS = ((0.0, 1.0), (0.0, 0.9), (0.1, 1.0), (0.05, 0.95), (0.0, 0.8), (0.2, 1.0), (0.1, 0.9))
 GROUPS = ("mean", "max", "suspect", "odds", "uptake")
+# What the networks of several folds have in common.
+LESION_GROUPS = ("odds", "uptake")
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,11 @@ class FeatureLayout:
     @property
     def width(self) -> int:
         return 3 * sum(self.channels) + 2 * len(AREAS_MM2)
+
+    def columns(self, *groups: str) -> np.ndarray:
+        """Columns of some groups of features; of all without a name."""
+        parts = [self.slices[name] for name in groups or GROUPS]
+        return np.concatenate([np.arange(part.start, part.stop) for part in parts])
 
 
 def body_window(levels: np.ndarray) -> tuple[slice, slice]:
@@ -96,17 +105,19 @@ def cropped_to_body(levels: np.ndarray) -> np.ndarray:
 
 
 class FeatureExtractor:
-    """Features by the first network of a predictor, kept in a folder where there is one.
+    """Features by a predictor's networks, kept in a folder where there is one.
 
     Args:
         predictor: the trained model.
         cache: folder for the features of every image, by content: they are computed once.
+        networks: how many of the predictor's. The log odds are the mean over them; an encoder's
+            stages, which no two networks have in common, are the first one's.
 
     Raises:
         MipError: the network has no encoder and decoder, or works on volumes.
     """
 
-    def __init__(self, predictor: MIPPredictor, cache: Path | None = None):
+    def __init__(self, predictor: MIPPredictor, cache: Path | None = None, networks: int = 1):
         if predictor.windows is None:
             raise MipError("a classifier needs a 2D network; this model's works on volumes")
         self.predictor = predictor
@@ -118,7 +129,8 @@ class FeatureExtractor:
                 "none that nnU-Net's networks have"
             )
         self.layout = FeatureLayout(tuple(int(n) for n in encoder.output_channels[-STAGES:]))
-        self.fingerprint = network_fingerprint(predictor)
+        self.networks = networks
+        self.fingerprint = network_fingerprint(predictor, networks)
         self._cache = cache
         if cache is not None:
             cache.mkdir(parents=True, exist_ok=True)
@@ -157,15 +169,33 @@ class FeatureExtractor:
         views = []
         for view in range(data.shape[1]):
             padded, inner = pad_to_window(data[:, view], self.predictor)
-            stages, odds = self._pass(padded)
+            stages, odds = self._passes(padded)
             views.append(self._pooled(stages, odds, data[0, view], body[view, 0], inner))
         return np.stack(views, axis=1)
 
-    def _pass(self, image: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """The encoder's last stages, each (C, h, w), and the log odds of a lesion (H, W)."""
+    def _passes(self, image: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """The encoder's last stages, each (C, h, w), and the log odds of a lesion (H, W).
+
+        Means over the mirrored copies, each turned back, the log odds over the networks too.
+        """
+        copies = mirrored_copies(self.predictor.mirrored_axes)
+        stages, odds = [], []
+        for fold in range(self.networks):
+            for axes in copies:
+                # Of (C, H, W) and, from behind, of (H, W).
+                flips = [axis - 2 for axis in axes]
+                parts = self._pass(image.flip(flips) if flips else image, fold)
+                *maps, odd = (part.flip(flips) if flips else part for part in parts)
+                odds.append(odd)
+                if fold == 0:
+                    stages.append(maps)
+        return [torch.stack(maps).mean(0) for maps in zip(*stages)], torch.stack(odds).mean(0)
+
+    def _pass(self, image: torch.Tensor, fold: int) -> list[torch.Tensor]:
+        """Of one image by one network: the encoder's last stages, then the log odds."""
         kept: list[torch.Tensor] = []
         # Asked for each time: another fold may have been loaded meanwhile.
-        module = self.predictor.network.torch_module(0)
+        module = self.predictor.network.torch_module(fold)
         hook = module.encoder.register_forward_hook(lambda own, given, answer: kept.extend(answer))
         try:
             logits = module(image[None].to(self.predictor.device))
@@ -174,7 +204,7 @@ class FeatureExtractor:
         logits = logits[0] if isinstance(logits, list | tuple) else logits
         logits = logits[0].float().cpu()
         odds = logits[1] - torch.logsumexp(torch.cat([logits[:1], logits[2:]]), dim=0)
-        return [stage[0].float().cpu() for stage in kept[-STAGES:]], odds
+        return [*(stage[0].float().cpu() for stage in kept[-STAGES:]), odds]
 
     def _pooled(
         self,
@@ -234,13 +264,14 @@ def pad_to_window(
     return functional.pad(image, widths), (inner[0], inner[1])
 
 
-def network_fingerprint(predictor: MIPPredictor) -> str:
-    """What a head belongs to: a hash of the network's weights, pixels and way of features."""
+def network_fingerprint(predictor: MIPPredictor, networks: int = 1) -> str:
+    """What a head belongs to: a hash of the networks' weights, pixels and way of features."""
     digest = hashlib.sha256()
-    for name, value in sorted(predictor.network.folds[0].items()):
-        array = np.ascontiguousarray(torch.as_tensor(value).detach().cpu().numpy())
-        digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(array.tobytes())
+    for fold in predictor.network.folds[:networks]:
+        for name, value in sorted(fold.items()):
+            array = np.ascontiguousarray(torch.as_tensor(value).detach().cpu().numpy())
+            digest.update(f"{name} {array.dtype} {array.shape}".encode())
+            digest.update(array.tobytes())
     about = {
         "features": FEATURES_VERSION,
         "pixel_mm": predictor.pixel_mm,

@@ -1,6 +1,6 @@
 """A whole training of a classifier: features or images, cross-validation, the file that ships."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from nnunetv2_mip.classification.classifier import (
     write_classifier,
 )
 from nnunetv2_mip.classification.evaluation import describe, evaluate_judged, write_evaluation
-from nnunetv2_mip.classification.features import FeatureExtractor
+from nnunetv2_mip.classification.features import LESION_GROUPS, FeatureExtractor
 from nnunetv2_mip.classification.inputs import LabelledStudy, studies_of
 from nnunetv2_mip.classification.network import (
     Images,
@@ -60,7 +60,9 @@ class TrainingChoices:
         fold: of the segmentation model, None for the first there is.
         checkpoint: file name in the fold folders.
         how: `frozen`, `fine-tune` or `from-scratch`.
-        fold_networks: judge fold K with the model's own fold K.
+        fold_networks: judge fold K with the model's own fold K. `frozen`: a head on the lesion
+            probability that every study gets from the fold that never saw it; the classifier then
+            asks all folds.
         splits: a splits file, None for the data set's own.
         evaluate: cross-validate.
         penalty: of the head, None for the default.
@@ -110,7 +112,7 @@ def train_classifier(
     studies = studies_of(labelled)
     own = network if choices.fold_networks else None
     folds = training_folds(raw, studies, choices.splits, own)
-    trainer = Trainer(labelled, network, choices)
+    trainer = Trainer(labelled, network, choices, folds)
     text = "not cross-validated"
     if choices.evaluate:
         judged = cross_validate(studies, folds, trainer.fit)
@@ -185,38 +187,64 @@ class Trainer:
         labelled: the studies.
         network: the segmentation model.
         choices: how to train.
+        folds: case → fold; needed where every fold has its network.
     """
 
-    def __init__(self, labelled: Sequence[LabelledStudy], network: Path, choices: TrainingChoices):
+    def __init__(
+        self,
+        labelled: Sequence[LabelledStudy],
+        network: Path,
+        choices: TrainingChoices,
+        folds: Mapping[str, int] | None = None,
+    ):
         self.labelled, self.network, self.choices = labelled, network, choices
         self.studies = studies_of(labelled)
+        self.folds = folds
         self._predictors: dict[str | None, MIPPredictor] = {}
-        self._bags: dict[str | None, list[np.ndarray]] = {}
+        self._bags: tuple[list[np.ndarray], np.ndarray] | None = None
         self._images: list[Images] | None = None
 
     def predictor(self, fold: str | None) -> MIPPredictor:
         """The segmentation model with one fold; None for the one that was chosen."""
         name = self.choices.fold if fold is None else fold
         if name not in self._predictors:
-            folds = None if name is None else [name]
-            predictor = MIPPredictor.from_model_folder(
-                self.network, folds, self.choices.checkpoint, self.choices.device
-            )
-            self._predictors = {name: predictor}
+            self._predictors = {name: self._load(None if name is None else [name])}
         return self._predictors[name]
 
-    def bags(self, fold: str | None) -> list[np.ndarray]:
-        """Frozen features of all studies, (B, V, F) each, by one network."""
-        if fold not in self._bags:
+    def _load(self, folds: list[str] | None) -> MIPPredictor:
+        return MIPPredictor.from_model_folder(
+            self.network, folds, self.choices.checkpoint, self.choices.device
+        )
+
+    def bags(self) -> tuple[list[np.ndarray], np.ndarray]:
+        """Frozen features of all studies, (B, V, F) each, and the columns that a head uses."""
+        if self._bags is None:
+            self._bags = self._unseen_bags() if self.choices.fold_networks else self._all_bags()
+        return self._bags
+
+    def _all_bags(self) -> tuple[list[np.ndarray], np.ndarray]:
+        """By one network."""
+        extractor = FeatureExtractor(self.predictor(None), self.choices.cache)
+        bags = [
+            extractor.features(*item.levels())
+            for item in tqdm(self.labelled, desc="features", unit="study", disable=None)
+        ]
+        return bags, extractor.layout.columns()
+
+    def _unseen_bags(self) -> tuple[list[np.ndarray], np.ndarray]:
+        """Of every study by the network of its own fold, which never saw it."""
+        bags: dict[int, np.ndarray] = {}
+        for fold in self.fold_names():
             extractor = FeatureExtractor(self.predictor(fold), self.choices.cache)
-            name = "features" if fold is None else f"features, network of fold {fold}"
-            self._bags = {
-                fold: [
-                    extractor.features(*item.levels())
-                    for item in tqdm(self.labelled, desc=name, unit="study", disable=None)
-                ]
-            }
-        return self._bags[fold]
+            own = [n for n, s in enumerate(self.studies) if str(self.folds[s.case]) == fold]
+            name = f"features, network of fold {fold}"
+            for n in tqdm(own, desc=name, unit="study", disable=None):
+                bags[n] = extractor.features(*self.labelled[n].levels())
+        columns = extractor.layout.columns(*LESION_GROUPS)
+        return [bags[n] for n in range(len(bags))], columns
+
+    def fold_names(self) -> list[str]:
+        return [str(fold) for fold in sorted(set(self.folds.values()))]
 
     def images(self) -> list[Images]:
         """What a network that is trained as a whole is shown of all studies."""
@@ -230,14 +258,12 @@ class Trainer:
 
     def fit(self, training: Sequence[int], fold: int) -> tuple[Callable, float, float]:
         """A `training.Fit`."""
-        own = str(fold) if self.choices.fold_networks else None
         if self.choices.how == "frozen":
-            width = self.bags(own)[0].shape[-1]
+            bags, columns = self.bags()
             penalty = self.choices.penalty or PENALTY
-            fit = frozen_fit(lambda _: self.bags(own), self.studies, np.arange(width), penalty)
-            return fit(training, fold)
-        images = self.images()
-        return self._whole_fit(images, own)(training, fold)
+            return frozen_fit(lambda _: bags, self.studies, columns, penalty)(training, fold)
+        own = str(fold) if self.choices.fold_networks else None
+        return self._whole_fit(self.images(), own)(training, fold)
 
     def final(self) -> tuple[dict, dict[str, np.ndarray]]:
         """Text part and arrays of the classifier that is written."""
@@ -251,15 +277,19 @@ class Trainer:
         }
         network = str(self.network.resolve())
         if choices.how == "frozen":
-            bags = self.bags(None)
+            bags, columns = self.bags()
             about["views"] = max(bag.shape[1] for bag in bags)
-            columns = np.arange(bags[0].shape[-1])
             fitted = fit_head(bags, self.studies, columns, choices.penalty or PENALTY)
+            predictor, networks = self.predictor(None), 1
+            if choices.fold_networks:
+                about["folds"] = names = self.fold_names()
+                predictor, networks = self._load(names), len(names)
             about = about_of(
                 FROZEN,
-                self.predictor(None),
+                predictor,
                 network,
                 fitted.platt,
+                networks,
                 threshold=fitted.threshold,
                 **about,
             )

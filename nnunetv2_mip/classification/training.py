@@ -39,8 +39,8 @@ class FittedHead:
     Attributes:
         head: scores studies.
         platt: score → probability at the training set's share of studies with lesions.
-        threshold: of the probability, best F1 with as many studies with lesions as without.
-        threshold_natural: best F1 at the training set's own ratio.
+        threshold: of the probability, best expected F1 with as many studies with lesions as not.
+        threshold_natural: best expected F1 at the training set's own ratio.
         out_of_fold: (N,) scores of the training studies, each by a head that did not see it.
     """
 

@@ -75,7 +75,9 @@ def _add_train(tasks) -> None:
     train.add_argument(
         "--fold-networks",
         action="store_true",
-        help="judge fold K with the model's own fold K; splits are then those of its training",
+        help="the model has a network for every fold: a head on the lesion probability that each "
+        "study gets from the network that never saw it (with --fine-tune: fold K goes on from "
+        "network K); splits are then those of its training",
     )
     train.add_argument(
         "--splits",
