@@ -33,7 +33,7 @@ lint: $(DEVELOPED)
 	$(BIN)/ruff format --check .
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info

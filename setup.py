@@ -53,6 +53,8 @@ STUDY_REQUIREMENTS = ["codecarbon>=3.3"]
 SMP_REQUIREMENTS = ["segmentation-models-pytorch>=0.4"]
 TEST_REQUIREMENTS = [
     "pytest>=8",
+    # `make test` runs two files of tests at a time.
+    "pytest-xdist>=3.6",
     "hypothesis>=6.100",
     "monai>=1.4",
     "setuptools>=68",
