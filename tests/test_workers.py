@@ -161,7 +161,7 @@ def test_no_scheduler_at_the_address(tmp_path, monkeypatch, capsys, cohort):
 def written(records: Path) -> int:
     """How many studies are done; 0 where the folder is not there, or no longer."""
     try:
-        return sum(name.endswith(".json") for name in os.listdir(records))
+        return sum(path.suffix == ".json" for path in records.iterdir())
     except FileNotFoundError:
         return 0
 
