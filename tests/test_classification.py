@@ -506,7 +506,9 @@ def test_every_fold_by_its_own_network(tiny, trained, tmp_path, monkeypatch, few
     arguments += ["--splits", tmp_path / "splits.json", "-device", "cpu"]
     arguments += ["--cache", trained[1].parent / "cache"]
     assert run(*arguments) == 2
-    assert "fold_1" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "fold_1" in said
+    assert "--network" in said
     assert not out.exists()
     shutil.copytree(model / "fold_0", model / "fold_1")
     assert run(*arguments) == 0

@@ -112,6 +112,8 @@ def train_classifier(
     studies = studies_of(labelled)
     own = network if choices.fold_networks else None
     folds = training_folds(raw, studies, choices.splits, own)
+    if choices.fold_networks:
+        _check_fold_networks(network, folds, choices.checkpoint)
     trainer = Trainer(labelled, network, choices, folds)
     text = "not cross-validated"
     if choices.evaluate:
@@ -136,6 +138,17 @@ def train_classifier(
         write_evaluation(target, studies, judged, folds, report)
     write_classifier(target / FILE_NAME, about, arrays)
     return text
+
+
+def _check_fold_networks(network: Path, folds: Mapping[str, int], checkpoint: str) -> None:
+    """At the door: features of the first folds take minutes."""
+    for fold in sorted(set(folds.values())):
+        path = network / f"fold_{fold}" / checkpoint
+        if not path.is_file():
+            raise MipError(
+                f"{path}: no such file; --fold-networks needs a network for every fold: train it, "
+                "or name another model with --network"
+            )
 
 
 def training_folds(
