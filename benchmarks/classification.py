@@ -3,7 +3,7 @@
     python benchmarks/classification.py table -d ID --network MODEL --splits SPLITS -o OUT
     python benchmarks/classification.py stacked -d ID --network MODEL --splits SPLITS -o OUT
     python benchmarks/classification.py whole -d ID --network MODEL --splits SPLITS -o OUT
-    python benchmarks/classification.py bundle -d ID --splits SPLITS -o OUT [--write]
+    python benchmarks/classification.py bundle -d ID --network MODEL --splits SPLITS -o OUT
     python benchmarks/classification.py robust -d ID --splits SPLITS [--images 24]
 
 The data set ID has all patients and controls (`nnUNetv2_mip_convert_dmiai` without --controls).
@@ -24,11 +24,11 @@ the network that never saw the image: `nnUNetv2_mip_classify train --fold-networ
 `whole`: networks trained as a whole on 8 mm pixels, from scratch or (--fine-tune) from each fold's
 encoder; from scratch MODEL only prepares the images, so that all five folds can be judged.
 
-`bundle`: the head on the bundled network (SPLITS: of its training), fitted on fold 0's training
-part, calibrated and judged on fold 0's images, which the network has not seen: cross-fitted over
-fifths of them. With --write it goes into the model's folder, calibrated on all of them.
+`bundle`: `stacked`, MODEL being the five networks of the bundled network's recipe; with --write the
+head goes into the folder of the bundled network, which was trained on all images and is asked
+alone: no image is left to judge the two together.
 
-`robust`: the bundled head on images of fold 0 with air added and rows cut away.
+`robust`: the bundled head on images of SPLITS' fold 0 with air added and rows cut away.
 
 Features are kept in OUT/cache (`robust`: not), so that a second run takes a minute.
 """
@@ -38,7 +38,6 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunetv2_mip.classification.calibration import best_threshold, fit_platt
 from nnunetv2_mip.classification.classifier import (
     FILE_NAME,
     FROZEN,
@@ -59,9 +58,7 @@ from nnunetv2_mip.classification.training import (
     Judged,
     Study,
     cross_validate,
-    fit_head,
     frozen_fit,
-    inner_folds,
 )
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import write_json
@@ -69,7 +66,8 @@ from nnunetv2_mip.model_folder import bundled_model
 from nnunetv2_mip.nnunet_paths import raw_dataset
 from nnunetv2_mip.predictor import MIPPredictor
 
-SHIPPED_FOLD = 0
+# `robust` looks at some images of it.
+ROBUST_FOLD = 0
 
 
 class Cohort:
@@ -172,71 +170,36 @@ def report_fit(cohort: Cohort, name: str, fit, out: Path) -> None:
 
 
 def bundle(args: argparse.Namespace) -> None:
-    """Fit on fold 0's training part; judged on the fold, whose patients no network has seen."""
-    args.folds = [SHIPPED_FOLD]
+    """`stacked`, put onto the bundled network, which was trained on all images."""
     cohort = Cohort(args)
-    network = args.network or bundled_model()
-    bags, extractor = cohort.bags(network, None, args.o / "cache")
-    number = np.array([cohort.folds[study.case] for study in cohort.studies])
-    inside = np.flatnonzero(number != SHIPPED_FOLD)
-    outside = np.flatnonzero(number == SHIPPED_FOLD)
-    choices = {
-        "lesion probability": extractor.layout.columns(*LESION_GROUPS),
-        "all features": extractor.layout.columns(),
-    }
-    heads = {}
-    truth = np.array([study.has_lesion for study in cohort.studies])
-    for name, columns in choices.items():
-        fitted = fit_head([bags[n] for n in inside], [cohort.studies[n] for n in inside], columns)
-        scores = np.array([fitted.head.score(bags[n][0])[0] for n in outside])
-        # The network was trained on what the head was, and is surer of it than of these images.
-        judged = cross_calibrated(scores, [cohort.studies[n] for n in outside])
-        evaluation = cohort.evaluate(judged)
-        print(describe(name, evaluation), flush=True)
-        print(f"{name}: calibration error {evaluation.calibration_error:.3f}")
-        platt = fit_platt(scores, truth[outside])
-        heads[name] = fitted.head, platt, best_threshold(platt(scores), truth[outside])
+    choices = TrainingChoices(fold_networks=True, cache=args.o / "cache", device="cpu")
+    trainer = Trainer(cohort.labelled, args.network, choices, cohort.folds)
+    report_fit(cohort, "stacked", trainer.fit, args.o)
     if not args.write:
         return
-    head, platt, threshold = heads[args.head]
-    sick = sum(cohort.studies[n].has_lesion for n in inside)
+    fitted = trainer.fitted()
+    sick = sum(study.has_lesion for study in cohort.studies)
     about = about_of(
         FROZEN,
-        extractor.predictor,
+        MIPPredictor.from_model_folder(args.bundled, device="cpu"),
         ".",
-        platt,
-        threshold=threshold,
+        fitted.platt,
+        threshold=fitted.threshold,
         how="frozen",
         folds=None,
         views=1,
-        studies={"with_lesions": int(sick), "without": len(inside) - int(sick)},
+        studies={"with_lesions": sick, "without": len(cohort.studies) - sick},
     )
-    write_classifier(network / FILE_NAME, about, head.arrays())
-    size = (network / FILE_NAME).stat().st_size
-    print(f"written: {network / FILE_NAME} ({size / 1e6:.2f} MB)")
-
-
-def cross_calibrated(scores: np.ndarray, studies: list[Study]) -> Judged:
-    """Sigmoid and thresholds for every fifth of the patients from the other four."""
-    truth = np.array([study.has_lesion for study in studies])
-    part = inner_folds(studies)
-    probabilities = np.zeros(len(scores))
-    decisions = np.zeros((2, len(scores)), bool)
-    for fold in sorted(set(part)):
-        own, others = part == fold, part != fold
-        platt = fit_platt(scores[others], truth[others])
-        probabilities[own] = platt(scores[own])
-        for row, balanced in zip(decisions, (True, False)):
-            threshold = best_threshold(platt(scores[others]), truth[others], balanced)
-            row[own] = probabilities[own] >= threshold
-    return Judged(probabilities, *decisions)
+    write_classifier(args.bundled / FILE_NAME, about, fitted.head.arrays())
+    size = (args.bundled / FILE_NAME).stat().st_size
+    print(f"written: {args.bundled / FILE_NAME} ({size / 1e6:.2f} MB)")
 
 
 def robust(args: argparse.Namespace) -> None:
     """How far the probability moves when an image is framed otherwise."""
-    args.folds = [SHIPPED_FOLD]
+    args.folds = [ROBUST_FOLD]
     cohort = Cohort(args)
-    classifier = load_classifier(args.network, device="cpu")
+    classifier = load_classifier(args.bundled, device="cpu")
     frames = {
         "60 rows of air above, 100 below": lambda x: np.pad(x, ((0, 0), (60, 100), (0, 0))),
         "40 columns of air at either side": lambda x: np.pad(x, ((0, 0), (0, 0), (40, 40))),
@@ -269,18 +232,19 @@ def main() -> None:
     parser.add_argument(
         "--splits", type=Path, required=True, help="the networks' splits_final.json"
     )
+    parser.add_argument("--network", type=Path, help="model folder with a network for every fold")
     parser.add_argument(
-        "--network", type=Path, help="model folder (bundle, robust: the bundled one)"
+        "--bundled", type=Path, help="bundle, robust: folder of the model that ships"
     )
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--images", type=int, default=24, help="robust: images of fold 0")
     parser.add_argument("--fine-tune", action="store_true", help="whole: from the fold's encoder")
     parser.add_argument("--epochs", type=int, default=44, help="whole")
-    parser.add_argument("--head", default="lesion probability", help="bundle: which head ships")
     parser.add_argument("--write", action="store_true", help="bundle: into the model's folder")
     parser.add_argument("-o", type=Path, default=Path("classification_out"), help="folder")
     args = parser.parse_args()
-    if args.task in ("table", "stacked", "whole") and args.network is None:
+    args.bundled = args.bundled or bundled_model()
+    if args.task != "robust" and args.network is None:
         raise MipError("--network MODEL: needed, with a network for every fold")
     tasks = {"table": table, "stacked": stacked, "whole": whole, "bundle": bundle, "robust": robust}
     tasks[args.task](args)

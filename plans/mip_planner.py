@@ -133,6 +133,9 @@ class MIPExperimentPlanner(ExperimentPlanner):
     def intensity_properties(self) -> dict[str, dict[str, float]]:
         """The constants of dataset.json["mip"]["intensity"] in the form nnU-Net's schemes read.
 
+        The lower end of the window is subtracted, not the mean: nnU-Net fills a patch beyond the
+        image with 0, which is then air, where the mean is as bright as a liver.
+
         Raises:
             MipError: a channel has no constants.
         """
@@ -147,7 +150,7 @@ class MIPExperimentPlanner(ExperimentPlanner):
                     f"{', '.join(missing)}: convert the data set again"
                 )
             properties[index] = {
-                "mean": float(constants["mean"]),
+                "mean": float(constants["low"]),
                 "std": float(constants["std"]),
                 "percentile_00_5": float(constants["low"]),
                 "percentile_99_5": float(constants["high"]),

@@ -90,12 +90,15 @@ def test_only_the_2d_configuration_is_planned(plan):
 
 @pytest.mark.parametrize("preset", ["cpu", "default"])
 def test_channels_are_standardised_by_constants_of_the_data_set(plan, preset):
-    """Without a mask, although cropping halves the images (where stock nnU-Net takes one)."""
+    """Without a mask, although cropping halves the images (where stock nnU-Net takes one).
+
+    The mean of 40 is not subtracted but the window's lower end, so that 0 is air.
+    """
     plans = plan(preset)
     assert plans["configurations"]["2d"]["normalization_schemes"] == ["CTNormalization"]
     assert plans["configurations"]["2d"]["use_mask_for_norm"] == [False]
     assert plans["foreground_intensity_properties_per_channel"] == {
-        "0": {"mean": 40.0, "std": 50.0, "percentile_00_5": 0.0, "percentile_99_5": 255.0}
+        "0": {"mean": 0.0, "std": 50.0, "percentile_00_5": 0.0, "percentile_99_5": 255.0}
     }
 
 

@@ -38,6 +38,7 @@ from nnunetv2_mip.classification.splits import dealt_folds, folds_of_splits
 from nnunetv2_mip.classification.training import (
     PENALTY,
     Fit,
+    FittedHead,
     Study,
     check_studies,
     cross_validate,
@@ -278,6 +279,11 @@ class Trainer:
         own = str(fold) if self.choices.fold_networks else None
         return self._whole_fit(self.images(), own)(training, fold)
 
+    def fitted(self) -> FittedHead:
+        """The head on the features of all studies."""
+        bags, columns = self.bags()
+        return fit_head(bags, self.studies, columns, self.choices.penalty or PENALTY)
+
     def final(self) -> tuple[dict, dict[str, np.ndarray]]:
         """Text part and arrays of the classifier that is written."""
         choices = self.choices
@@ -290,9 +296,8 @@ class Trainer:
         }
         network = str(self.network.resolve())
         if choices.how == "frozen":
-            bags, columns = self.bags()
-            about["views"] = max(bag.shape[1] for bag in bags)
-            fitted = fit_head(bags, self.studies, columns, choices.penalty or PENALTY)
+            about["views"] = max(bag.shape[1] for bag in self.bags()[0])
+            fitted = self.fitted()
             predictor, networks = self.predictor(None), 1
             if choices.fold_networks:
                 about["folds"] = names = self.fold_names()
