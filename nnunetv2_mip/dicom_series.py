@@ -157,10 +157,30 @@ def values_of(header: "Dataset", keyword: str) -> list[str]:
 
 def _read(path: Path, **options: Any) -> "Dataset":
     pydicom = import_pydicom()
+    _refuse_deflated(path)
     try:
         return pydicom.dcmread(path, stop_before_pixels=True, force=True, **options)
     except Exception as error:  # pydicom raises many kinds on a damaged file
         raise MipError(f"{path}: cannot be read as DICOM (damaged?): {error}") from None
+
+
+def _refuse_deflated(path: Path) -> None:
+    """A file that is compressed as a whole may be of any size unpacked, and pydicom sets no limit.
+
+    No PET scanner writes such files.
+    """
+    from pydicom.filereader import read_file_meta_info
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    try:
+        syntax = read_file_meta_info(path).get("TransferSyntaxUID")
+    except Exception:  # no meta information, or a damaged one: what reads the file says which
+        return
+    if syntax == DeflatedExplicitVRLittleEndian:
+        raise MipError(
+            f"{path}: is compressed as a whole (Deflated Explicit VR), which is not read: convert "
+            "it, for example with dcmconv +te"
+        )
 
 
 def sort_slices(series: Series) -> Slices:

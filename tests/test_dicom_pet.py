@@ -9,7 +9,11 @@ import SimpleITK as sitk
 
 pydicom = pytest.importorskip("pydicom")
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset  # noqa: E402
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid  # noqa: E402
+from pydicom.uid import (  # noqa: E402
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    generate_uid,
+)
 
 from nnunetv2_mip.commands import convert_autopet, fuse, project  # noqa: E402
 from nnunetv2_mip.dicom_pet import read_dicom_ct, read_dicom_pet  # noqa: E402
@@ -442,6 +446,17 @@ def test_damaged_files_are_named(tmp_path):
     whole = paths[1].read_bytes()
     paths[1].write_bytes(whole[:-10])
     assert str(paths[1]) in refused(tmp_path)
+
+
+def test_a_file_compressed_as_a_whole_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    def deflate(data, _):
+        data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+
+    paths = write_series(tmp_path / "pet", edit=deflate)
+    monkeypatch.setattr("pydicom.filereader.zlib.decompress", None)
+    message = refused(tmp_path / "pet")
+    assert any(path.name in message for path in paths)
+    assert "Deflated" in message and "dcmconv" in message
 
 
 def test_the_attenuation_corrected_and_longest_series_is_taken(tmp_path):
