@@ -31,7 +31,9 @@ done
 # Each part starts from the network of the one before, or where it was stopped itself.
 for fold in "$@" all; do
     for part in coarse:4mm fine:3mm third:3mm; do
-        nnUNetv2_train 10 2d "$fold" -p "${plans}_${part#*:}" -tr "${trainer}_${part%:*}" -device cpu --c
+        own="${trainer}_${part%:*}" pixels="${plans}_${part#*:}"
+        [ -f "$results/${own}__${pixels}__2d/fold_$fold/checkpoint_final.pth" ] ||
+            nnUNetv2_train 10 2d "$fold" -p "$pixels" -tr "$own" -device cpu --c
     done
 done
 

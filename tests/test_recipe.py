@@ -295,8 +295,6 @@ def test_every_ablation_differs_in_what_it_says(monkeypatch):
         "halfRate",
         "diceCE",
         "imageDice",
-        "refine",
-        "refine_again",
     )
     for name in names:
         found = recursive_find_trainer_class_by_name(f"nnUNetTrainerMIP_recipe_{name}")
@@ -304,6 +302,11 @@ def test_every_ablation_differs_in_what_it_says(monkeypatch):
         own = {key for key in vars(found) if not key.startswith("__")}
         assert own, name
         assert all(getattr(found, key) != getattr(full, key) for key in own), name
+        if name == "halfRate":
+            continue
+        muon = recursive_find_trainer_class_by_name(f"nnUNetTrainerMIP_muon_{name}")
+        assert muon.muon_factor == 10, name
+        assert all(getattr(muon, key) == getattr(found, key) for key in own), name
 
 
 def test_the_parts_of_muon_are_found_by_name(monkeypatch):

@@ -59,28 +59,7 @@ class nnUNetTrainerMIP_recipe_10epochs(nnUNetTrainerMIP_recipe):
 
 
 class nnUNetTrainerMIP_recipe_15epochs(nnUNetTrainerMIP_recipe):
-    """The first part of the bundled model's training: 3750 iterations, an hour on a busy CPU."""
-
     epochs = 15
-
-
-class nnUNetTrainerMIP_recipe_refine(nnUNetTrainerMIP_recipe):
-    """The second part of the bundled model's training, from the weights of the first.
-
-    With all controls there are (`-pretrained_weights`, and a data set of `--controls all`).
-    """
-
-    epochs = 11
-    learning_rate = 1e-3
-    batch_dice = False
-    paste_probability = 0.3
-    control_share = 0.3
-
-
-class nnUNetTrainerMIP_recipe_refine_again(nnUNetTrainerMIP_recipe_refine):
-    """The third part of the bundled model's training: the same, longer, from where that ended."""
-
-    epochs = 32
 
 
 class nnUNetTrainerMIP_recipe_100epochs(nnUNetTrainerMIP_recipe):
