@@ -4,7 +4,7 @@ from nnunetv2_mip.trainers.nnUNetTrainerMIP import nnUNetTrainerMIP
 
 
 class nnUNetTrainerMIP_demo(nnUNetTrainerMIP):
-    """A short schedule that learns fast from few patients.
+    """A short schedule that learns fast from few patients: Muon for the kernels.
 
     Patients stay upright, so that where an organ lies can be learned early.
     """
@@ -13,6 +13,7 @@ class nnUNetTrainerMIP_demo(nnUNetTrainerMIP):
     iterations_per_epoch = 100
     val_iterations_per_epoch = 4
     learning_rate = 2e-3
+    muon_factor = 10.0
     mirrored_axes = (1,)
     rotation_deg = 10.0
 
