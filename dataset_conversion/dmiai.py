@@ -63,7 +63,8 @@ def convert_dmiai(
     healthy = _pngs(data / "controls" / "imgs") if controls != 0 else []
     if controls is not None and controls > len(healthy):
         raise MipError(
-            f"{data / 'controls' / 'imgs'}: holds {len(healthy)} PNGs, --controls {controls} asked"
+            f"{data / 'controls' / 'imgs'}: holds {len(healthy)} PNGs, --controls "
+            f"{controls} asked; --controls all takes those that are there"
         )
     cases += [_case(image, None) for image in healthy[:controls]]
     plan = ConversionPlan(

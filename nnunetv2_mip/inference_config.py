@@ -104,6 +104,16 @@ class InferenceConfig:
         fusion = self.fusion
         _require(_is_number(fusion.threshold) and 0 < fusion.threshold <= 1, "fusion", self)
 
+    def changed(self, **choices: Any) -> "InferenceConfig":
+        """With other choices; another number of views replaces a list of angles.
+
+        Raises:
+            MipError: a value that cannot be.
+        """
+        if choices.get("views", self.views) != self.views:
+            choices.setdefault("angles_deg", None)
+        return replace(self, **choices)
+
     @classmethod
     def from_dict(cls, content: Any, source: str = INFERENCE_FILE) -> "InferenceConfig":
         """Read what `to_dict` gave.

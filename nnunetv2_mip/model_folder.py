@@ -43,6 +43,36 @@ def bundled_model() -> Path:
     return folder
 
 
+def folds_with_checkpoint(
+    folder: Path, folds: Sequence[int | str] | None, checkpoint: str
+) -> list[int | str]:
+    """The folds of a model folder to use, all there are where `folds` is None.
+
+    Raises:
+        MipError: the folder lacks something, or one of the folds.
+    """
+    if not folder.is_dir():
+        raise MipError(f"{folder}: no such model folder; train a model first or check -m")
+    for name in ("dataset.json", "plans.json"):
+        if not (folder / name).is_file():
+            hint = "; give its parent" if folder.name.startswith("fold_") else ""
+            raise MipError(f"{folder}: lacks {name}, so it is not a nnU-Net model folder{hint}")
+    there = {
+        path.parent.name.removeprefix("fold_"): path for path in folder.glob(f"fold_*/{checkpoint}")
+    }
+    if folds is None:
+        # Cross-validation folds before `all`: an ensemble of folds never mixes with it.
+        numbers = sorted(int(name) for name in there if name.isdigit())
+        chosen: list[int | str] = list(numbers) or [name for name in there if name == "all"]
+        if not chosen:
+            raise MipError(f"{folder}: has no fold with {checkpoint}; has the training ended?")
+        return chosen
+    for fold in folds:
+        if str(fold) not in there:
+            raise MipError(f"{folder / f'fold_{fold}' / checkpoint}: no such file; check -f")
+    return list(folds)
+
+
 def first_stage_folder(folder: Path, configuration: str) -> Path:
     """The model folder of a cascade's first stage.
 
@@ -103,7 +133,7 @@ def export_model(
     stage = plans["configurations"].get(configuration, {}).get("previous_stage")
     first = first_stage_folder(source, stage) if stage else None
     second = source / VOLUMETRIC_STAGE
-    second_folds = _folds_there(second, checkpoint) if second.is_dir() else []
+    second_folds = folds_with_checkpoint(second, None, checkpoint) if second.is_dir() else []
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(target) as partial:
         partial.mkdir()
@@ -118,12 +148,6 @@ def export_model(
         write_json(partial / "plans.json", plans)
         config.save(partial)
     return target
-
-
-def _folds_there(folder: Path, checkpoint: str) -> list[int | str]:
-    from nnunetv2_mip.nnunet_loading import folds_with_checkpoint
-
-    return folds_with_checkpoint(folder, None, checkpoint)
 
 
 def _read_checkpoint(path: Path) -> dict:

@@ -12,15 +12,14 @@ import numpy as np
 import torch
 
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.model_folder import CHECKPOINT, folds_with_checkpoint
 from nnunetv2_mip.nnunet_paths import add_own_trainers
-
-DEFAULT_CHECKPOINT = "checkpoint_final.pth"
 
 
 def load_nnunet(
     folder: Path,
     folds: Sequence[int | str] | None = None,
-    checkpoint: str = DEFAULT_CHECKPOINT,
+    checkpoint: str = CHECKPOINT,
     device: str = "cuda",
 ):
     """nnU-Net's predictor with the model of a folder, loaded without a word on stdout.
@@ -57,36 +56,6 @@ def stride_of(configuration_manager) -> tuple[int, ...] | None:
     """Product of the network's strides along every axis, None where its plans do not tell."""
     strides = configuration_manager.network_arch_init_kwargs.get("strides")
     return None if strides is None else tuple(map(int, np.prod(strides, axis=0)))
-
-
-def folds_with_checkpoint(
-    folder: Path, folds: Sequence[int | str] | None, checkpoint: str
-) -> list[int | str]:
-    """The folds of a model folder to use, all there are where `folds` is None.
-
-    Raises:
-        MipError: the folder lacks something, or one of the folds.
-    """
-    if not folder.is_dir():
-        raise MipError(f"{folder}: no such model folder; train a model first or check -m")
-    for name in ("dataset.json", "plans.json"):
-        if not (folder / name).is_file():
-            hint = "; give its parent" if folder.name.startswith("fold_") else ""
-            raise MipError(f"{folder}: lacks {name}, so it is not a nnU-Net model folder{hint}")
-    there = {
-        path.parent.name.removeprefix("fold_"): path for path in folder.glob(f"fold_*/{checkpoint}")
-    }
-    if folds is None:
-        # Cross-validation folds before `all`: an ensemble of folds never mixes with it.
-        numbers = sorted(int(name) for name in there if name.isdigit())
-        chosen: list[int | str] = list(numbers) or [name for name in there if name == "all"]
-        if not chosen:
-            raise MipError(f"{folder}: has no fold with {checkpoint}; has the training ended?")
-        return chosen
-    for fold in folds:
-        if str(fold) not in there:
-            raise MipError(f"{folder / f'fold_{fold}' / checkpoint}: no such file; check -f")
-    return list(folds)
 
 
 def torch_device(name: str) -> torch.device:

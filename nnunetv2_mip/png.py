@@ -16,9 +16,11 @@ from PIL import Image, UnidentifiedImageError
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path
-from nnunetv2_mip.scale import LEVEL_MAX
+from nnunetv2_mip.scale import LEVEL_MAX, PNG_PIXEL_MM
 
 MAX_PIXELS = 50_000_000
+# 6 cm: narrower than a newborn's head.
+SMALLEST_BODY_PX = 30
 PNG_SUFFIX = ".png"
 # What light is: "dark" (dark = uptake, as the DM-i-AI images have it), "bright", or "auto", which
 # looks whether the border of the image is dark.
@@ -72,6 +74,11 @@ def image_warning(levels: np.ndarray) -> str | None:
     """What speaks against levels (H, W), bright = uptake, being those of a MIP-PET image."""
     if set(np.unique(levels)) == {0, LEVEL_MAX}:
         return "holds black and white alone; is it a mask and not an image?"
+    if min(levels.shape) < SMALLEST_BODY_PX:
+        height, width = levels.shape
+        return (
+            f"has {height} rows of {width} pixels; a body has hundreds, of {PNG_PIXEL_MM:g} mm each"
+        )
     if has_dark_border(LEVEL_MAX - levels):
         return "its border is dark; in a MIP-PET image uptake is dark and air is white"
     return None

@@ -31,7 +31,7 @@ from nnunetv2_mip.stacks import (
     save_geometry,
     write_stack,
 )
-from nnunetv2_mip.studies import StudyTree, case_name, scan_tree
+from nnunetv2_mip.studies import NoStudy, StudyTree, case_name, scan_tree
 from nnunetv2_mip.volumes import (
     VOLUME_SUFFIXES,
     Volume,
@@ -43,6 +43,10 @@ from nnunetv2_mip.volumes import (
 
 if TYPE_CHECKING:
     from nnunetv2_mip.predictor import MIPPredictor
+
+
+# Kinds of `Job` that are projected on views.
+VOLUMES = ("volume", "dicom")
 
 
 @dataclass(frozen=True)
@@ -162,10 +166,13 @@ def _scan_studies(source: Path) -> StudyTree | None:
     """The autoPET tree in a folder, or None where there is none but DICOM."""
     try:
         return scan_tree(source)
-    except MipError:
+    except NoStudy:
         if _holds_dicom(source):
             return None
-        raise
+        raise MipError(
+            f"{source}: holds nothing to predict; expected PNGs (no JPEGs), stacks of views, SUV "
+            "volumes (.nii.gz, .mha, .nrrd), an autoPET tree, or DICOM PET"
+        ) from None
 
 
 def _holds_dicom(folder: Path, recursive: bool = True) -> bool:

@@ -6,7 +6,7 @@ is read from the model folder's `inference.json`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +21,14 @@ from nnunetv2_mip.fusion_rules import VOTES
 from nnunetv2_mip.geometry import ViewGeometry
 from nnunetv2_mip.inference_config import InferenceConfig
 from nnunetv2_mip.masks import mask_of_view
-from nnunetv2_mip.model_folder import VOLUMETRIC_STAGE, first_stage_folder
+from nnunetv2_mip.model_folder import (
+    CHECKPOINT,
+    VOLUMETRIC_STAGE,
+    first_stage_folder,
+    folds_with_checkpoint,
+)
 from nnunetv2_mip.network import Network
 from nnunetv2_mip.nnunet_loading import (
-    DEFAULT_CHECKPOINT,
-    folds_with_checkpoint,
     load_nnunet,
     quiet,
     stride_of,
@@ -104,7 +107,7 @@ class MIPPredictor:
         cls,
         folder: Path | str,
         folds: Sequence[int | str] | None = None,
-        checkpoint: str = DEFAULT_CHECKPOINT,
+        checkpoint: str = CHECKPOINT,
         device: str = "cuda",
         second_stage: bool = True,
     ) -> "MIPPredictor":
@@ -156,13 +159,8 @@ class MIPPredictor:
         return own + (self._first_stage.parameters if self._first_stage else 0)
 
     def override(self, **choices) -> "MIPPredictor":
-        """The same weights with other choices of `InferenceConfig` (`views=12`, `tta=False`, …).
-
-        Another number of views replaces a list of angles.
-        """
-        if choices.get("views", self.config.views) != self.config.views:
-            choices.setdefault("angles_deg", None)
-        config = replace(self.config, **choices)
+        """The same weights with other choices (see `InferenceConfig.changed`)."""
+        config = self.config.changed(**choices)
         return MIPPredictor(
             self._nnunet, config, self._first_stage, self._second_stage, self._network
         )

@@ -12,7 +12,8 @@ import torch
 from nnunetv2_mip.combination import combine_l2snet
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
-from nnunetv2_mip.nnunet_loading import DEFAULT_CHECKPOINT, load_nnunet, quiet
+from nnunetv2_mip.model_folder import CHECKPOINT
+from nnunetv2_mip.nnunet_loading import load_nnunet, quiet
 from nnunetv2_mip.predictor import LESION
 from nnunetv2_mip.stage2_data import STAGE2, stage2_input
 from nnunetv2_mip.volumes import Volume
@@ -55,7 +56,7 @@ class Stage2Predictor:
         cls,
         folder: Path | str,
         folds: Sequence[int | str] | None = None,
-        checkpoint: str = DEFAULT_CHECKPOINT,
+        checkpoint: str = CHECKPOINT,
         device: str = "cuda",
         combine: str = "none",
         mirror: bool = True,

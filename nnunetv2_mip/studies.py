@@ -13,6 +13,10 @@ SUV_NAME, CT_NAME, SEG_NAME = "SUV.nii.gz", "CTres.nii.gz", "SEG.nii.gz"
 _TCIA_STUDY = re.compile(r"^(\d{2}-\d{2}-\d{4}|\d{4}-\d{2}-\d{2})\b.*-(\d+)$")
 
 
+class NoStudy(MipError):
+    """A folder without a study of either layout."""
+
+
 @dataclass(frozen=True)
 class StudyFiles:
     """The files of one study; `ct` and `seg` are None where absent.
@@ -60,7 +64,7 @@ def scan_tree(tree: Path | str) -> StudyTree:
       and `_0001.nii.gz` (SUV), `labelsTr/<…>.nii.gz`.
 
     Raises:
-        MipError: no such folder, or no study in it.
+        MipError: no such folder, or no study in it (then `NoStudy`).
     """
     tree = Path(tree)
     if not tree.is_dir():
@@ -68,7 +72,7 @@ def scan_tree(tree: Path | str) -> StudyTree:
         raise MipError(f"{tree}: {reason}")
     found = _scan_nnunet(tree) if (tree / "imagesTr").is_dir() else _scan_tcia(tree)
     if not found.studies and not found.problems:
-        raise MipError(
+        raise NoStudy(
             f"{tree}: no study found; expected PETCT_*/<study>/{SUV_NAME} (TCIA) or "
             "imagesTr/<case>_0000.nii.gz and _0001.nii.gz with labelsTr (nnU-Net style)"
         )

@@ -655,7 +655,7 @@ def test_errors_are_one_line(trained, tmp_path, monkeypatch, capsys):
         (["-i", png, "-o", table, "-m", lost], "--network FOLDER"),
         (["-i", png, "-o", table, "-m", later], "another version"),
         (["-i", png, "-o", tmp_path / "s.txt", "-m", out], ".csv"),
-        (["-i", tmp_path / "empty", "-o", table, "-m", out], "no study found"),
+        (["-i", tmp_path / "empty", "-o", table, "-m", out], "holds nothing to predict"),
         (["-i", tmp_path / "missing", "-o", table, "-m", out], "no such file or folder"),
     ]
     for arguments, words in cases:

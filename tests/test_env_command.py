@@ -53,14 +53,22 @@ def test_what_is_set_stays(tmp_path):
     ("before", "after"),
     [
         ("", [OURS]),
-        ("/other", ["/other", OURS]),
+        ("/other", [OURS, "/other"]),
         (OURS, [OURS]),
-        (os.pathsep.join(["/other", OURS]), ["/other", OURS]),
+        (os.pathsep.join(["/other", OURS]), [OURS, "/other"]),
     ],
 )
-def test_our_trainers_are_appended_once(before, after, tmp_path):
+def test_our_trainers_come_first_and_once(before, after, tmp_path):
     values = env.variables(tmp_path, {"nnUNet_extTrainer": before})
     assert values["nnUNet_extTrainer"].split(os.pathsep) == after
+
+
+def test_trainers_of_another_installation_are_dropped(tmp_path):
+    """nnU-Net would take its classes, which have the same names."""
+    (tmp_path / "nnUNetTrainerMIP.py").touch()
+    before = os.pathsep.join([str(tmp_path), "/other"])
+    values = env.variables(tmp_path, {"nnUNet_extTrainer": before})
+    assert values["nnUNet_extTrainer"].split(os.pathsep) == [OURS, "/other"]
 
 
 def test_the_trainers_folder_is_the_installed_one():

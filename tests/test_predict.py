@@ -14,6 +14,7 @@ from PIL import Image
 from nnunetv2_mip.commands import fuse, predict, project
 from nnunetv2_mip.fusion_rules import FusionRule
 from nnunetv2_mip.geometry import ViewGeometry
+from nnunetv2_mip.model_folder import models_folder
 from nnunetv2_mip.prediction_jobs import find_jobs
 from nnunetv2_mip.volumes import SourceGrid, Volume
 
@@ -352,6 +353,25 @@ def test_a_tree_of_studies_gives_one_mask_a_study(eager, tmp_path, capsys):
     assert_same_header(tmp_path / "out" / "PETCT_a_first_study.nii.gz", first)
 
 
+@pytest.mark.skipif(not (models_folder() / "mip_pet").is_dir(), reason="no bundled model")
+def test_the_bundled_model_warns_of_volumes_and_says_how_many_views(tmp_path, capsys):
+    source = write(volume(), tmp_path / "suv.nii.gz")
+    options = ("--views", 1, "--disable_tta", "-device", "cpu")
+    assert run("-i", source, "-o", tmp_path / "mask.nii.gz", *options) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("views of each volume: 1\n")
+    assert "never from volumes" in err
+
+
+def test_an_empty_folder_is_told_what_is_expected(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "photo.jpg").write_bytes(b"")
+    assert run("-i", tmp_path / "in", "-o", tmp_path / "out") == 2
+    err = capsys.readouterr().err
+    assert str(tmp_path / "in") in err and "PNGs (no JPEGs)" in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_of_volumes(eager, tmp_path):
     write(volume(), tmp_path / "in" / "one.nii.gz")
     write(volume(), tmp_path / "in" / "two.mha", "RAS")
@@ -461,7 +481,7 @@ def test_a_model_that_was_not_trained_on_mips(eager, tmp_path, capsys):
         (("-f", "0", "all"), "fold_all"),
         (("-f", "first"), "check -f"),
         (("-chk", "checkpoint_best_of_all.pth"), "checkpoint_best_of_all.pth"),
-        (("-device", "abacus"), "-device abacus"),
+        (("-device", "abacus"), "argument -device: abacus: unknown device"),
         (("--views", "0"), "views"),
         (("-d", "901"), "either -m FOLDER, or -d ID"),
     ],

@@ -90,9 +90,10 @@ def test_body_statistics_are_those_of_the_body_and_add_up():
 
 
 def test_images_that_are_no_mip_pet_are_told_apart():
-    grey = np.random.default_rng(0).integers(0, 40, (30, 20), dtype=np.uint8)
+    grey = np.random.default_rng(0).integers(0, 40, (80, 50), dtype=np.uint8)
     assert image_warning(grey) is None
+    assert image_warning(grey[:29]).startswith("has 29 rows of 50 pixels")
     assert "border is dark" in image_warning(255 - grey)
     assert "mask" in image_warning(np.where(grey > 20, 255, 0).astype(np.uint8))
     # A blank image is blank, whatever it is.
-    assert image_warning(np.zeros((30, 20), np.uint8)) is None
+    assert image_warning(np.zeros((80, 50), np.uint8)) is None

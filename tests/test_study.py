@@ -365,7 +365,7 @@ def bad(world: World, tmp_path: Path, what: str) -> tuple[tuple, str]:
     if what == "no view":
         return (*tree, *flat, *settings(out), "--views", 4, 0), "--views 0: at least 1"
     if what == "device":
-        return (*tree, *flat, "-o", out, "-device", "abacus"), "-device abacus: unknown device"
+        return (*tree, *flat, "-o", out, "-device", "abacus"), "unknown device"
     if what == "fold":
         return (*tree, *flat, *settings(out), "-f", "x"), "-f x: choose a fold"
     if what == "seen":

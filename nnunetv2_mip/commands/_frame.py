@@ -20,9 +20,16 @@ class _DefaultsWhereTheyTell(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
+class _OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong with an option in one line, without the twenty of its usage."""
+
+    def error(self, message: str):
+        self.exit(EXIT_BAD_INPUT, f"{self.prog}: error: {message} (--help shows all options)\n")
+
+
 def new_parser(prog: str, description: str, epilog: str | None = None) -> argparse.ArgumentParser:
     """An argument parser in the house style, with `--debug` and `--version`."""
-    parser = argparse.ArgumentParser(
+    parser = _OneLineParser(
         prog=prog,
         description=description,
         epilog=epilog,

@@ -1,6 +1,9 @@
 """The options that say who does the work."""
 
 import argparse
+import re
+
+DEVICES = "cuda (cpu where there is none), cpu, mps"
 
 
 def process_count(text: str) -> int:
@@ -10,6 +13,17 @@ def process_count(text: str) -> int:
             f"{text!r} is not a number of processes (at least one process is needed)"
         )
     return int(text)
+
+
+def device_name(text: str) -> str:
+    """The value of `-device`, as PyTorch names devices; whether it is there is asked later."""
+    if not re.fullmatch(r"(cpu|cuda|mps)(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{text}: unknown device; use cpu, cuda or mps")
+    return text
+
+
+def add_device_option(parser: argparse.ArgumentParser, default: str = "cuda") -> None:
+    parser.add_argument("-device", type=device_name, default=default, help=DEVICES)
 
 
 def add_worker_options(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.commands._workers import add_device_option
 from nnunetv2_mip.errors import MipError
 
 
@@ -44,7 +45,7 @@ def _add_predict(tasks) -> None:
     predict.add_argument(
         "--network", metavar="FOLDER", help="its segmentation model, where that was moved"
     )
-    predict.add_argument("-device", default="cuda", help="cuda (cpu where there is none), cpu, mps")
+    add_device_option(predict)
 
 
 def _add_train(tasks) -> None:
@@ -107,7 +108,7 @@ def _add_train(tasks) -> None:
     train.add_argument(
         "--cache", type=Path, metavar="FOLDER", help="keep the frozen features here between runs"
     )
-    train.add_argument("-device", default="cuda", help="cuda (cpu where there is none), cpu, mps")
+    add_device_option(train)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from nnunetv2_mip.commands._frame import new_parser, run_command
-from nnunetv2_mip.commands._workers import add_worker_options
+from nnunetv2_mip.commands._workers import add_device_option, add_worker_options
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--no-cue", action="store_true", help="without a cue: 3D alone, to compare with"
     )
     parser.add_argument("--ct", action="store_true", help="the CT is a channel too")
-    parser.add_argument("-device", default="cuda", help="cuda (cpu where there is none), cpu, mps")
+    add_device_option(parser)
     add_worker_options(parser)
     parser.add_argument(
         "--skip-broken", action="store_true", help="leave out studies that cannot be converted"

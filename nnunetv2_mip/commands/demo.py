@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.commands._workers import add_device_option
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -23,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--spacing", type=float, default=4.0, metavar="MM", help="voxel size")
     parser.add_argument("-tr", default="nnUNetTrainerMIP_demo", metavar="TRAINER", help="trainer")
-    parser.add_argument("-device", default="cpu", help="cpu or cuda")
+    add_device_option(parser, "cpu")
     return parser
 
 

@@ -13,6 +13,8 @@ from nnunetv2_mip.files import check_output
 from nnunetv2_mip.nnunet_paths import VARIABLES, trainers_folder
 
 TRAINERS = "nnUNet_extTrainer"
+# By this file a folder is known as one of this package's.
+OWN_TRAINER = "nnUNetTrainerMIP.py"
 
 
 def _posix(name: str, value: str) -> str:
@@ -53,16 +55,16 @@ def variables(base: Path, environment: Mapping[str, str]) -> dict[str, str]:
         environment: the variables that are set; an empty value counts as unset.
 
     Returns:
-        Variable → value. Folders that are set stay; our trainers' folder comes after the folders
-        that `nnUNet_extTrainer` names already.
+        Variable → value. Folders that are set stay. Our trainers' folder comes first among those of
+        `nnUNet_extTrainer`, as nnU-Net takes the first class of a name; that of another
+        installation of this package is dropped.
     """
     base = base.expanduser().resolve()
     values = {name: environment.get(name) or str(base / name) for name in VARIABLES}
     ours = str(trainers_folder().resolve())
-    trainers = [part for part in environment.get(TRAINERS, "").split(os.pathsep) if part.strip()]
-    if ours not in trainers:
-        trainers.append(ours)
-    values[TRAINERS] = os.pathsep.join(trainers)
+    others = [part for part in environment.get(TRAINERS, "").split(os.pathsep) if part.strip()]
+    others = [part for part in others if not (Path(part) / OWN_TRAINER).is_file()]
+    values[TRAINERS] = os.pathsep.join([ours, *others])
     return values
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.commands._workers import add_device_option
 
 MODEL_FOLDER = "/opt/ml/model"
 
@@ -43,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="S",
         help="seconds for the whole run: rather than be late it takes fewer views or no TTA",
     )
-    parser.add_argument("-device", default="cuda", help="cuda (cpu where there is none), cpu, mps")
+    add_device_option(parser)
     parser.add_argument(
         "--data-centric", action="store_true", help="edition 3: the model is the baseline's"
     )

@@ -13,6 +13,7 @@ from nnunetv2_mip.commands._workers import process_count
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.nnunet_paths import VARIABLES, existing_datasets, nnunet_folder
+from nnunetv2_mip.plans.presets import load_preset
 from nnunetv2_mip.splits import SPLITS_FILE, check_splits
 from nnunetv2_mip.stage2_data import CUE, STAGE2
 
@@ -58,6 +59,7 @@ def run(args: argparse.Namespace) -> None:
     preprocessed = nnunet_folder("nnUNet_preprocessed") / raw.name
     check_dataset(raw)
 
+    preset = load_preset(args.preset)
     # Heavy imports after the cheap checks.
     import torch
     from nnunetv2.experiment_planning.plan_and_preprocess_api import (
@@ -67,10 +69,8 @@ def run(args: argparse.Namespace) -> None:
     )
 
     from nnunetv2_mip.plans.mip_planner import MIPExperimentPlanner, MIPFingerprintExtractor
-    from nnunetv2_mip.plans.presets import load_preset
     from nnunetv2_mip.plans.volume_planner import MIPVolumePlanner
 
-    preset = load_preset(args.preset)
     _settle_splits(raw, preprocessed, args.clean)
     number = int(raw.name[7:10])
     extract_fingerprint_dataset(
@@ -107,6 +107,12 @@ def run(args: argparse.Namespace) -> None:
         asked = folds if "next_stage" in planned else folds[:1]
         for fold in asked:
             print(f"  nnUNetv2_train {number} {name} {fold} -p {plans_name} -tr {trainer}{device}")
+    if device and trainer == "nnUNetTrainerMIP":
+        print(
+            "That is 1000 epochs, days without a GPU. nnUNetTrainerMIP_muon_3epochs, _10epochs and "
+            "_100epochs\nare shorter; before them, on few cores: "
+            "export OMP_NUM_THREADS=1 nnUNet_n_proc_DA=1"
+        )
 
 
 def find_raw_dataset(dataset: str) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.commands._workers import add_device_option
 from nnunetv2_mip.errors import MipError
 
 
@@ -23,7 +24,10 @@ def build_parser() -> argparse.ArgumentParser:
         "folder with DICOM PET (the mask is then written as DICOM SEG too)",
     )
     parser.add_argument(
-        "-o", required=True, metavar="OUT", help="file (for one input file) or folder"
+        "-o",
+        required=True,
+        metavar="OUT",
+        help="file (for one input file) or folder; masks of these names are replaced",
     )
     model = parser.add_argument_group(
         "model (-m, or -d with -tr -p -c; without them the one that comes along)"
@@ -58,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--views", type=int, metavar="N", help="projection angles for volumes")
     parser.add_argument("--disable_tta", action="store_true", help="no mirroring: 4 times faster")
     parser.add_argument("--never-empty", action="store_true", help="PNGs: never an empty mask")
-    parser.add_argument("-device", default="cuda", help="cuda (cpu where there is none), cpu, mps")
+    add_device_option(parser)
     parser.add_argument("--save_views", action="store_true", help="volumes: keep the views")
     parser.add_argument("--save_probabilities", action="store_true", help="keep probabilities")
     return parser
@@ -66,18 +70,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.files import check_output
-    from nnunetv2_mip.prediction_jobs import Extras, find_jobs, run_jobs
+    from nnunetv2_mip.inference_config import InferenceConfig
+    from nnunetv2_mip.model_folder import folds_with_checkpoint
+    from nnunetv2_mip.prediction_jobs import VOLUMES, Extras, find_jobs, run_jobs
 
     check_output(args.o)
     folder = model_folder(args)
     jobs = find_jobs(args.i, args.o, args.series, args.ct, args.clicks)
-    from tqdm import tqdm
-
-    from nnunetv2_mip.predictor import MIPPredictor
-
-    predictor = MIPPredictor.from_model_folder(
-        folder, args.f, args.chk, args.device, second_stage=args.stage2 is None
-    )
     choices = {}
     if args.views is not None:
         choices["views"] = args.views
@@ -85,6 +84,16 @@ def run(args: argparse.Namespace) -> None:
         choices["tta"] = False
     if args.never_empty:
         choices["never_empty"] = True
+    folds_with_checkpoint(folder, args.f, args.chk)
+    InferenceConfig.load(folder).changed(**choices)
+    # Heavy imports after the cheap checks.
+    from tqdm import tqdm
+
+    from nnunetv2_mip.predictor import MIPPredictor
+
+    predictor = MIPPredictor.from_model_folder(
+        folder, args.f, args.chk, args.device, second_stage=args.stage2 is None
+    )
     predictor = predictor.override(**choices)
     if args.stage2 is not None:
         from nnunetv2_mip.stage2 import Stage2Predictor
@@ -98,6 +107,9 @@ def run(args: argparse.Namespace) -> None:
         predictor = predictor.with_second_stage(second)
     elif args.combine != "none":
         raise MipError("--combine needs a second stage: name one with --stage2 FOLDER")
+    volumes = any(job.kind in VOLUMES for job in jobs)
+    if volumes:
+        print(f"views of each volume: {predictor.config.views}", flush=True)
     extras = Extras(args.save_views, args.save_probabilities)
     with tqdm(total=len(jobs), unit="case", disable=len(jobs) == 1 or None) as bar:
         for _, warning in run_jobs(jobs, predictor, extras):
@@ -106,6 +118,12 @@ def run(args: argparse.Namespace) -> None:
             bar.update()
     where = jobs[0].target if len(jobs) == 1 else jobs[0].target.parent
     print(f"{where}: {len(jobs)} mask{'s' * (len(jobs) > 1)} written")
+    if volumes and args.m is None and args.d is None:
+        print(
+            "warning: the bundled model has learned from single coronal images alone, never from "
+            "volumes; look at every mask",
+            file=sys.stderr,
+        )
 
 
 def model_folder(args: argparse.Namespace) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.commands._workers import add_device_option
 from nnunetv2_mip.errors import MipError
 
 DEFAULT_PORT = 9051
@@ -37,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=os.environ.get("CONTAINER_PORT") or str(DEFAULT_PORT),
         help="port to listen on (or the environment's CONTAINER_PORT)",
     )
-    parser.add_argument("-device", default="cuda", help="cuda (cpu where there is none), cpu, mps")
+    add_device_option(parser)
     parser.add_argument(
         "--never-empty",
         action="store_true",

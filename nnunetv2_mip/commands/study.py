@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.commands._workers import add_device_option
 from nnunetv2_mip.errors import MipError
 
 VIEWS = (1, 2, 4, 8, 16, 32, 48)
@@ -46,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", required=True, metavar="OUT", help="folder of the study")
     parser.add_argument("-f", metavar="FOLD", help="fold of the models (all there are; with -d: 0)")
     parser.add_argument("-chk", default="checkpoint_final.pth", metavar="FILE", help="checkpoint")
-    parser.add_argument("-device", default="cuda", help="cuda (cpu where there is none), cpu, mps")
+    add_device_option(parser)
     parser.add_argument("--disable_tta", action="store_true", help="no mirroring")
     parser.add_argument(
         "--reference-views",

@@ -25,7 +25,8 @@ from nnunetv2_mip.efficiency.worker import Model, Task, work
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json, write_json
 from nnunetv2_mip.inference_config import INFERENCE_FILE, InferenceConfig
-from nnunetv2_mip.nnunet_loading import DEFAULT_CHECKPOINT, folds_with_checkpoint, torch_device
+from nnunetv2_mip.model_folder import CHECKPOINT, folds_with_checkpoint
+from nnunetv2_mip.nnunet_loading import torch_device
 from nnunetv2_mip.splits import SPLITS_FILE, check_format
 from nnunetv2_mip.stage2_data import CUE, STAGE2
 from nnunetv2_mip.studies import StudyFiles, scan_tree
@@ -108,7 +109,7 @@ def studies_of_dataset(raw: Path, fold: int) -> list[StudyFiles]:
 def read_models(
     arguments: Sequence[str],
     folds: Sequence[int | str] | None = None,
-    checkpoint: str = DEFAULT_CHECKPOINT,
+    checkpoint: str = CHECKPOINT,
 ) -> list[Model]:
     """The networks of `[NAME=]FOLDER` arguments, looked at without loading them.
 

@@ -51,7 +51,8 @@ def dice_by_case(
     caption = f"Mean Dice {mean:.3f} (dashed)"
     if not math.isnan(low):
         caption += f", 95 % interval {low:.3f} to {high:.3f} (band)"
-    return plot.finish("Dice by case", f"{caption}, over {len(points)} {unit}s with lesions.")
+    units = f"{len(points)} {unit}{'s' * (len(points) != 1)}"
+    return plot.finish("Dice by case", f"{caption}, over {units} with lesions.")
 
 
 def dice_by_burden(points: Sequence[Point], unit: str) -> Chart:
