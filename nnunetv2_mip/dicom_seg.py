@@ -39,7 +39,7 @@ def import_highdicom() -> Any:
         import highdicom
     except ImportError:
         raise MipError(
-            "DICOM SEG needs highdicom, which is not installed: pip install nnunetv2-mip[dicom]"
+            'DICOM SEG needs highdicom, which is not installed: pip install "nnunetv2-mip[dicom]"'
         ) from None
     return highdicom
 

@@ -88,7 +88,7 @@ def import_pydicom() -> Any:
         import pydicom
     except ImportError:
         raise MipError(
-            "DICOM needs pydicom, which is not installed: pip install nnunetv2-mip[dicom]"
+            'DICOM needs pydicom, which is not installed: pip install "nnunetv2-mip[dicom]"'
         ) from None
     return pydicom
 

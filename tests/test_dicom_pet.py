@@ -586,7 +586,7 @@ def test_fusing_with_a_dicom_series(tmp_path, monkeypatch):
 def test_without_pydicom_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
     (tmp_path / "a.dcm").write_bytes(b"anything")
-    with pytest.raises(MipError, match=r"pip install nnunetv2-mip\[dicom\]"):
+    with pytest.raises(MipError, match=r'pip install "nnunetv2-mip\[dicom\]"'):
         read_dicom_pet(tmp_path)
 
 

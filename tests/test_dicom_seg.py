@@ -180,7 +180,7 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="does not lie on"):
         write_dicom_seg(np.zeros((2, 2, 2), np.uint8), pet, tmp_path / "out" / "seg.dcm")
     monkeypatch.setitem(__import__("sys").modules, "highdicom", None)
-    with pytest.raises(MipError, match=r"pip install nnunetv2-mip\[dicom\]"):
+    with pytest.raises(MipError, match=r'pip install "nnunetv2-mip\[dicom\]"'):
         write_dicom_seg(some_mask(pet), pet, tmp_path / "out" / "seg.dcm")
 
 
