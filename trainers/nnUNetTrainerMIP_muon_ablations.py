@@ -1,4 +1,4 @@
-"""`nnUNetTrainerMIP_muon` with one thing changed each: the recipe's ablations, trained with Muon."""
+"""The recipe's ablations, trained with Muon: `nnUNetTrainerMIP_muon` with one thing changed each."""
 
 from nnunetv2_mip.trainers.nnUNetTrainerMIP_muon import nnUNetTrainerMIP_muon
 from nnunetv2_mip.trainers.nnUNetTrainerMIP_recipe_ablations import (
