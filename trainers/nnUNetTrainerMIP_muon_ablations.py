@@ -1,4 +1,4 @@
-"""The recipe's ablations, trained with Muon: `nnUNetTrainerMIP_muon` with one thing changed each."""
+"""The ablations of the recipe, trained with Muon: `nnUNetTrainerMIP_muon` with one thing changed."""
 
 from nnunetv2_mip.trainers.nnUNetTrainerMIP_muon import nnUNetTrainerMIP_muon
 from nnunetv2_mip.trainers.nnUNetTrainerMIP_recipe_ablations import (
