@@ -1,4 +1,4 @@
-"""The ablations of the recipe, trained with Muon: `nnUNetTrainerMIP_muon` with one thing changed."""
+"""The ablations of the recipe, trained with Muon: `nnUNetTrainerMIP_muon`, one thing changed."""
 
 from nnunetv2_mip.trainers.nnUNetTrainerMIP_muon import nnUNetTrainerMIP_muon
 from nnunetv2_mip.trainers.nnUNetTrainerMIP_recipe_ablations import (
