@@ -342,7 +342,7 @@ def test_three_channels_with_ignore_labels_train_and_predict(
     mip = json.loads((prepared / "dataset.json").read_text())["mip"]
     properties = plans["foreground_intensity_properties_per_channel"]
     for index, channel in enumerate(("suv", "ct", "depth")):
-        assert properties[str(index)]["mean"] == mip["intensity"][channel]["mean"]
+        assert properties[str(index)]["mean"] == mip["intensity"][channel]["low"]
     run_nnunet_training(replace(untrained, number=503, name="Dataset503_AutoPETMIP"), fold=0)
     model = (
         untrained.base / "nnUNet_results" / "Dataset503_AutoPETMIP"
