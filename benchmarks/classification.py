@@ -85,12 +85,10 @@ class Cohort:
         self.studies: list[Study] = studies
         self.heights = [image_height_mm(*item.levels()) for item in self.labelled]
 
-    def bags(self, network: Path, fold: int | None, cache: Path) -> tuple[list, FeatureExtractor]:
-        """Features of all images by one network."""
-        predictor = MIPPredictor.from_model_folder(
-            network, None if fold is None else [fold], device="cpu"
-        )
-        extractor = FeatureExtractor(predictor, cache / ("model" if fold is None else str(fold)))
+    def bags(self, network: Path, fold: int, cache: Path) -> tuple[list, FeatureExtractor]:
+        """Features of all images by the network of one fold."""
+        predictor = MIPPredictor.from_model_folder(network, [fold], device="cpu")
+        extractor = FeatureExtractor(predictor, cache / str(fold))
         return [extractor.features(*item.levels()) for item in self.labelled], extractor
 
     def judge(self, fit) -> Judged:
