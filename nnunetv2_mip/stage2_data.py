@@ -15,8 +15,9 @@ STAGE2 = "stage2"
 CUE = "cue"
 CHANNELS = ("suv", "ct", CUE)
 # Fixed for all data sets: the same voxel value means the same everywhere. nnU-Net's scheme "CT"
-# clips to low and high, then subtracts mean and divides by std. SUV: the mean and spread of a body
-# are near 1; HU: ±1000 is air to bone; the cue stays what it is.
+# clips to low and high and divides by std; what it subtracts is low, by our plans, so that 0 is air
+# (mean only describes the channel). SUV: the mean and spread of a body are near 1; HU: ±1000 is air
+# to bone; the cue stays what it is.
 INTENSITY: Mapping[str, Mapping[str, float]] = {
     "suv": {"mean": 1.0, "std": 2.0, "low": 0.0, "high": 30.0},
     "ct": {"mean": 0.0, "std": 500.0, "low": -1000.0, "high": 1000.0},
