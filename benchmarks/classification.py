@@ -3,6 +3,7 @@
     python benchmarks/classification.py table -d ID --network MODEL --splits SPLITS -o OUT
     python benchmarks/classification.py stacked -d ID --network MODEL --splits SPLITS -o OUT
     python benchmarks/classification.py whole -d ID --network MODEL --splits SPLITS -o OUT
+    python benchmarks/classification.py both -d ID --network MODEL --splits SPLITS -o OUT
     python benchmarks/classification.py bundle -d ID --network MODEL --splits SPLITS -o OUT
     python benchmarks/classification.py robust -d ID --splits SPLITS [--images 24]
 
@@ -21,12 +22,15 @@ Thresholds and calibration come from out-of-fold scores within the training part
 `stacked`: `lesion probability` with every figure, of the images that the head is fitted on too, by
 the network that never saw the image: `nnUNetv2_mip_classify train --fold-networks`.
 
-`whole`: networks trained as a whole on 8 mm pixels, from scratch or (--fine-tune) from each fold's
-encoder; from scratch MODEL only prepares the images, so that all five folds can be judged.
+`whole`: networks of their own, from scratch or (--fine-tune) from each fold's encoder; from scratch
+MODEL only prepares the images, so that all five folds can be judged. Each fold's network scores the
+images that it never saw; calibration and threshold are fitted on the other folds' scores.
 
-`bundle`: `stacked`, MODEL being the five networks of the bundled network's recipe; with --write the
-head goes into the folder of the bundled network, which was trained on all images and is asked
-alone: no image is left to judge the two together.
+`both`: `stacked` and `whole` from scratch, the mean of both.
+
+`bundle`: `both`, MODEL being the five networks of the bundled network's recipe; with --write head
+and network go into the folder of the bundled network, which was trained on all images and is asked
+alone: no image is left to judge them together.
 
 `robust`: the bundled head on images of SPLITS' fold 0 with air added and rows cut away.
 
@@ -40,20 +44,19 @@ import numpy as np
 
 from nnunetv2_mip.classification.classifier import (
     FILE_NAME,
-    FROZEN,
-    about_of,
     load_classifier,
     write_classifier,
 )
 from nnunetv2_mip.classification.evaluation import describe, evaluate_judged
 from nnunetv2_mip.classification.features import LESION_GROUPS, FeatureExtractor
 from nnunetv2_mip.classification.inputs import LabelledStudy, labelled_studies, studies_of
-from nnunetv2_mip.classification.run import Trainer, TrainingChoices, training_folds
+from nnunetv2_mip.classification.run import training_folds
 from nnunetv2_mip.classification.shortcuts import (
     height_features,
     image_height_mm,
     margin_features,
 )
+from nnunetv2_mip.classification.trainer import Trainer, TrainingChoices
 from nnunetv2_mip.classification.training import (
     Judged,
     Study,
@@ -126,10 +129,7 @@ def table(args: argparse.Namespace) -> None:
 
 def stacked(args: argparse.Namespace) -> None:
     """Lesion probability by five networks, as `nnUNetv2_mip_classify train --fold-networks`."""
-    cohort = Cohort(args)
-    choices = TrainingChoices(fold_networks=True, cache=args.o / "cache", device="cpu")
-    trainer = Trainer(cohort.labelled, args.network, choices, cohort.folds)
-    report_fit(cohort, "stacked", trainer.fit, args.o)
+    judge_trainer(args, "stacked", "frozen")
 
 
 def judge_methods(cohort: Cohort, methods: dict, target: Path) -> None:
@@ -148,47 +148,44 @@ def judge_methods(cohort: Cohort, methods: dict, target: Path) -> None:
 
 def whole(args: argparse.Namespace) -> None:
     """From scratch or fine-tuned, every fold once."""
-    cohort = Cohort(args)
     how = "fine-tune" if args.fine_tune else "from-scratch"
-    choices = TrainingChoices(
-        how=how, fold_networks=args.fine_tune, epochs=args.epochs, device="cpu"
-    )
-    report_fit(cohort, how, Trainer(cohort.labelled, args.network, choices).fit, args.o)
+    judge_trainer(args, how, how)
 
 
-def report_fit(cohort: Cohort, name: str, fit, out: Path) -> None:
+def both(args: argparse.Namespace) -> None:
+    """As `nnUNetv2_mip_classify train --both --fold-networks`."""
+    judge_trainer(args, "both", "both")
+
+
+def judge_trainer(args: argparse.Namespace, name: str, how: str) -> Trainer:
     """Cross-validate, print, and write `name`.json and the out-of-fold results."""
-    judged = cohort.judge(fit)
+    cohort = Cohort(args)
+    choices = TrainingChoices(
+        how=how,
+        fold_networks=how != "from-scratch",
+        shown_mm=args.pixel_mm,
+        epochs=args.epochs,
+        cache=args.o / "cache",
+        device="cpu",
+    )
+    trainer = Trainer(cohort.labelled, args.network, choices, cohort.folds, args.folds)
+    judged = cohort.judge(trainer.fit)
     evaluation = cohort.evaluate(judged)
-    out.mkdir(parents=True, exist_ok=True)
-    np.savez(out / f"{name}.npz", **vars(judged))
-    write_json(out / f"{name}.json", evaluation.to_dict())
+    args.o.mkdir(parents=True, exist_ok=True)
+    np.savez(args.o / f"{name}.npz", **vars(judged))
+    write_json(args.o / f"{name}.json", evaluation.to_dict())
     print(describe(name, evaluation))
     print(f"{name}: calibration error {evaluation.calibration_error:.3f}")
+    return trainer
 
 
 def bundle(args: argparse.Namespace) -> None:
-    """`stacked`, put onto the bundled network, which was trained on all images."""
-    cohort = Cohort(args)
-    choices = TrainingChoices(fold_networks=True, cache=args.o / "cache", device="cpu")
-    trainer = Trainer(cohort.labelled, args.network, choices, cohort.folds)
-    report_fit(cohort, "stacked", trainer.fit, args.o)
+    """`both`, put onto the bundled network, which was trained on all images."""
+    trainer = judge_trainer(args, "both", "both")
     if not args.write:
         return
-    fitted = trainer.fitted()
-    sick = sum(study.has_lesion for study in cohort.studies)
-    about = about_of(
-        FROZEN,
-        MIPPredictor.from_model_folder(args.bundled, device="cpu"),
-        ".",
-        fitted.platt,
-        threshold=fitted.threshold,
-        how="frozen",
-        folds=None,
-        views=1,
-        studies={"with_lesions": sick, "without": len(cohort.studies) - sick},
-    )
-    write_classifier(args.bundled / FILE_NAME, about, fitted.head.arrays())
+    bundled = MIPPredictor.from_model_folder(args.bundled, device="cpu")
+    write_classifier(args.bundled / FILE_NAME, *trainer.final(bundled, "."))
     size = (args.bundled / FILE_NAME).stat().st_size
     print(f"written: {args.bundled / FILE_NAME} ({size / 1e6:.2f} MB)")
 
@@ -225,7 +222,7 @@ def robust(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("task", choices=("table", "stacked", "whole", "bundle", "robust"))
+    parser.add_argument("task", choices=("table", "stacked", "whole", "both", "bundle", "robust"))
     parser.add_argument("-d", type=int, required=True, help="data set id in nnUNet_raw")
     parser.add_argument(
         "--splits", type=Path, required=True, help="the networks' splits_final.json"
@@ -237,15 +234,16 @@ def main() -> None:
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--images", type=int, default=24, help="robust: images of fold 0")
     parser.add_argument("--fine-tune", action="store_true", help="whole: from the fold's encoder")
-    parser.add_argument("--epochs", type=int, default=44, help="whole")
+    parser.add_argument("--epochs", type=int, default=44, help="whole, both, bundle")
+    parser.add_argument("--pixel_mm", type=float, help="whole, both, bundle: pixel size shown")
     parser.add_argument("--write", action="store_true", help="bundle: into the model's folder")
     parser.add_argument("-o", type=Path, default=Path("classification_out"), help="folder")
     args = parser.parse_args()
     args.bundled = args.bundled or bundled_model()
     if args.task != "robust" and args.network is None:
         raise MipError("--network MODEL: needed, with a network for every fold")
-    tasks = {"table": table, "stacked": stacked, "whole": whole, "bundle": bundle, "robust": robust}
-    tasks[args.task](args)
+    tasks = (table, stacked, whole, both, bundle, robust)
+    {task.__name__: task for task in tasks}[args.task](args)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,13 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from nnunetv2_mip.classification.calibration import Platt, best_threshold, fit_platt
+from nnunetv2_mip.classification.calibration import (
+    Platt,
+    best_threshold,
+    calibrate,
+    fit_platt,
+    mean_log_odds,
+)
 from nnunetv2_mip.classification.classifier import (
     FILE_NAME,
     FORMAT_VERSION,
@@ -42,6 +48,8 @@ from nnunetv2_mip.classification.training import (
     fit_head,
     frozen_fit,
     inner_folds,
+    join,
+    scored_fit,
 )
 from nnunetv2_mip.commands import classify
 from nnunetv2_mip.errors import MipError
@@ -181,6 +189,49 @@ def test_the_threshold_is_half_of_the_best_f1():
         assert f1(threshold) > max(f1(t) for t in np.linspace(0.05, 0.95, 91)) - 0.003
         if not balanced:
             assert threshold == pytest.approx(f1(threshold) / 2, abs=0.02)
+
+
+def test_log_odds_are_averaged_after_their_own_sigmoids():
+    # By hand: 1 · 3 + 0 and 2 · 0.5 - 2.
+    assert mean_log_odds([Platt(1.0, 0.0), Platt(2.0, -2.0)], [3.0, 0.5]) == pytest.approx(1.0)
+
+
+def test_two_ways_to_score_are_better_as_one():
+    rng = np.random.default_rng(0)
+    truth = np.arange(4000) % 2 == 0
+    # The same skill, other errors; on scales that have nothing in common.
+    one, other = (truth + rng.normal(0, 1, 4000) for _ in range(2))
+    ways = [one, 50 * other - 7]
+    joined = join(ways, truth)
+    together = mean_log_odds(joined.parts, ways)
+    alone, both = auroc(truth, one), auroc(truth, together)
+    # Two independent measurements of the same spread: d' grows by the square root of two.
+    assert alone == pytest.approx(0.760, abs=0.015)
+    assert both == pytest.approx(0.841, abs=0.015)
+    assert calibration_error(truth, joined.calibration.platt(together)) < 0.02
+    # What is known of half of them alone is calibrated on that half.
+    half = np.where(np.arange(4000) < 2000, one, np.nan)
+    part = join([half, ways[1]], truth)
+    same = join([one[:2000], ways[1][:2000]], truth[:2000])
+    assert part.parts[0] == same.parts[0]
+    assert part.parts[1] == joined.parts[1]
+
+
+def test_scores_are_calibrated_without_the_fold_they_judge():
+    rng = np.random.default_rng(1)
+    truth = np.arange(300) % 3 == 0
+    studies = [Study(f"s{n}", f"s{n}", bool(sick)) for n, sick in enumerate(truth)]
+    folds = {study.case: n // 60 for n, study in enumerate(studies)}
+    scores = 2 * truth + rng.normal(0, 1, 300)
+    judged = cross_validate(studies, folds, scored_fit(scores, studies))
+    own = calibrate(scores[60:], truth[60:])
+    assert np.allclose(judged.probabilities[:60], own.platt(scores[:60]))
+    assert (judged.decisions[:60] == (own.platt(scores[:60]) >= own.threshold)).all()
+    # Another truth of fold 0 changes nothing that is said of fold 0.
+    turned = [Study(s.case, s.case, s.has_lesion != (n < 60)) for n, s in enumerate(studies)]
+    again = cross_validate(turned, folds, scored_fit(scores, turned))
+    assert (again.probabilities[:60] == judged.probabilities[:60]).all()
+    assert not (again.probabilities[60:] == judged.probabilities[60:]).any()
 
 
 # Folds.
@@ -472,7 +523,7 @@ def test_a_network_of_its_own(tiny, trained, tmp_path, monkeypatch, few_threads,
     monkeypatch.setenv("nnUNet_raw", str(trained[1]))
     out = tmp_path / "out"
     arguments = ["train", "-d", 801, "-o", out, "--network", tiny.model, "-device", "cpu"]
-    arguments += ["--coarser", 1, "--epochs", 2, "--no-evaluation", how]
+    arguments += ["--pixel_mm", 8, "--epochs", 2, "--no-evaluation", how]
     assert run(*arguments) == 0
     assert [path.name for path in out.iterdir()] == [FILE_NAME]
     scores = tmp_path / "scores.csv"
@@ -493,6 +544,60 @@ def test_a_network_of_its_own(tiny, trained, tmp_path, monkeypatch, few_threads,
     moved = [np.abs(x - weights[name].numpy()).max() for name, x in kernels.items()]
     # It starts from the segmentation network's weights, and moves on.
     assert 0 < max(moved) < 0.05
+
+
+def test_a_head_and_a_network_as_one(tiny, trained, tmp_path, monkeypatch, few_threads, capsys):
+    monkeypatch.setenv("nnUNet_raw", str(trained[1]))
+    out = tmp_path / "out"
+    arguments = ["train", "-d", 801, "-o", out, "--network", tiny.model, "-device", "cpu"]
+    arguments += ["--both", "--pixel_mm", 8, "--epochs", 2, "--cache", trained[1].parent / "cache"]
+    assert run(*arguments) == 0
+    assert "both, natural ratio: AUROC" in capsys.readouterr().out
+    assert len(rows_of(out / "out_of_fold.csv")) == 12
+    about, arrays = read_classifier(out / FILE_NAME)
+    assert (about["kind"], about["shown_mm"], len(about["parts"])) == ("both", 8.0, 2)
+    classifier = load_classifier(out, device="cpu")
+    path = trained[1] / "Dataset801_Cohort" / "imagesTr" / "case_00_0000.nii.gz"
+    levels = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    score = classifier.score(levels, (5.0, 4.0))
+    odds = [
+        slope * scorer.score(levels, (5.0, 4.0))[0] + offset
+        for (scorer, _), (slope, offset) in zip(classifier.scorer.parts, about["parts"])
+    ]
+    slope, offset = about["platt"]
+    expected = 1 / (1 + math.exp(-(slope * sum(odds) / 2 + offset)))
+    assert score.probability == pytest.approx(expected, abs=1e-6)
+    assert sum(score.weights) == pytest.approx(1)
+    # Its file without a part is none.
+    for part in ("head:", "network:"):
+        broken = tmp_path / "broken.npz"
+        write_classifier(broken, about, {k: v for k, v in arrays.items() if part not in k})
+        with pytest.raises(MipError, match=r"broken\.npz"):
+            load_classifier(broken, tiny.model, "cpu")
+    write_classifier(broken, {k: v for k, v in about.items() if k != "parts"}, arrays)
+    with pytest.raises(MipError, match="is not a classifier"):
+        load_classifier(broken, tiny.model, "cpu")
+
+
+def test_pixels_shown_are_those_asked_for(tiny, few_threads):
+    from nnunetv2_mip.classification.network import network_images
+    from nnunetv2_mip.predictor import MIPPredictor
+
+    predictor = MIPPredictor.from_model_folder(tiny.model, device="cpu")
+    levels = np.full((1, 80, 60), 90, np.uint8)
+    mask = np.zeros((1, 80, 60), np.uint8)
+    mask[:, :40] = 1
+    own = network_images(predictor, levels, (5.0, 4.0), None, mask)
+    assert own.views.shape[2:] == tuple(
+        round(n / p) for n, p in zip((400, 240), predictor.pixel_mm)
+    )
+    # Any size in mm, the same for rows and columns, coarser or finer.
+    for shown in (10.0, 2.5):
+        images = network_images(predictor, levels, (5.0, 4.0), shown, mask)
+        assert images.views.shape == images.body.shape == images.lesions.shape
+        assert images.views.shape[2:] == (400 / shown, 240 / shown)
+        assert float(images.lesions.mean()) == pytest.approx(0.5)
+        assert float(images.views.mean()) == pytest.approx(float(own.views.mean()), rel=1e-4)
 
 
 def test_every_fold_by_its_own_network(tiny, trained, tmp_path, monkeypatch, few_threads, capsys):
@@ -678,6 +783,7 @@ def test_errors_are_one_line(trained, tmp_path, monkeypatch, capsys):
         (["-d", 802, "-o", tmp_path / "o", "--network", tmp_path], "no such segmentation model"),
         (["-d", 802, "-o", tmp_path / "o", "--epochs", 0, *network], "--epochs 0"),
         (["-d", 802, "-o", tmp_path / "o", "--penalty", -1, *network], "--penalty -1"),
+        (["-d", 802, "-o", tmp_path / "o", "--pixel_mm", 0, *network], "--pixel_mm 0"),
     ]
     for arguments, words in cases:
         assert run("train", *arguments) == 2

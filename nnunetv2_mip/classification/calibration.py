@@ -20,8 +20,43 @@ class Platt:
     slope: float
     offset: float
 
+    def log_odds(self, scores: np.ndarray | float) -> np.ndarray:
+        return self.slope * np.asarray(scores, np.float64) + self.offset
+
     def __call__(self, scores: np.ndarray | float) -> np.ndarray:
-        return expit(self.slope * np.asarray(scores, np.float64) + self.offset)
+        return expit(self.log_odds(scores))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What turns scores into probabilities and decisions.
+
+    Attributes:
+        platt: score → probability at the share of cases with lesions that it was fitted on.
+        threshold: of the probability, best expected F1 with as many cases with lesions as without.
+        threshold_natural: best expected F1 at the share it was fitted on.
+    """
+
+    platt: Platt
+    threshold: float
+    threshold_natural: float
+
+
+def calibrate(scores: np.ndarray, labels: np.ndarray) -> Calibration:
+    """Fit all three on scores (N,) of cases that what gave them was not trained on; NaN: unknown.
+
+    Raises:
+        MipError: one class alone.
+    """
+    known = ~np.isnan(scores)
+    scores, truth = scores[known], np.asarray(labels, bool)[known]
+    platt = fit_platt(scores, truth)
+    probabilities = platt(scores)
+    return Calibration(
+        platt,
+        best_threshold(probabilities, truth),
+        best_threshold(probabilities, truth, balanced=False),
+    )
 
 
 def fit_platt(scores: Sequence[float], labels: Sequence[bool]) -> Platt:
@@ -51,6 +86,11 @@ def fit_platt(scores: Sequence[float], labels: Sequence[bool]) -> Platt:
     start = np.array([1.0, np.log(positive / negative)])
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)])
     return Platt(float(found.x[0] / spread), float(found.x[1]))
+
+
+def mean_log_odds(platts: Sequence[Platt], scores: Sequence[np.ndarray | float]) -> np.ndarray:
+    """Several ways to score the same cases, each with its sigmoid: the mean of their log odds."""
+    return np.mean([platt.log_odds(values) for platt, values in zip(platts, scores)], axis=0)
 
 
 def best_threshold(

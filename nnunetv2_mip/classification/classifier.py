@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from nnunetv2_mip.classification.calibration import Platt
+from nnunetv2_mip.classification.calibration import Platt, mean_log_odds
 from nnunetv2_mip.classification.head import Head
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from nnunetv2_mip.predictor import MIPPredictor
 
 FILE_NAME = "classifier.npz"
-FORMAT_VERSION = 1
-FROZEN, WHOLE = "frozen", "network"
+FORMAT_VERSION = 2
+FROZEN, WHOLE, BOTH = "frozen", "network", "both"
+# Names of the arrays of either part of BOTH begin so.
+HEAD_PART, NETWORK_PART = "head:", "network:"
 
 
 @dataclass(frozen=True)
@@ -68,14 +70,26 @@ class NetworkScorer:
 
     predictor: "MIPPredictor"
     network: Any
-    coarser: int
+    shown_mm: float | None
     window: tuple[int, int]
 
     def score(self, levels: np.ndarray, pixel_mm: tuple[float, float]) -> tuple[float, np.ndarray]:
         from nnunetv2_mip.classification.network import network_images, score_images
 
-        images = network_images(self.predictor, levels, pixel_mm, self.coarser)
+        images = network_images(self.predictor, levels, pixel_mm, self.shown_mm)
         return score_images(self.network, images, self.window)
+
+
+@dataclass(frozen=True)
+class JoinedScorer:
+    """Several scorers as one: means of their calibrated log odds and of their weights."""
+
+    parts: tuple[tuple[Scorer, Platt], ...]
+
+    def score(self, levels: np.ndarray, pixel_mm: tuple[float, float]) -> tuple[float, np.ndarray]:
+        found = [scorer.score(levels, pixel_mm) for scorer, _ in self.parts]
+        score = mean_log_odds([platt for _, platt in self.parts], [score for score, _ in found])
+        return float(score), np.mean([weights for _, weights in found], axis=0)
 
 
 @dataclass(frozen=True)
@@ -155,9 +169,13 @@ def read_classifier(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
         about = json.loads(arrays.pop("about").tobytes().decode())
         version, kind = about["format_version"], about["kind"]
         about["fingerprint"], about["platt"][1], about["threshold"], about["network"]
+        if version == FORMAT_VERSION and kind in (WHOLE, BOTH):
+            about["how"], about["shown_mm"], about["window"][1]
+        if version == FORMAT_VERSION and kind == BOTH:
+            about["parts"][1][1]
     except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
         raise MipError(f"{path}: is not a classifier ({error})") from None
-    if version != FORMAT_VERSION or kind not in (FROZEN, WHOLE):
+    if version != FORMAT_VERSION or kind not in (FROZEN, WHOLE, BOTH):
         raise MipError(f"{path}: is of another version of this program (format {version}, {kind})")
     return about, arrays
 
@@ -216,25 +234,35 @@ def load_classifier(
             f"{path}: belongs to another network than {folder}: train the classifier again on "
             "this network, or name its own with --network FOLDER"
         )
-    if about["kind"] == FROZEN:
+
+    def frozen(arrays: dict[str, np.ndarray]) -> Scorer:
         extractor = FeatureExtractor(predictor, networks=networks)
         head = Head.from_arrays(arrays, str(path))
         if int(head.columns.max()) >= extractor.layout.width:
             raise MipError(f"{path}: is not a whole classifier: features that do not exist")
-        scorer: Scorer = FrozenScorer(extractor, head)
-    else:
+        return FrozenScorer(extractor, head)
+
+    def whole(arrays: dict[str, np.ndarray]) -> Scorer:
         from nnunetv2_mip.classification.network import network_from_arrays
 
-        scratch = about["how"] == "from-scratch"
+        network = network_from_arrays(predictor, arrays, about["how"] != "fine-tune", path)
         rows, columns = about["window"]
-        scorer = NetworkScorer(
-            predictor,
-            network_from_arrays(predictor, arrays, scratch, path),
-            int(about["coarser"]),
-            (int(rows), int(columns)),
-        )
+        return NetworkScorer(predictor, network, about["shown_mm"], (int(rows), int(columns)))
+
+    scorer: Scorer
+    if about["kind"] == BOTH:
+        scorers = frozen(part_of(arrays, HEAD_PART)), whole(part_of(arrays, NETWORK_PART))
+        platts = (Platt(*map(float, values)) for values in about["parts"])
+        scorer = JoinedScorer(tuple(zip(scorers, platts)))
+    else:
+        scorer = frozen(arrays) if about["kind"] == FROZEN else whole(arrays)
     platt = Platt(*map(float, about["platt"]))
     return Classifier(predictor, scorer, platt, float(about["threshold"]), about)
+
+
+def part_of(arrays: dict[str, np.ndarray], part: str) -> dict[str, np.ndarray]:
+    """The arrays of one part of a file of kind BOTH."""
+    return {name[len(part) :]: array for name, array in arrays.items() if name.startswith(part)}
 
 
 def network_folder(path: Path, about: dict, network: Path | str | None) -> Path:

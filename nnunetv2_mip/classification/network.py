@@ -3,8 +3,8 @@
 `ViewClassifier` has the encoder of a trained segmentation network and fine-tunes it.
 `CompactClassifier` starts from scratch: a small U-shaped network whose cells of 4 × 4 pixels also
 learn where lesions are, where the data set has masks. Both are shown what the
-segmentation network would be shown of the body (`MIPPredictor.network_input`), on pixels that may
-be coarser. Guards against shortcuts: random vertical crops, mirrored sides, brightness and noise;
+segmentation network would be shown of the body (`MIPPredictor.network_input`), on pixels of their
+own. Guards against shortcuts: random vertical crops, mirrored sides, brightness and noise;
 what is pooled is pooled over the body, air is in none.
 """
 
@@ -18,7 +18,9 @@ from torch import nn
 from torch.nn import functional
 
 from nnunetv2_mip.classification.features import body_window
+from nnunetv2_mip.cpu import has_bfloat16_arithmetic
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.muon import MuonAdamW
 from nnunetv2_mip.predictor import MIPPredictor
 from nnunetv2_mip.scale import BODY_LEVEL
 
@@ -62,12 +64,14 @@ class Schedule:
     Attributes:
         epochs: passes over the studies.
         rate: of AdamW, for all but an encoder that is fine-tuned.
-        encoder_rate: for that encoder.
-        decay: AdamW's weight decay.
+        muon_factor: Muon's rate over `rate`, for the kernels of a network from scratch.
+        encoder_rate: AdamW's, for an encoder that is fine-tuned.
+        decay: weight decay.
     """
 
     epochs: int = 44
     rate: float = 1e-3
+    muon_factor: float = 10.0
     encoder_rate: float = 1e-4
     decay: float = 0.01
 
@@ -139,13 +143,11 @@ class CompactClassifier(nn.Module):
         self, views: torch.Tensor, body: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Logits (N,), weights (N, V), and log odds of cells (N, V, 1, H / 4, W / 4)."""
-        stages = [self.stem(views.flatten(0, 1))]
-        for step in self.down:
-            stages.append(step(stages[-1]))
-        deepest = x = stages.pop()
-        for narrow, up in zip(self.narrow, self.up):
-            skip = stages.pop()
-            x = up(skip + functional.interpolate(narrow(x), skip.shape[2:]))
+        # Half the time where the device multiplies in bfloat16; scores are in float32.
+        fast = self.training and (views.is_cuda or has_bfloat16_arithmetic())
+        with torch.autocast(views.device.type, torch.bfloat16, enabled=fast):
+            deepest, x = self._stages(views.flatten(0, 1))
+        deepest, x = deepest.float(), x.float()
         cells = self.cells(x)
         mask = body.flatten(0, 1)
         weight = functional.adaptive_avg_pool2d(mask, x.shape[2:]) > 0
@@ -158,6 +160,17 @@ class CompactClassifier(nn.Module):
         pooled, weights = self.pool(rows.unflatten(0, views.shape[:2]))
         logits = self.linear(self.dropout(pooled)).squeeze(-1)
         return logits, weights, cells.unflatten(0, views.shape[:2])
+
+    def _stages(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The deepest stage and the last of the way up, of views (N V, C, H, W)."""
+        stages = [self.stem(x)]
+        for step in self.down:
+            stages.append(step(stages[-1]))
+        deepest = x = stages.pop()
+        for narrow, up in zip(self.narrow, self.up):
+            skip = stages.pop()
+            x = up(skip + functional.interpolate(narrow(x), skip.shape[2:]))
+        return deepest, x
 
 
 def _conv(before: int, after: int, stride: int = 1) -> list[nn.Module]:
@@ -202,7 +215,7 @@ def network_images(
     predictor: MIPPredictor,
     levels: np.ndarray,
     pixel_mm: tuple[float, float],
-    coarser: int = 1,
+    shown_mm: float | None = None,
     mask: np.ndarray | None = None,
 ) -> Images:
     """A stack as the networks are shown it.
@@ -210,11 +223,14 @@ def network_images(
     Args:
         levels: (C, V, H, W) or (V, H, W), 0–255.
         pixel_mm: (row, column) spacing.
-        coarser: the segmentation network's pixels times this.
+        shown_mm: pixel size to show; None for the segmentation network's own.
         mask: (V, H, W), lesions are 1; None where there is none.
     """
     suv = levels if levels.ndim == 3 else levels[0]
     rows, columns = body_window(suv)
+    if shown_mm is not None:
+        # The predictor resamples to its own pixels: told another scale, to these.
+        pixel_mm = tuple(mm * own / shown_mm for mm, own in zip(pixel_mm, predictor.pixel_mm))
     views = predictor.network_input(levels[..., rows, columns], pixel_mm)
     views = views.transpose(0, 1).contiguous()
     size = views.shape[2:]
@@ -224,13 +240,7 @@ def network_images(
         return functional.interpolate(image, size, mode="area")
 
     body = (resized(suv > BODY_LEVEL) > 0.5).float()
-    lesions = None if mask is None else resized(mask == 1)
-    if coarser > 1:
-        views = functional.avg_pool2d(views, coarser, ceil_mode=True)
-        body = (functional.avg_pool2d(body, coarser, ceil_mode=True) > 0.5).float()
-        if lesions is not None:
-            lesions = functional.avg_pool2d(lesions, coarser, ceil_mode=True)
-    return Images(views, body, lesions)
+    return Images(views, body, None if mask is None else resized(mask == 1))
 
 
 def window_for(images: Sequence[Images]) -> tuple[int, int]:
@@ -260,16 +270,12 @@ def train_network(
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     share = np.where(truth, 0.5 * len(truth) / truth.sum(), 0.5 * len(truth) / (~truth).sum())
-    encoder = list(network.encoder.parameters()) if hasattr(network, "encoder") else []
-    known = {id(parameter) for parameter in encoder}
-    others = [p for p in network.parameters() if id(p) not in known]
-    parts = [(encoder, schedule.encoder_rate)] * bool(encoder) + [(others, schedule.rate)]
-    optimiser = torch.optim.AdamW(
-        [{"params": part, "lr": rate} for part, rate in parts], weight_decay=schedule.decay
-    )
+    optimiser = _optimiser(network, schedule)
     steps = schedule.epochs * -(-len(truth) // BATCH)
-    rates = [rate for _, rate in parts]
-    curve = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=max(steps, 2))
+    rates = [group["lr"] for group in optimiser.param_groups]
+    curve = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, rates, total_steps=max(steps, 2), cycle_momentum=False
+    )
     average = torch.optim.swa_utils.AveragedModel(
         network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE)
     )
@@ -298,6 +304,22 @@ def train_network(
             curve.step()
             average.update_parameters(network)
     return average.module.eval()
+
+
+def _optimiser(network: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+    """Muon from scratch; AdamW where an encoder goes on from what it has learned."""
+    encoder = getattr(network, "encoder", None)
+    if encoder is None:
+        return MuonAdamW(network, schedule.rate, schedule.muon_factor, schedule.decay)
+    known = {id(parameter) for parameter in encoder.parameters()}
+    others = [p for p in network.parameters() if id(p) not in known]
+    return torch.optim.AdamW(
+        [
+            {"params": list(encoder.parameters()), "lr": schedule.encoder_rate},
+            {"params": others, "lr": schedule.rate},
+        ],
+        weight_decay=schedule.decay,
+    )
 
 
 def _cell_loss(cells: torch.Tensor, body: torch.Tensor, lesions: torch.Tensor) -> torch.Tensor:

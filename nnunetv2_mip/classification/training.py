@@ -8,7 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnunetv2_mip.classification.calibration import Platt, best_threshold, fit_platt
+from nnunetv2_mip.classification.calibration import (
+    Calibration,
+    Platt,
+    calibrate,
+    mean_log_odds,
+)
 from nnunetv2_mip.classification.head import Head, fit_member
 from nnunetv2_mip.classification.splits import dealt_folds
 from nnunetv2_mip.errors import MipError
@@ -38,17 +43,26 @@ class FittedHead:
 
     Attributes:
         head: scores studies.
-        platt: score → probability at the training set's share of studies with lesions.
-        threshold: of the probability, best expected F1 with as many studies with lesions as not.
-        threshold_natural: best expected F1 at the training set's own ratio.
+        calibration: fitted on `out_of_fold`.
         out_of_fold: (N,) scores of the training studies, each by a head that did not see it.
     """
 
     head: Head
-    platt: Platt
-    threshold: float
-    threshold_natural: float
+    calibration: Calibration
     out_of_fold: np.ndarray
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Several ways to score a study as one: the mean of their calibrated log odds, calibrated.
+
+    Attributes:
+        parts: the sigmoid of each.
+        calibration: of the mean.
+    """
+
+    parts: tuple[Platt, ...]
+    calibration: Calibration
 
 
 @dataclass(frozen=True)
@@ -102,15 +116,22 @@ def fit_head(
         members.append(member)
         for i in outside:
             scores[i] = member.score(chosen[i][0])[0]
-    platt = fit_platt(scores, labels)
-    probabilities = platt(scores)
-    return FittedHead(
-        Head(tuple(members), np.asarray(columns)),
-        platt,
-        best_threshold(probabilities, labels),
-        best_threshold(probabilities, labels, balanced=False),
-        scores,
-    )
+    return FittedHead(Head(tuple(members), np.asarray(columns)), calibrate(scores, labels), scores)
+
+
+def join(scores: Sequence[np.ndarray], labels: Sequence[bool]) -> Joined:
+    """Join ways to score studies.
+
+    Args:
+        scores: of each way (N,), of studies that it was not trained on; NaN where unknown.
+        labels: (N,).
+
+    Raises:
+        MipError: one class alone among the studies that all ways know.
+    """
+    truth = np.asarray(labels, bool)
+    parts = tuple(calibrate(values, truth).platt for values in scores)
+    return Joined(parts, calibrate(mean_log_odds(parts, scores), truth))
 
 
 def check_studies(studies: Sequence[Study]) -> None:
@@ -191,8 +212,50 @@ def frozen_fit(
         )
 
         def score(positions: Sequence[int]) -> np.ndarray:
-            return fitted.platt([fitted.head.score(bags[i][0])[0] for i in positions])
+            return calibration.platt([fitted.head.score(bags[i][0])[0] for i in positions])
 
-        return score, fitted.threshold, fitted.threshold_natural
+        calibration = fitted.calibration
+        return score, calibration.threshold, calibration.threshold_natural
+
+    return fit
+
+
+def scored_fit(scores: np.ndarray, studies: Sequence[Study]) -> Fit:
+    """A `Fit` that only calibrates: scores (N,) by what was trained without each study's fold."""
+    labels = np.array([study.has_lesion for study in studies])
+
+    def fit(training: Sequence[int], fold: int):
+        calibration = calibrate(scores[training], labels[training])
+
+        def score(positions: Sequence[int]) -> np.ndarray:
+            return calibration.platt(scores[positions])
+
+        return score, calibration.threshold, calibration.threshold_natural
+
+    return fit
+
+
+def joined_fit(
+    bags: Sequence[np.ndarray],
+    scores: np.ndarray,
+    studies: Sequence[Study],
+    columns: np.ndarray,
+    penalty: float = PENALTY,
+) -> Fit:
+    """A `Fit` of a head on frozen features, joined with scores as of `scored_fit`."""
+    labels = np.array([study.has_lesion for study in studies])
+
+    def fit(training: Sequence[int], fold: int):
+        fitted = fit_head(
+            [bags[i] for i in training], [studies[i] for i in training], columns, penalty
+        )
+        joined = join([fitted.out_of_fold, scores[training]], labels[training])
+
+        def score(positions: Sequence[int]) -> np.ndarray:
+            heads = np.array([fitted.head.score(bags[i][0])[0] for i in positions])
+            together = mean_log_odds(joined.parts, [heads, scores[positions]])
+            return joined.calibration.platt(together)
+
+        return score, joined.calibration.threshold, joined.calibration.threshold_natural
 
     return fit

@@ -67,11 +67,27 @@ def _add_train(tasks) -> None:
     train.add_argument("-f", metavar="FOLD", help="which of its networks (the first there is)")
     train.add_argument("-chk", default="checkpoint_final.pth", metavar="FILE", help="checkpoint")
     how = train.add_mutually_exclusive_group()
-    how.add_argument("--fine-tune", action="store_true", help="train the encoder on too")
+    train.set_defaults(how="frozen")
+    how.add_argument(
+        "--fine-tune",
+        dest="how",
+        action="store_const",
+        const="fine-tune",
+        help="train the encoder on too",
+    )
     how.add_argument(
         "--from-scratch",
-        action="store_true",
+        dest="how",
+        action="store_const",
+        const="from-scratch",
         help="a small network of its own; --network prepares its images",
+    )
+    how.add_argument(
+        "--both",
+        dest="how",
+        action="store_const",
+        const="both",
+        help="a head on the frozen encoder and a small network of its own: the mean of both",
     )
     train.add_argument(
         "--fold-networks",
@@ -96,14 +112,13 @@ def _add_train(tasks) -> None:
         help="of the head's squared weights, a feature (0.001)",
     )
     train.add_argument(
-        "--coarser",
-        type=int,
-        default=2,
-        metavar="N",
-        help="--fine-tune, --from-scratch: N times the network's pixel size",
+        "--pixel_mm",
+        type=float,
+        metavar="MM",
+        help="pixel size that a network of its own is shown (4; --fine-tune: that of --network)",
     )
     train.add_argument(
-        "--epochs", type=int, default=44, metavar="N", help="of --fine-tune, --from-scratch"
+        "--epochs", type=int, default=44, metavar="N", help="of a network of its own"
     )
     train.add_argument(
         "--cache", type=Path, metavar="FOLDER", help="keep the frozen features here between runs"
@@ -172,9 +187,10 @@ def run_train(args: argparse.Namespace) -> None:
 
     if args.o.exists() and (not args.o.is_dir() or any(args.o.iterdir())):
         raise MipError(f"{args.o}: exists; choose another -o or remove it")
-    for option, value in (("--coarser", args.coarser), ("--epochs", args.epochs)):
-        if value < 1:
-            raise MipError(f"{option} {value}: must be 1 or more")
+    if args.epochs < 1:
+        raise MipError(f"--epochs {args.epochs}: must be 1 or more")
+    if args.pixel_mm is not None and not args.pixel_mm > 0:
+        raise MipError(f"--pixel_mm {args.pixel_mm:g}: must be above 0")
     if args.penalty is not None and not args.penalty > 0:
         raise MipError(f"--penalty {args.penalty}: must be above 0")
     check_output(args.o / FILE_NAME)
@@ -184,7 +200,8 @@ def run_train(args: argparse.Namespace) -> None:
         raise MipError(f"{network}: no such segmentation model; check --network")
     labelled = labelled_studies(raw, len(InferenceConfig.load(network).channels))
     check_studies(studies_of(labelled))
-    from nnunetv2_mip.classification.run import TrainingChoices, train_classifier
+    from nnunetv2_mip.classification.run import train_classifier
+    from nnunetv2_mip.classification.trainer import TrainingChoices
 
     report = train_classifier(
         raw,
@@ -194,16 +211,12 @@ def run_train(args: argparse.Namespace) -> None:
         TrainingChoices(
             fold=args.f,
             checkpoint=args.chk,
-            how="fine-tune"
-            if args.fine_tune
-            else "from-scratch"
-            if args.from_scratch
-            else "frozen",
+            how=args.how,
             fold_networks=args.fold_networks,
             splits=args.splits,
             evaluate=not args.no_evaluation,
             penalty=args.penalty,
-            coarser=args.coarser,
+            shown_mm=args.pixel_mm,
             epochs=args.epochs,
             cache=args.cache,
             device=args.device,
