@@ -584,6 +584,12 @@ def test_pictures_turn_and_masks_fade(look, simulated):
     assert 0 < coloured(page, canvas) < both
     page.fill("#opacity", "0")
     assert coloured(page, canvas) == 0
+    page.fill("#size", "200")
+    larger = page.locator(canvas).bounding_box()
+    assert larger["height"] == pytest.approx(2 * box["height"], rel=0.01)
+    # A column fills what is left beside it.
+    assert larger["width"] >= 2 * box["width"]
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.click("#play")
     page.wait_for_function("() => document.querySelector('#card-0-canvas').dataset.view !== '0'")
 

@@ -57,7 +57,11 @@ def _toolbar(masks: Sequence[str], turning: bool) -> Markup:
         )
         for name in masks
     ]
-    sliders = (("opacity", "Overlay", 0, 100, 70), ("darkness", "Darkness", 100, 500, 100))
+    sliders = (
+        ("opacity", "Overlay", 0, 100, 70),
+        ("darkness", "Darkness", 100, 500, 100),
+        ("size", "Size", 100, 300, 100),
+    )
     for identity, name, low, high, value in sliders:
         slider = element("input", type="range", id=identity, min=low, max=high, value=value, step=5)
         controls.append(element("label", name, slider, class_="slider"))

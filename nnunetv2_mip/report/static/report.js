@@ -154,6 +154,8 @@ function listenToPictures() {
     choice.opacity = document.getElementById("opacity").value / 100;
     choice.darkness = document.getElementById("darkness").value / 100;
     choice.invert = document.getElementById("invert").checked;
+    const size = document.getElementById("size").value / 100;
+    document.documentElement.style.setProperty("--size", size);
     redraw();
   };
   // What is printed is not scrolled to.
