@@ -181,6 +181,7 @@ def test_errors_are_told_apart_by_size_and_place(scores):
         "as it is": 18,
         "without regions that touch no lesion": 12,
         "with the lesions that were not touched": 68,
+        "both: wrong in the outlines alone": 62,
         "with exact outlines of what was found": 22,
         # Of the upper lesion the missing row is along an outline, of the lower one all but the
         # middle 3 × 8 (1 × 6, none); of the false region nothing.
@@ -194,6 +195,19 @@ def test_errors_are_told_apart_by_size_and_place(scores):
     assert error_anatomy.best_dice(probability, truth) == 1
     probability[30:40, 10:20] = 0.3
     assert error_anatomy.best_dice(probability, truth) == pytest.approx(2 * 66 / (166 + 66))
+
+    # Two lesions on a body of 60: one of 200, one of 100 beside something as bright that is none.
+    hot = levels.copy()
+    hot[12:16, 18:22], hot[44:49, 6:16] = 200, 100
+    hot[44:49, 17] = 100
+    one, each = error_anatomy.cut_by_level(hot, truth)
+    # All three at one level of the image, and so for each: those five pixels are within reach.
+    assert one == each == pytest.approx(2 * 66 / (71 + 66))
+    # One level cannot have a lesion of 50 and leave the body of 60 around the other; two can.
+    hot[44:49, 17] = 40
+    hot[40:53, 2:20], hot[44:49, 6:16] = 20, 50
+    one, each = error_anatomy.cut_by_level(hot, truth)
+    assert one < each == 1
 
     control = scores.Image("c", "c", levels, np.zeros_like(truth))
     text = error_anatomy.report([(image, mask), (control, mask)], 2.0, [0.5])
