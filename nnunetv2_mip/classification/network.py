@@ -9,7 +9,7 @@ what is pooled is pooled over the body, air is in none.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -258,6 +258,7 @@ def train_network(
     window: tuple[int, int],
     schedule: Schedule,
     seed: int = 0,
+    after_epoch: Callable[[], object] = lambda: None,
 ) -> nn.Module:
     """Train; both classes weigh the same. Returns the averaged weights, ready to score.
 
@@ -303,6 +304,7 @@ def train_network(
             optimiser.step()
             curve.step()
             average.update_parameters(network)
+        after_epoch()
     return average.module.eval()
 
 

@@ -183,29 +183,33 @@ class Trainer:
             own_encoder = choices.how == "fine-tune" and choices.fold_networks and choices.evaluate
             scores, network = np.full(len(number), np.nan), None
             window = window_for(self.images())
-            for part in tqdm(parts, desc="networks", unit="network", disable=None):
+            for part in parts:
                 encoder = str(part) if own_encoder else None
-                network = self._trained(np.flatnonzero(number != part), part, encoder)
+                training = np.flatnonzero(number != part)
+                what = f"network without fold {part}" if choices.evaluate else "network"
+                network = self._trained(training, what, part, encoder)
                 for i in np.flatnonzero(number == part):
                     scores[i] = score_images(network, self.images()[i], window)[0]
             self._unseen = scores, None if choices.evaluate else network
         return self._unseen
 
     def _trained(
-        self, training: Sequence[int], seed: int = 0, encoder: str | None = None
+        self, training: Sequence[int], what: str, seed: int = 0, encoder: str | None = None
     ) -> nn.Module:
         """A network on some studies; `encoder`: fold of the segmentation model to go on from."""
         check_studies([self.studies[i] for i in training])
-        images = self.images()
+        images, epochs = self.images(), self.choices.epochs
         predictor = self.predictor(encoder)
-        return train_network(
-            new_network(predictor, self.choices.how != "fine-tune", seed),
-            [images[i] for i in training],
-            self.labels[training],
-            window_for(images),
-            Schedule(epochs=self.choices.epochs),
-            seed,
-        )
+        with tqdm(total=epochs, desc=what, unit="epoch", disable=None) as bar:
+            return train_network(
+                new_network(predictor, self.choices.how != "fine-tune", seed),
+                [images[i] for i in training],
+                self.labels[training],
+                window_for(images),
+                Schedule(epochs=epochs),
+                seed,
+                bar.update,
+            )
 
     def fit(self, training: Sequence[int], fold: int) -> tuple[Callable, float, float]:
         """A `training.Fit`."""
@@ -252,7 +256,7 @@ class Trainer:
                 predictor, networks = self._load(names), len(names)
         if kind != FROZEN:
             unseen, network = self.unseen_scores()
-            network = network or self._trained(range(len(self.studies)))
+            network = network or self._trained(range(len(self.studies)), "network")
             about["views"] = max(len(study.views) for study in self.images())
             about["shown_mm"], about["window"] = choices.pixel_shown, window_for(self.images())
             if kind == WHOLE:
