@@ -26,7 +26,7 @@ the network that never saw the image: `nnUNetv2_mip_classify train --fold-networ
 MODEL only prepares the images, so that all five folds can be judged. Each fold's network scores the
 images that it never saw; calibration and threshold are fitted on the other folds' scores.
 
-`both`: `stacked` and `whole` from scratch, the mean of both.
+`both`: `stacked` and `whole` from scratch, the mean of both; and each alone.
 
 `bundle`: `both`, MODEL being the five networks of the bundled network's recipe; with --write head
 and network go into the folder of the bundled network, which was trained on all images and is asked
@@ -62,6 +62,7 @@ from nnunetv2_mip.classification.training import (
     Study,
     cross_validate,
     frozen_fit,
+    scored_fit,
 )
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import write_json
@@ -169,13 +170,19 @@ def judge_trainer(args: argparse.Namespace, name: str, how: str) -> Trainer:
         device="cpu",
     )
     trainer = Trainer(cohort.labelled, args.network, choices, cohort.folds, args.folds)
-    judged = cohort.judge(trainer.fit)
-    evaluation = cohort.evaluate(judged)
     args.o.mkdir(parents=True, exist_ok=True)
-    np.savez(args.o / f"{name}.npz", **vars(judged))
-    write_json(args.o / f"{name}.json", evaluation.to_dict())
-    print(describe(name, evaluation))
-    print(f"{name}: calibration error {evaluation.calibration_error:.3f}")
+    fits = {name: trainer.fit}
+    if how == "both":
+        # What either is worth, from the same networks.
+        fits["stacked"] = frozen_fit(lambda _: trainer.bags()[0], cohort.studies, trainer.bags()[1])
+        fits["from-scratch"] = scored_fit(trainer.unseen_scores()[0], cohort.studies)
+    for title, fit in fits.items():
+        judged = cohort.judge(fit)
+        evaluation = cohort.evaluate(judged)
+        np.savez(args.o / f"{title}.npz", **vars(judged))
+        write_json(args.o / f"{title}.json", evaluation.to_dict())
+        print(describe(title, evaluation))
+        print(f"{title}: calibration error {evaluation.calibration_error:.3f}", flush=True)
     return trainer
 
 

@@ -8,6 +8,9 @@ from nnunetv2_mip.commands._frame import new_parser, run_command
 from nnunetv2_mip.commands._workers import add_device_option
 from nnunetv2_mip.errors import MipError
 
+# What --pixel_mm may be: finer ones do not fit into memory, of coarser ones a body has too few.
+PIXELS_MM = (1.0, 16.0)
+
 
 def build_parser() -> argparse.ArgumentParser:
     parser = new_parser(
@@ -55,9 +58,9 @@ def _add_train(tasks) -> None:
         description="Train a classifier on a raw data set of this package, by default a head on "
         "the frozen encoder of a segmentation model: minutes on a CPU. Writes classifier.npz, "
         "metrics.json and out_of_fold.csv.",
-        epilog="The scores are cross-validated, but of the head alone: where the segmentation "
-        "model was trained on the same patients they come out too good. Name it with "
-        "--fold-networks where it has a network for every fold, or judge on other patients.",
+        epilog="The scores are cross-validated, but those of a head on a segmentation model that "
+        "was trained on the same patients come out too good. Name it with --fold-networks where "
+        "it has a network for every fold, judge on other patients, or train --from-scratch.",
     )
     train.add_argument("-d", required=True, type=int, metavar="ID", help="data set in nnUNet_raw")
     train.add_argument("-o", required=True, type=Path, metavar="FOLDER", help="new folder")
@@ -118,7 +121,7 @@ def _add_train(tasks) -> None:
         help="pixel size that a network of its own is shown (4; --fine-tune: that of --network)",
     )
     train.add_argument(
-        "--epochs", type=int, default=44, metavar="N", help="of a network of its own"
+        "--epochs", type=int, default=44, metavar="N", help="of a network of its own (44)"
     )
     train.add_argument(
         "--cache", type=Path, metavar="FOLDER", help="keep the frozen features here between runs"
@@ -189,8 +192,9 @@ def run_train(args: argparse.Namespace) -> None:
         raise MipError(f"{args.o}: exists; choose another -o or remove it")
     if args.epochs < 1:
         raise MipError(f"--epochs {args.epochs}: must be 1 or more")
-    if args.pixel_mm is not None and not args.pixel_mm > 0:
-        raise MipError(f"--pixel_mm {args.pixel_mm:g}: must be above 0")
+    low, high = PIXELS_MM
+    if args.pixel_mm is not None and not low <= args.pixel_mm <= high:
+        raise MipError(f"--pixel_mm {args.pixel_mm:g}: must be between {low:g} and {high:g}")
     if args.penalty is not None and not args.penalty > 0:
         raise MipError(f"--penalty {args.penalty}: must be above 0")
     check_output(args.o / FILE_NAME)
