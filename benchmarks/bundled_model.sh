@@ -5,7 +5,7 @@
 # in the form that ships, and the nnU-Net folders. The network that ships learns from all patients
 # (fold "all"): about an hour and a half on one CPU core. Named folds (0 1 2 3 4) are trained first, each
 # as long, and judged on the patients they have not seen: with all five the threshold is chosen on these
-# and classifier.npz is fitted, as for the model that ships. Run again after a stop, it goes on.
+# and classifier.npz is trained (an hour more), as for the model that ships. Run again after a stop, it goes on.
 # Training is random, so that the weights are not the same bit for bit.
 set -euo pipefail
 data=$(realpath "$1")

@@ -26,7 +26,7 @@ the network that never saw the image: `nnUNetv2_mip_classify train --fold-networ
 MODEL only prepares the images, so that all five folds can be judged. Each fold's network scores the
 images that it never saw; calibration and threshold are fitted on the other folds' scores.
 
-`both`: `stacked` and `whole` from scratch, the mean of both; and each alone.
+`both`: `stacked` and `whole` from scratch, the mean of both; each alone, and the two baselines.
 
 `bundle`: `both`, MODEL being the five networks of the bundled network's recipe; with --write head
 and network go into the folder of the bundled network, which was trained on all images and is asked
@@ -110,22 +110,27 @@ class Cohort:
 
 def table(args: argparse.Namespace) -> None:
     cohort = Cohort(args)
-    simple = {
-        "height alone": [height_features(*item.levels()) for item in cohort.labelled],
-        "margins": [margin_features(*item.levels()) for item in cohort.labelled],
-    }
     features = {fold: cohort.bags(args.network, fold, args.o / "cache") for fold in args.folds}
     extractor = features[args.folds[0]][1]
-    methods = {
-        name: (lambda _, own=bags: own, np.arange(bags[0].shape[-1]))
-        for name, bags in simple.items()
-    }
+    methods = baselines(cohort)
     methods["lesion probability"] = (
         lambda fold: features[fold][0],
         extractor.layout.columns(*LESION_GROUPS),
     )
     methods["frozen encoder"] = (lambda fold: features[fold][0], extractor.layout.columns())
     judge_methods(cohort, methods, args.o / "table.json")
+
+
+def baselines(cohort: Cohort) -> dict:
+    """Heads on what is seen of an image's frame, as of `judge_methods`."""
+    simple = {
+        "height alone": [height_features(*item.levels()) for item in cohort.labelled],
+        "margins": [margin_features(*item.levels()) for item in cohort.labelled],
+    }
+    return {
+        name: (lambda _, own=bags: own, np.arange(bags[0].shape[-1]))
+        for name, bags in simple.items()
+    }
 
 
 def stacked(args: argparse.Namespace) -> None:
@@ -176,6 +181,8 @@ def judge_trainer(args: argparse.Namespace, name: str, how: str) -> Trainer:
         # What either is worth, from the same networks.
         fits["stacked"] = frozen_fit(lambda _: trainer.bags()[0], cohort.studies, trainer.bags()[1])
         fits["from-scratch"] = scored_fit(trainer.unseen_scores()[0], cohort.studies)
+        for title, (bags, columns) in baselines(cohort).items():
+            fits[title] = frozen_fit(bags, cohort.studies, columns)
     for title, fit in fits.items():
         judged = cohort.judge(fit)
         evaluation = cohort.evaluate(judged)
