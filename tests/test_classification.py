@@ -699,7 +699,8 @@ def test_a_network_judges_only_what_its_fold_has_not_seen(tmp_path, monkeypatch)
 def test_a_crop_of_an_ill_patient_shows_a_lesion():
     import torch
 
-    from nnunetv2_mip.classification.network import Images, _batch, window_for
+    from nnunetv2_mip.classification.network import Images
+    from nnunetv2_mip.classification.network_training import _batch, window_for
 
     lesions = torch.zeros(1, 1, 100, 20)
     lesions[..., 99, 4] = 1

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 FILE_NAME = "classifier.npz"
 FORMAT_VERSION = 2
 FROZEN, WHOLE, BOTH = "frozen", "network", "both"
+# What the text part says at least.
+_OF_ALL = ("fingerprint", "network", "networks", "how", "platt", "threshold")
+_OF_NETWORKS = (*_OF_ALL, "shown_mm", "window")
+NEEDED = {FROZEN: _OF_ALL, WHOLE: _OF_NETWORKS, BOTH: (*_OF_NETWORKS, "parts")}
 # Names of the arrays of either part of BOTH begin so.
 HEAD_PART, NETWORK_PART = "head:", "network:"
 
@@ -168,15 +172,16 @@ def read_classifier(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
             arrays = {name: archive[name] for name in archive.files}
         about = json.loads(arrays.pop("about").tobytes().decode())
         version, kind = about["format_version"], about["kind"]
-        about["fingerprint"], about["platt"][1], about["threshold"], about["network"]
-        if version == FORMAT_VERSION and kind in (WHOLE, BOTH):
-            about["how"], about["shown_mm"], about["window"][1]
-        if version == FORMAT_VERSION and kind == BOTH:
-            about["parts"][1][1]
-    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise MipError(f"{path}: is not a classifier ({error})") from None
-    if version != FORMAT_VERSION or kind not in (FROZEN, WHOLE, BOTH):
-        raise MipError(f"{path}: is of another version of this program (format {version}, {kind})")
+    if version != FORMAT_VERSION or kind not in NEEDED:
+        raise MipError(
+            f"{path}: is of another version of this program (format {version}, {kind}); train it "
+            "again"
+        )
+    missing = [key for key in NEEDED[kind] if key not in about]
+    if missing:
+        raise MipError(f"{path}: is not a classifier (without {', '.join(missing)})")
     return about, arrays
 
 
@@ -221,43 +226,58 @@ def load_classifier(
     about, arrays = read_classifier(path)
     folder = network_folder(path, about, network)
     # Slow imports only once everything is there.
-    from nnunetv2_mip.classification.features import FeatureExtractor, network_fingerprint
+    from nnunetv2_mip.classification.features import network_fingerprint
     from nnunetv2_mip.predictor import MIPPredictor
 
     predictor = MIPPredictor.from_model_folder(
         folder, about.get("folds"), about.get("checkpoint", "checkpoint_final.pth"), device
     )
-    # Files of before know of one alone.
-    networks = int(about.get("networks", 1))
+    networks = int(about["networks"])
     if network_fingerprint(predictor, networks) != about["fingerprint"]:
         raise MipError(
             f"{path}: belongs to another network than {folder}: train the classifier again on "
             "this network, or name its own with --network FOLDER"
         )
-
-    def frozen(arrays: dict[str, np.ndarray]) -> Scorer:
-        extractor = FeatureExtractor(predictor, networks=networks)
-        head = Head.from_arrays(arrays, str(path))
-        if int(head.columns.max()) >= extractor.layout.width:
-            raise MipError(f"{path}: is not a whole classifier: features that do not exist")
-        return FrozenScorer(extractor, head)
-
-    def whole(arrays: dict[str, np.ndarray]) -> Scorer:
-        from nnunetv2_mip.classification.network import network_from_arrays
-
-        network = network_from_arrays(predictor, arrays, about["how"] != "fine-tune", path)
-        rows, columns = about["window"]
-        return NetworkScorer(predictor, network, about["shown_mm"], (int(rows), int(columns)))
-
-    scorer: Scorer
-    if about["kind"] == BOTH:
-        scorers = frozen(part_of(arrays, HEAD_PART)), whole(part_of(arrays, NETWORK_PART))
-        platts = (Platt(*map(float, values)) for values in about["parts"])
-        scorer = JoinedScorer(tuple(zip(scorers, platts)))
-    else:
-        scorer = frozen(arrays) if about["kind"] == FROZEN else whole(arrays)
+    scorer = _scorer(about, arrays, predictor, path)
     platt = Platt(*map(float, about["platt"]))
     return Classifier(predictor, scorer, platt, float(about["threshold"]), about)
+
+
+def _scorer(
+    about: dict, arrays: dict[str, np.ndarray], predictor: "MIPPredictor", path: Path
+) -> Scorer:
+    if about["kind"] == FROZEN:
+        return _frozen_scorer(about, arrays, predictor, path)
+    if about["kind"] == WHOLE:
+        return _network_scorer(about, arrays, predictor, path)
+    scorers = (
+        _frozen_scorer(about, part_of(arrays, HEAD_PART), predictor, path),
+        _network_scorer(about, part_of(arrays, NETWORK_PART), predictor, path),
+    )
+    platts = (Platt(*map(float, values)) for values in about["parts"])
+    return JoinedScorer(tuple(zip(scorers, platts)))
+
+
+def _frozen_scorer(
+    about: dict, arrays: dict[str, np.ndarray], predictor: "MIPPredictor", path: Path
+) -> FrozenScorer:
+    from nnunetv2_mip.classification.features import FeatureExtractor
+
+    extractor = FeatureExtractor(predictor, networks=int(about["networks"]))
+    head = Head.from_arrays(arrays, str(path))
+    if int(head.columns.max()) >= extractor.layout.width:
+        raise MipError(f"{path}: is not a whole classifier: features that do not exist")
+    return FrozenScorer(extractor, head)
+
+
+def _network_scorer(
+    about: dict, arrays: dict[str, np.ndarray], predictor: "MIPPredictor", path: Path
+) -> NetworkScorer:
+    from nnunetv2_mip.classification.network import network_from_arrays
+
+    network = network_from_arrays(predictor, arrays, about["how"] != "fine-tune", path)
+    rows, columns = about["window"]
+    return NetworkScorer(predictor, network, about["shown_mm"], (int(rows), int(columns)))
 
 
 def part_of(arrays: dict[str, np.ndarray], part: str) -> dict[str, np.ndarray]:

@@ -4,12 +4,10 @@
 `CompactClassifier` starts from scratch: a small U-shaped network whose cells of 4 × 4 pixels also
 learn where lesions are, where the data set has masks. Both are shown what the
 segmentation network would be shown of the body (`MIPPredictor.network_input`), on pixels of their
-own. Guards against shortcuts: random vertical crops, mirrored sides, brightness and noise;
-what is pooled is pooled over the body, air is in none.
+own. What is pooled is pooled over the body, air is in none.
 """
 
 import copy
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,23 +18,11 @@ from torch.nn import functional
 from nnunetv2_mip.classification.features import body_window
 from nnunetv2_mip.cpu import has_bfloat16_arithmetic
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.muon import MuonAdamW
 from nnunetv2_mip.predictor import MIPPredictor
 from nnunetv2_mip.scale import BODY_LEVEL
 
 HIDDEN = 16
 DROPOUT = 0.3
-# Least share of the body's height that a training crop keeps.
-LEAST_HEIGHT = 0.75
-# Draws of a crop until it shows a lesion of a study that has some.
-CROP_TRIES = 10
-VIEWS_A_STEP = 4
-BATCH = 8
-# Of the running average of the weights, which is what scores.
-AVERAGE = 0.99
-# A cell is lesion from this share of its area on.
-LESION_SHARE = 0.1
-CELL_WEIGHT = 1.0
 # Cells whose mean odds go into the row of a view, the most suspicious first.
 CELL_COUNTS = (1, 4, 16)
 COMPACT_WIDTHS = (16, 32, 64, 128)
@@ -55,25 +41,6 @@ class Images:
     views: torch.Tensor
     body: torch.Tensor
     lesions: torch.Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast to train.
-
-    Attributes:
-        epochs: passes over the studies.
-        rate: of AdamW, for all but an encoder that is fine-tuned.
-        muon_factor: Muon's rate over `rate`, for the kernels of a network from scratch.
-        encoder_rate: AdamW's, for an encoder that is fine-tuned.
-        decay: weight decay.
-    """
-
-    epochs: int = 44
-    rate: float = 1e-3
-    muon_factor: float = 10.0
-    encoder_rate: float = 1e-4
-    decay: float = 0.01
 
 
 class ViewAttention(nn.Module):
@@ -243,110 +210,14 @@ def network_images(
     return Images(views, body, None if mask is None else resized(mask == 1))
 
 
-def window_for(images: Sequence[Images]) -> tuple[int, int]:
-    """(rows, columns) to train on, which hold the tallest and the widest body.
-
-    A crop to fewer rows would be called ill for lesions that it does not show.
-    """
-    return tuple(_next(max(study.views.shape[axis] for study in images)) for axis in (2, 3))
-
-
-def train_network(
-    network: nn.Module,
-    images: Sequence[Images],
-    labels: Sequence[bool],
-    window: tuple[int, int],
-    schedule: Schedule,
-    seed: int = 0,
-    after_epoch: Callable[[], object] = lambda: None,
-) -> nn.Module:
-    """Train; both classes weigh the same. Returns the averaged weights, ready to score.
-
-    Raises:
-        MipError: one class alone.
-    """
-    truth, device = np.asarray(labels, bool), _device_of(network)
-    if truth.all() or not truth.any():
-        raise MipError("a classifier needs studies with lesions and without")
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    share = np.where(truth, 0.5 * len(truth) / truth.sum(), 0.5 * len(truth) / (~truth).sum())
-    optimiser = _optimiser(network, schedule)
-    steps = schedule.epochs * -(-len(truth) // BATCH)
-    rates = [group["lr"] for group in optimiser.param_groups]
-    curve = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, rates, total_steps=max(steps, 2), cycle_momentum=False
-    )
-    average = torch.optim.swa_utils.AveragedModel(
-        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE)
-    )
-    network.train()
-    for _ in range(schedule.epochs):
-        order = rng.permutation(len(truth))
-        for start in range(0, len(order), BATCH):
-            batch = order[start : start + BATCH]
-            views, body, lesions = (
-                None if part is None else part.to(device)
-                for part in _batch([images[i] for i in batch], window, rng)
-            )
-            with torch.enable_grad():
-                logits, _, cells = network(views, body)
-                loss = functional.binary_cross_entropy_with_logits(
-                    logits,
-                    torch.from_numpy(truth[batch].astype(np.float32)).to(device),
-                    torch.from_numpy(share[batch].astype(np.float32)).to(device),
-                )
-                if cells is not None and lesions is not None:
-                    loss = loss + CELL_WEIGHT * _cell_loss(cells, body, lesions)
-                optimiser.zero_grad()
-                loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-            optimiser.step()
-            curve.step()
-            average.update_parameters(network)
-        after_epoch()
-    return average.module.eval()
-
-
-def _optimiser(network: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
-    """Muon from scratch; AdamW where an encoder goes on from what it has learned."""
-    encoder = getattr(network, "encoder", None)
-    if encoder is None:
-        return MuonAdamW(network, schedule.rate, schedule.muon_factor, schedule.decay)
-    known = {id(parameter) for parameter in encoder.parameters()}
-    others = [p for p in network.parameters() if id(p) not in known]
-    return torch.optim.AdamW(
-        [
-            {"params": list(encoder.parameters()), "lr": schedule.encoder_rate},
-            {"params": others, "lr": schedule.rate},
-        ],
-        weight_decay=schedule.decay,
-    )
-
-
-def _cell_loss(cells: torch.Tensor, body: torch.Tensor, lesions: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of the body's cells plus a soft Dice loss; cells partly lesion stay out."""
-    size = cells.shape[-2:]
-    share = functional.adaptive_avg_pool2d(lesions.flatten(0, 1), size)
-    inside = functional.adaptive_avg_pool2d(body.flatten(0, 1), size) > 0
-    target = (share > LESION_SHARE).float()
-    counted = inside & ((share <= 0) | (share > LESION_SHARE))
-    odds = cells.flatten(0, 1)
-    entropy = functional.binary_cross_entropy_with_logits(odds, target, reduction="none")
-    entropy = (entropy * counted).sum() / counted.sum().clamp_min(1)
-    said = torch.sigmoid(odds) * counted
-    dice = (2 * (said * target).sum() + 1) / (said.sum() + (target * counted).sum() + 1)
-    return 5 * entropy + 1 - dice
-
-
 @torch.inference_mode()
 def score_images(
     network: nn.Module, images: Images, window: tuple[int, int]
 ) -> tuple[float, np.ndarray]:
     """Log odds of a study and the weights of its views, (V,): means of it and its mirror image."""
-    rows, columns = (max(w, _next(n)) for n, w in zip(images.views.shape[2:], window))
+    rows, columns = (max(w, next_size(n)) for n, w in zip(images.views.shape[2:], window))
     pieces = [
-        _placed(part, (rows, columns))[None].to(_device_of(network))
+        placed(part, (rows, columns))[None].to(device_of(network))
         for part in (images.views, images.body)
     ]
     mirrored = [piece.flip(-1) for piece in pieces]
@@ -355,16 +226,16 @@ def score_images(
     return logit, sum(weights[0].cpu().numpy() for _, weights in answers) / 2
 
 
-def _device_of(network: nn.Module) -> torch.device:
+def device_of(network: nn.Module) -> torch.device:
     return next(network.parameters()).device
 
 
-def _next(size: float) -> int:
+def next_size(size: float) -> int:
     """The next number of pixels that the strides divide."""
     return max(32, -(-int(np.ceil(size)) // 32) * 32)
 
 
-def _placed(
+def placed(
     image: torch.Tensor, size: tuple[int, int], offset: tuple[int, int] | None = None
 ) -> torch.Tensor:
     """Padded with zeros to `size`, in the middle or at `offset`."""
@@ -372,54 +243,6 @@ def _placed(
     before = offset or [m // 2 for m in missing]
     widths = (before[1], missing[1] - before[1], before[0], missing[0] - before[0])
     return functional.pad(image, widths)
-
-
-def _batch(
-    studies: Sequence[Images], window: tuple[int, int], rng: np.random.Generator
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Crops (N, V, C, H, W), their bodies and lesions; of every study equally many views."""
-    count = min(VIEWS_A_STEP, min(len(study.views) for study in studies))
-    crops = []
-    for study in studies:
-        crop = _crop(study, count, window, rng)
-        rows, columns = crop[0].shape[2:]
-        if rng.random() < 0.5:
-            crop = [x.flip(3) for x in crop]
-        crop[0] = crop[0] * float(rng.uniform(0.9, 1.1)) + float(rng.uniform(-0.1, 0.1))
-        noise = torch.from_numpy(rng.standard_normal(crop[0].shape, np.float32))
-        crop[0] = crop[0] + 0.05 * noise
-        offset = (
-            int(rng.integers(0, window[0] - rows + 1)),
-            int(rng.integers(0, window[1] - columns + 1)),
-        )
-        crops.append([_placed(x, window, offset) for x in crop])
-    whole = all(len(crop) == 3 for crop in crops)
-    views, body, *lesions = (torch.stack(x) for x in zip(*(c[: 2 + whole] for c in crops)))
-    return views, body, lesions[0] if lesions else None
-
-
-def _crop(
-    study: Images, count: int, window: tuple[int, int], rng: np.random.Generator
-) -> list[torch.Tensor]:
-    """Views, body and (where known) lesions of a random part of a study, full in width.
-
-    Where its lesions are known, at least one of them is in it: it bears the whole study's label.
-    """
-    parts = [x for x in (study.views, study.body, study.lesions) if x is not None]
-    height, width = study.views.shape[2:]
-    ill = study.lesions is not None and bool(study.lesions.any())
-    crop = []
-    for _ in range(CROP_TRIES):
-        chosen = np.sort(rng.choice(len(study.views), count, replace=False))
-        rows = min(window[0], max(1, round(height * rng.uniform(LEAST_HEIGHT, 1))))
-        columns = min(window[1], width)
-        top = int(rng.integers(0, height - rows + 1))
-        left = int(rng.integers(0, width - columns + 1))
-        part = (slice(None), slice(None), slice(top, top + rows), slice(left, left + columns))
-        crop = [x[chosen][part] for x in parts]
-        if not ill or bool(crop[2].any()):
-            break
-    return crop
 
 
 def network_arrays(network: nn.Module) -> dict[str, np.ndarray]:

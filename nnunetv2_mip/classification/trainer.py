@@ -21,14 +21,12 @@ from nnunetv2_mip.classification.features import LESION_GROUPS, FeatureExtractor
 from nnunetv2_mip.classification.inputs import LabelledStudy, studies_of
 from nnunetv2_mip.classification.network import (
     Images,
-    Schedule,
     network_arrays,
     network_images,
     new_network,
     score_images,
-    train_network,
-    window_for,
 )
+from nnunetv2_mip.classification.network_training import Schedule, train_network, window_for
 from nnunetv2_mip.classification.training import (
     PENALTY,
     FittedHead,
