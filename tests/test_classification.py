@@ -753,11 +753,20 @@ def test_errors_are_one_line(trained, tmp_path, monkeypatch, capsys):
     write_classifier(lost, {**about, "network": str(tmp_path / "gone")}, arrays)
     later = tmp_path / "later.npz"
     write_classifier(later, {**about, "format_version": FORMAT_VERSION + 1}, arrays)
+    for name, change in {
+        "word": ({"threshold": "x"}, {}),
+        "nan": ({}, {"0.mean": np.full_like(arrays["0.mean"], np.nan)}),
+    }.items():
+        write_classifier(tmp_path / f"{name}.npz", {**about, **change[0]}, {**arrays, **change[1]})
+    with pytest.raises(MipError, match="not a whole classifier"):
+        Head.from_arrays({**arrays, "0.mean": arrays["0.mean"][:1]}, "short.npz")
     png, table = tmp_path / "a.png", tmp_path / "s.csv"
     cases = [
+        (["-i", png, "-o", table, "-m", tmp_path / "word.npz"], "damaged"),
+        (["-i", png, "-o", table, "-m", tmp_path / "nan.npz"], "damaged"),
         (["-i", png, "-o", table, "-m", tmp_path / "none"], "no such classifier"),
         (["-i", png, "-o", table, "-m", tmp_path / "empty"], "no such classifier"),
-        (["-i", png, "-o", table, "-m", tmp_path / "broken.npz"], "is not a classifier"),
+        (["-i", png, "-o", table, "-m", tmp_path / "broken.npz"], "is no classifier"),
         (["-i", png, "-o", table, "-m", lost], "--network FOLDER"),
         (["-i", png, "-o", table, "-m", later], "another version"),
         (["-i", png, "-o", tmp_path / "s.txt", "-m", out], ".csv"),
@@ -784,6 +793,8 @@ def test_errors_are_one_line(trained, tmp_path, monkeypatch, capsys):
         (["-d", 802, "-o", tmp_path / "o", "--network", tmp_path], "no such segmentation model"),
         (["-d", 802, "-o", tmp_path / "o", "--epochs", 0, *network], "--epochs 0"),
         (["-d", 802, "-o", tmp_path / "o", "--penalty", -1, *network], "--penalty -1"),
+        (["-d", 802, "-o", tmp_path / "o", "--epochs", 3, *network], "--from-scratch"),
+        (["-d", 802, "-o", tmp_path / "o", "--fold-networks"], "has no fold_0"),
         (["-d", 802, "-o", tmp_path / "o", "--pixel_mm", 0, *network], "--pixel_mm 0"),
     ]
     for arguments, words in cases:

@@ -172,8 +172,10 @@ def read_classifier(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
             arrays = {name: archive[name] for name in archive.files}
         about = json.loads(arrays.pop("about").tobytes().decode())
         version, kind = about["format_version"], about["kind"]
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise MipError(f"{path}: is not a classifier ({error})") from None
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        raise MipError(
+            f"{path}: is no classifier, or is damaged; train one with nnUNetv2_mip_classify train"
+        ) from None
     if version != FORMAT_VERSION or kind not in NEEDED:
         raise MipError(
             f"{path}: is of another version of this program (format {version}, {kind}); train it "
@@ -182,6 +184,14 @@ def read_classifier(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
     missing = [key for key in NEEDED[kind] if key not in about]
     if missing:
         raise MipError(f"{path}: is not a classifier (without {', '.join(missing)})")
+    try:
+        numbers = np.array([*about["platt"], about["threshold"], *np.ravel(about.get("parts", []))])
+        whole = np.isfinite(numbers.astype(float)).all()
+    except (TypeError, ValueError):
+        whole = False
+    floats = [array for array in arrays.values() if array.dtype.kind == "f"]
+    if not whole or not all(np.isfinite(array).all() for array in floats):
+        raise MipError(f"{path}: is damaged: it holds what is no number; train it again")
     return about, arrays
 
 

@@ -83,6 +83,11 @@ class Head:
                     name: arrays[f"{number}.{name}"] for name in HeadMember.__dataclass_fields__
                 }
                 parts["bias"] = float(parts["bias"])
+                width, hidden = len(arrays["columns"]), len(parts["attention"])
+                shapes = {"gate_tanh": (hidden, width), "gate_sigmoid": (hidden, width)}
+                shapes |= dict.fromkeys(("mean", "scale", "weight"), (width,))
+                if any(parts[name].shape != shape for name, shape in shapes.items()):
+                    raise ValueError("arrays of other sizes than its columns")
                 members.append(HeadMember(**parts))
             head = cls(tuple(members), arrays["columns"].astype(int))
             head.score(np.zeros((1, int(head.columns.max()) + 1)))

@@ -70,6 +70,11 @@ def train_classifier(
             )
             report[name] = baseline.to_dict()
             lines.append(describe(f"baseline ({name})", baseline))
+        if choices.how in ("frozen", "both") and not choices.fold_networks:
+            lines.append(
+                "note: these scores are honest only for patients that the segmentation model was "
+                "not trained on; else use --fold-networks"
+            )
         text = "\n".join(lines)
     about, arrays = trainer.final()
     if choices.evaluate:

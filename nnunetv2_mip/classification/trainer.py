@@ -42,6 +42,7 @@ from nnunetv2_mip.predictor import MIPPredictor
 
 # Pixels that a network from scratch is shown.
 SCRATCH_MM = 4.0
+EPOCHS = 44
 KINDS = {"frozen": FROZEN, "fine-tune": WHOLE, "from-scratch": WHOLE, "both": BOTH}
 
 
@@ -74,7 +75,7 @@ class TrainingChoices:
     evaluate: bool = True
     penalty: float | None = None
     shown_mm: float | None = None
-    epochs: int = 44
+    epochs: int = EPOCHS
     cache: Path | None = None
     device: str = "cuda"
 

@@ -112,7 +112,7 @@ def _add_train(tasks) -> None:
         "--penalty",
         type=float,
         metavar="X",
-        help="of the head's squared weights, a feature (0.001)",
+        help="how strongly the head's weights are held small (0.001)",
     )
     train.add_argument(
         "--pixel_mm",
@@ -120,9 +120,7 @@ def _add_train(tasks) -> None:
         metavar="MM",
         help="pixel size that a network of its own is shown (4; --fine-tune: that of --network)",
     )
-    train.add_argument(
-        "--epochs", type=int, default=44, metavar="N", help="of a network of its own (44)"
-    )
+    train.add_argument("--epochs", type=int, metavar="N", help="of a network of its own (44)")
     train.add_argument(
         "--cache", type=Path, metavar="FOLDER", help="keep the frozen features here between runs"
     )
@@ -190,11 +188,16 @@ def run_train(args: argparse.Namespace) -> None:
 
     if args.o.exists() and (not args.o.is_dir() or any(args.o.iterdir())):
         raise MipError(f"{args.o}: exists; choose another -o or remove it")
-    if args.epochs < 1:
+    if args.epochs is not None and args.epochs < 1:
         raise MipError(f"--epochs {args.epochs}: must be 1 or more")
     low, high = PIXELS_MM
     if args.pixel_mm is not None and not low <= args.pixel_mm <= high:
         raise MipError(f"--pixel_mm {args.pixel_mm:g}: must be between {low:g} and {high:g}")
+    if args.how == "frozen" and (args.epochs is not None or args.pixel_mm is not None):
+        raise MipError(
+            "--epochs, --pixel_mm: are of a network of its own; add --both, --from-scratch or "
+            "--fine-tune"
+        )
     if args.penalty is not None and not args.penalty > 0:
         raise MipError(f"--penalty {args.penalty}: must be above 0")
     check_output(args.o / FILE_NAME)
@@ -202,10 +205,15 @@ def run_train(args: argparse.Namespace) -> None:
     network = Path(args.network) if args.network else bundled_model()
     if not (network / "plans.json").is_file():
         raise MipError(f"{network}: no such segmentation model; check --network")
+    if args.fold_networks and not (network / "fold_0").is_dir():
+        raise MipError(
+            f"{network}: has no fold_0; --fold-networks needs a model with a network for every "
+            "fold: name one with --network"
+        )
     labelled = labelled_studies(raw, len(InferenceConfig.load(network).channels))
     check_studies(studies_of(labelled))
     from nnunetv2_mip.classification.run import train_classifier
-    from nnunetv2_mip.classification.trainer import TrainingChoices
+    from nnunetv2_mip.classification.trainer import EPOCHS, TrainingChoices
 
     report = train_classifier(
         raw,
@@ -221,7 +229,7 @@ def run_train(args: argparse.Namespace) -> None:
             evaluate=not args.no_evaluation,
             penalty=args.penalty,
             shown_mm=args.pixel_mm,
-            epochs=args.epochs,
+            epochs=args.epochs or EPOCHS,
             cache=args.cache,
             device=args.device,
         ),
