@@ -50,6 +50,7 @@ from nnunetv2_mip.classification.classifier import (
 from nnunetv2_mip.classification.evaluation import describe, evaluate_judged
 from nnunetv2_mip.classification.features import LESION_GROUPS, FeatureExtractor
 from nnunetv2_mip.classification.inputs import LabelledStudy, labelled_studies, studies_of
+from nnunetv2_mip.classification.network_training import EPOCHS
 from nnunetv2_mip.classification.run import training_folds
 from nnunetv2_mip.classification.shortcuts import (
     height_features,
@@ -248,7 +249,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--images", type=int, default=24, help="robust: images of fold 0")
     parser.add_argument("--fine-tune", action="store_true", help="whole: from the fold's encoder")
-    parser.add_argument("--epochs", type=int, default=44, help="whole, both, bundle")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="whole, both, bundle")
     parser.add_argument("--pixel_mm", type=float, help="whole, both, bundle: pixel size shown")
     parser.add_argument("--write", action="store_true", help="bundle: into the model's folder")
     parser.add_argument("-o", type=Path, default=Path("classification_out"), help="folder")

@@ -19,6 +19,7 @@ from nnunetv2_mip.muon import MuonAdamW
 LEAST_HEIGHT = 0.75
 # Draws of a crop until it shows a lesion of a study that has some.
 CROP_TRIES = 10
+EPOCHS = 44
 VIEWS_A_STEP = 4
 BATCH = 8
 # Of the running average of the weights, which is what scores.
@@ -40,7 +41,7 @@ class Schedule:
         decay: weight decay.
     """
 
-    epochs: int = 44
+    epochs: int = EPOCHS
     rate: float = 1e-3
     muon_factor: float = 10.0
     encoder_rate: float = 1e-4

@@ -26,7 +26,12 @@ from nnunetv2_mip.classification.network import (
     new_network,
     score_images,
 )
-from nnunetv2_mip.classification.network_training import Schedule, train_network, window_for
+from nnunetv2_mip.classification.network_training import (
+    EPOCHS,
+    Schedule,
+    train_network,
+    window_for,
+)
 from nnunetv2_mip.classification.training import (
     PENALTY,
     FittedHead,
@@ -42,7 +47,6 @@ from nnunetv2_mip.predictor import MIPPredictor
 
 # Pixels that a network from scratch is shown.
 SCRATCH_MM = 4.0
-EPOCHS = 44
 KINDS = {"frozen": FROZEN, "fine-tune": WHOLE, "from-scratch": WHOLE, "both": BOTH}
 
 

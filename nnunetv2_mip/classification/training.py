@@ -140,7 +140,7 @@ def check_studies(studies: Sequence[Study]) -> None:
         raise MipError("no study to learn from: the data set is empty")
     sick = {study.patient for study in studies if study.has_lesion}
     healthy = {study.patient for study in studies} - sick
-    remedy = "a classifier needs at least two patients of either kind, without a fold too"
+    remedy = "a classifier needs at least two patients of either kind in every part it learns from"
     if len(healthy) < 2:
         raise MipError(
             f"{len(healthy)} patients without lesions: {remedy}; add lesion-free studies"

@@ -212,8 +212,9 @@ def run_train(args: argparse.Namespace) -> None:
         )
     labelled = labelled_studies(raw, len(InferenceConfig.load(network).channels))
     check_studies(studies_of(labelled))
+    from nnunetv2_mip.classification.network_training import EPOCHS
     from nnunetv2_mip.classification.run import train_classifier
-    from nnunetv2_mip.classification.trainer import EPOCHS, TrainingChoices
+    from nnunetv2_mip.classification.trainer import TrainingChoices
 
     report = train_classifier(
         raw,
