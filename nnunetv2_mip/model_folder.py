@@ -52,7 +52,7 @@ def folds_with_checkpoint(
         MipError: the folder lacks something, or one of the folds.
     """
     if not folder.is_dir():
-        raise MipError(f"{folder}: no such model folder; train a model first or check -m")
+        raise MipError(f"{folder}: no such model folder: train a model first, or name another")
     for name in ("dataset.json", "plans.json"):
         if not (folder / name).is_file():
             hint = "; give its parent" if folder.name.startswith("fold_") else ""
@@ -65,11 +65,16 @@ def folds_with_checkpoint(
         numbers = sorted(int(name) for name in there if name.isdigit())
         chosen: list[int | str] = list(numbers) or [name for name in there if name == "all"]
         if not chosen:
-            raise MipError(f"{folder}: has no fold with {checkpoint}; has the training ended?")
+            raise MipError(
+                f"{folder}: has no fold with {checkpoint}: let its training end, or name the file "
+                "of one that was stopped (-chk checkpoint_latest.pth)"
+            )
         return chosen
     for fold in folds:
         if str(fold) not in there:
-            raise MipError(f"{folder / f'fold_{fold}' / checkpoint}: no such file; check -f")
+            raise MipError(
+                f"{folder / f'fold_{fold}' / checkpoint}: no such file; check -f and -chk"
+            )
     return list(folds)
 
 

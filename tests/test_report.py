@@ -303,6 +303,20 @@ def test_without_truth_the_lesions_are_listed(cohort, tmp_path, capsys):
         assert tlg == pytest.approx(sum(r["tlg"] for r in rows))
 
 
+def test_masks_without_their_images_are_counted(cohort, tmp_path, capsys):
+    found = tmp_path / "images"
+    case = next(iter(find_studies(cohort / "tree")))
+    found.mkdir()
+    shutil.copy(case.suv, found / f"{case.case}.nii.gz")
+    plain = ["-i", cohort / "masks", "-o", tmp_path / "plain.html", "--views", 4, "--cases", 1]
+    assert run(report, *plain) == 0
+    assert "5 of 5 without an image: --images" in capsys.readouterr().out
+    assert run(report, *plain, "--images", found) == 0
+    assert "4 of 5 without an image: --images" in capsys.readouterr().out
+    assert run(report, *plain, "--images", cohort / "tree") == 0
+    assert "without an image" not in capsys.readouterr().out
+
+
 def test_a_data_set_is_checked(untrained, tmp_path, capsys):
     splits = json.loads((untrained.raw / "splits_final.json").read_text())
     lesions = {

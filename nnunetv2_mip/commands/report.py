@@ -96,6 +96,10 @@ def run(args: argparse.Namespace) -> None:
         warnings = [f.text for f in content.check.findings if f.level == "warning"]
         for line in warnings:
             print(f"warning: {line}")
+    facts = list(content.facts.values()) or (content.check.facts if content.check else [])
+    without_image = sum(one.uptake is None for one in facts)
+    if without_image:
+        print(f"{without_image} of {len(facts)} without an image: --images FOLDER may have them")
     size = args.output.stat().st_size / 1e6
     print(f"written: {args.output} ({size:.1f} MB, cases drawn: {len(content.turns)})")
 

@@ -72,7 +72,10 @@ def read_training(folder: Path) -> Training:
         raise MipError(f"{folder}: no such folder; -m names a model folder (plans.json, fold_*)")
     places = sorted(path for path in folder.glob("fold_*") if path.is_dir())
     if not (folder / "plans.json").is_file() or not places:
-        raise MipError(f"{folder}: is no model folder of nnU-Net (it lacks plans.json or fold_*)")
+        raise MipError(
+            f"{folder}: is no model folder of nnU-Net (it lacks plans.json or fold_*): name one "
+            "that nnUNetv2_train has written, DATASET/TRAINER__PLANS__CONFIGURATION"
+        )
     # TRAINER__PLANS__CONFIGURATION
     name = folder.resolve().name
     parts = name.split("__")
