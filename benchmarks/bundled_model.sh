@@ -5,7 +5,8 @@
 # in the form that ships, and the nnU-Net folders. The network that ships learns from all patients
 # (fold "all"): about an hour and a half on one CPU core. Named folds (0 1 2 3 4) are trained first, each
 # as long, and judged on the patients they have not seen: with all five the threshold is chosen on these
-# and classifier.npz is trained (an hour more), as for the model that ships. Run again after a stop, it goes on.
+# and classifier.npz is trained (an hour more), as for the model that ships. Run again after a stop, or with
+# more folds, it goes on.
 # Training is random, so that the weights are not the same bit for bit.
 set -euo pipefail
 data=$(realpath "$1")
@@ -64,6 +65,8 @@ if $five; then
 else
     set_up 0.35 0
 fi
+# Run again with more folds, it has another threshold to write.
+rm -rf "$out/mip_pet"
 nnUNetv2_mip_export_model -m "$model" -o "$out/mip_pet" -f all
 if $five; then
     python "$here/classification.py" bundle -d 10 --network "$model" --bundled "$out/mip_pet" \

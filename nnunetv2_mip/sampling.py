@@ -1,6 +1,8 @@
-"""How often a case is drawn."""
+"""Which cases are drawn, and how often."""
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
+from hashlib import sha256
 
 from nnunetv2_mip.errors import MipError
 
@@ -41,3 +43,31 @@ def repeated_for_share(cases: Sequence[str], some: Collection[str], share: float
         for b in span
     )
     return [case for case in cases for _ in range(often if case in some else seldom)]
+
+
+def part_of_patients(
+    cases: Sequence[str], patients: Mapping[str, str], lesions: Collection[str], share: float
+) -> list[str]:
+    """The cases of a share of the patients with lesions, and all cases of the others.
+
+    For learning curves: which patients stay is drawn by their names, so that it is the same in
+    every run, and a smaller share is a part of a larger one.
+
+    Args:
+        cases: to choose from.
+        patients: case → patient.
+        lesions: the cases with lesions.
+        share: of the patients with lesions, in (0, 1]; at least one stays.
+
+    Returns:
+        the cases that stay, in their order.
+
+    Raises:
+        MipError: a share outside (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise MipError(f"patient share {share}: must be above 0 and at most 1")
+    ill = {patients[case] for case in set(cases) & set(lesions)}
+    drawn = sorted(ill, key=lambda patient: sha256(patient.encode()).digest())
+    left_out = set(drawn[max(1, math.ceil(share * len(drawn))) :])
+    return [case for case in cases if patients[case] not in left_out]

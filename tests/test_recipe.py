@@ -21,7 +21,7 @@ from nnunetv2_mip.augmentation import (
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.nnunet_paths import add_own_trainers, trainers_folder
 from nnunetv2_mip.plans.presets import preset_names
-from nnunetv2_mip.sampling import repeated_for_share
+from nnunetv2_mip.sampling import part_of_patients, repeated_for_share
 from nnunetv2_mip.schedules import WarmupCosine
 from nnunetv2_mip.weight_average import WeightAverage
 
@@ -132,6 +132,23 @@ def test_shares_at_the_edges():
     assert repeated_for_share(["a", "b"], ["a", "b"], 0.3) == ["a", "b"]
     with pytest.raises(MipError, match="control share"):
         repeated_for_share(["a", "b"], ["b"], 1.0)
+
+
+def test_a_part_of_the_patients_keeps_their_cases_together_and_all_controls():
+    # Patients p0 to p9 with two cases with lesions each; p0 has one without, c0 and c1 no other.
+    patients = {f"p{i}_{k}": f"p{i}" for i in range(10) for k in range(2)}
+    lesions = set(patients)
+    patients |= {"p0_2": "p0", "c0_0": "c0", "c1_0": "c1"}
+    parts = {s: part_of_patients(list(patients), patients, lesions, s) for s in (0.01, 0.25, 0.5)}
+    for share, number in ((0.01, 1), (0.25, 3), (0.5, 5)):
+        kept = {patients[case] for case in parts[share]} - {"c0", "c1"}
+        assert len(kept) == number
+        assert parts[share] == [c for c in patients if patients[c] in kept | {"c0", "c1"}]
+    assert set(parts[0.01]) < set(parts[0.25]) < set(parts[0.5])
+    assert part_of_patients(list(patients), patients, lesions, 1) == list(patients)
+    for share in (0, 1.5):
+        with pytest.raises(MipError, match="patient share"):
+            part_of_patients(list(patients), patients, lesions, share)
 
 
 def test_warmup_then_cosine():
@@ -271,6 +288,19 @@ def test_the_bank_opens_training_cases_only(recipe, monkeypatch):
     assert [len(lesions) for lesions in bank] == [1, 1, 1]
 
 
+def test_a_share_of_the_patients_is_learned_from(recipe):
+    trainer = build(recipe, fold="all")
+    whole = trainer.do_split()
+    trainer.patient_share = 0.5
+    training, validation = trainer.do_split()
+    # eve has no lesion and stays; one of ann and bob does.
+    assert {case[:3] for case in whole[0]} == {"ann", "bob", "eve"}
+    assert {case[:3] for case in training} in ({"ann", "eve"}, {"bob", "eve"})
+    assert validation == whole[1]
+    loaded = trainer.get_tr_and_val_datasets()[0].identifiers
+    assert set(loaded) == set(training)
+
+
 def test_a_data_set_without_lesion_flags_says_so(recipe):
     path = recipe.preprocessed / "dataset.json"
     content = json.loads(path.read_text())
@@ -295,6 +325,8 @@ def test_every_ablation_differs_in_what_it_says(monkeypatch):
         "halfRate",
         "diceCE",
         "imageDice",
+        "halfPatients",
+        "quarterPatients",
     )
     for name in names:
         found = recursive_find_trainer_class_by_name(f"nnUNetTrainerMIP_recipe_{name}")

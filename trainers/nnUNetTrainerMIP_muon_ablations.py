@@ -4,6 +4,7 @@ from nnunetv2_mip.trainers.nnUNetTrainerMIP_muon import nnUNetTrainerMIP_muon
 from nnunetv2_mip.trainers.nnUNetTrainerMIP_recipe_ablations import (
     nnUNetTrainerMIP_recipe_allControls,
     nnUNetTrainerMIP_recipe_diceCE,
+    nnUNetTrainerMIP_recipe_halfPatients,
     nnUNetTrainerMIP_recipe_imageDice,
     nnUNetTrainerMIP_recipe_noAverage,
     nnUNetTrainerMIP_recipe_noControls,
@@ -11,6 +12,7 @@ from nnunetv2_mip.trainers.nnUNetTrainerMIP_recipe_ablations import (
     nnUNetTrainerMIP_recipe_noSaturation,
     nnUNetTrainerMIP_recipe_paste,
     nnUNetTrainerMIP_recipe_poly,
+    nnUNetTrainerMIP_recipe_quarterPatients,
 )
 
 
@@ -49,4 +51,16 @@ class nnUNetTrainerMIP_muon_diceCE(nnUNetTrainerMIP_recipe_diceCE, nnUNetTrainer
 
 
 class nnUNetTrainerMIP_muon_imageDice(nnUNetTrainerMIP_recipe_imageDice, nnUNetTrainerMIP_muon):
+    pass
+
+
+class nnUNetTrainerMIP_muon_halfPatients(
+    nnUNetTrainerMIP_recipe_halfPatients, nnUNetTrainerMIP_muon
+):
+    pass
+
+
+class nnUNetTrainerMIP_muon_quarterPatients(
+    nnUNetTrainerMIP_recipe_quarterPatients, nnUNetTrainerMIP_muon
+):
     pass

@@ -18,7 +18,7 @@ from nnunetv2_mip.augmentation import (
 )
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
-from nnunetv2_mip.sampling import repeated_for_share
+from nnunetv2_mip.sampling import part_of_patients, repeated_for_share
 from nnunetv2_mip.scale import BODY_LEVEL, LEVEL_MAX
 from nnunetv2_mip.schedules import WarmupCosine
 from nnunetv2_mip.trainers.nnUNetTrainerMIP import nnUNetTrainerMIP
@@ -53,6 +53,8 @@ class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
     paste_probability = 0.0
     # Share of the images drawn that are cases without lesions; None: as in the data set.
     control_share: float | None = 0.2
+    # Share of the fold's patients with lesions to learn from, for learning curves.
+    patient_share = 1.0
 
     average: WeightAverage | None = None
     _iterations_done = 0
@@ -137,6 +139,19 @@ class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
             self.average.steps = checkpoint["average_steps"]
             network.load_state_dict(checkpoint["live_weights"])
 
+    def do_split(self) -> tuple[list[str], list[str]]:
+        training, validation = super().do_split()
+        if self.patient_share == 1:
+            return training, validation
+        has_lesion, patients = self._has_lesion(), self._of_dataset("patients")
+        ill = [case for case in training if has_lesion.get(case, True)]
+        part = part_of_patients(training, patients, ill, self.patient_share)
+        self.print_to_log_file(
+            f"{len(part)} of the training cases stay: {self.patient_share:g} of the patients with "
+            "lesions."
+        )
+        return part, validation
+
     def get_tr_and_val_datasets(self):
         training, validation = super().get_tr_and_val_datasets()
         if self.control_share is not None:
@@ -148,11 +163,14 @@ class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
         return training, validation
 
     def _has_lesion(self) -> dict[str, bool]:
+        return self._of_dataset("has_lesion")
+
+    def _of_dataset(self, what: str) -> dict:
         path = Path(self.preprocessed_dataset_folder_base) / "dataset.json"
-        found = read_json(path).get("mip", {}).get("has_lesion")
+        found = read_json(path).get("mip", {}).get(what)
         if found is None:
             raise MipError(
-                f'{path}: no "mip" → "has_lesion": convert the data set again, or train with '
+                f'{path}: no "mip" → "{what}": convert the data set again, or train with '
                 "control_share = None"
             )
         return found

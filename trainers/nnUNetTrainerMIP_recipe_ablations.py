@@ -54,6 +54,18 @@ class nnUNetTrainerMIP_recipe_imageDice(nnUNetTrainerMIP_recipe):
     batch_dice = False
 
 
+class nnUNetTrainerMIP_recipe_halfPatients(nnUNetTrainerMIP_recipe):
+    """For learning curves: half of the fold's patients with lesions, all controls."""
+
+    patient_share = 0.5
+
+
+class nnUNetTrainerMIP_recipe_quarterPatients(nnUNetTrainerMIP_recipe):
+    """A quarter of them, who are among the half."""
+
+    patient_share = 0.25
+
+
 class nnUNetTrainerMIP_recipe_10epochs(nnUNetTrainerMIP_recipe):
     epochs = 10
 
