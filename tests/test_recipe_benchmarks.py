@@ -157,6 +157,35 @@ def test_pieces_join_to_a_checkpoint_that_training_takes(scores, tmp_path):
         gpu_pack.join_pieces(tmp_path / "out.pth", tmp_path / "back.pth")
 
 
+def test_trainings_that_err_alike_are_told_from_those_that_do_not(scores):
+    import agreement
+
+    truth = np.zeros((10, 10), bool)
+    truth[:, :4] = True  # 40 pixels
+    empty = truth & False
+    first, second = (np.where(truth, 0.6, 0.0) for _ in range(2))
+    first[:2, :4] = 0.1  # misses 8
+    second[:1, :4] = second[9:, :4] = 0.1  # misses 8, of which 4 are the first's
+    first[:, 9] = 0.6  # marks 10 in vain, the second the upper 5 of them
+    second[:5, 9] = 0.6
+
+    threshold, masks = agreement.best_masks([first], [truth])
+    # At 0.1 or less all are marked, and 10 in vain: 80 / 90; above, 32 of 40 and 10 in vain.
+    assert threshold in (0.05, 0.1) and int(masks[0].sum()) == 50
+    cut = [[first >= 0.5], [second >= 0.5]]
+    assert agreement.shared_errors(cut, [truth]) == (0.5, pytest.approx((5 / 10 + 5 / 5) / 2))
+    assert np.isnan(agreement.shared_errors([[truth], [truth]], [truth])).all()
+
+    text = agreement.report(["a", "b"], [[first], [second]], [truth])
+    # Cut low both have all lesions: Dice 80 / 90 and 80 / 85, with each other 90 / 95.
+    assert "| a | 0.05 | 0.889 |  | 0.947 |" in text
+    assert "| b | 0.05 | 0.941 | 0.947 |  |" in text
+    # Their mean is above 0.05 wherever one of them is.
+    assert "| mean of all | 0.05 | 0.889 |" in text
+    assert "recipe misses: none." in text and "recipe marks in vain: 75% in all recipes." in text
+    assert agreement._agreement([empty, empty], [empty, truth]) == 0.5
+
+
 def test_errors_are_told_apart_by_size_and_place(scores):
     import error_anatomy
 
