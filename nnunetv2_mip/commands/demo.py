@@ -13,7 +13,7 @@ def build_parser() -> argparse.ArgumentParser:
         "nnUNetv2_mip_demo",
         "Simulate a cohort, convert it to MIP views, train nnU-Net on it, segment unseen simulated "
         "patients in 3D, evaluate, and draw a rotating MIP and a contact sheet.",
-        epilog="About ten minutes on two CPU cores that nobody else uses.",
+        epilog="Ten to seventeen minutes on two CPU cores that nobody else uses.",
     )
     parser.add_argument("-o", required=True, metavar="DIR", help="folder to make")
     parser.add_argument("--train", type=int, default=36, metavar="N", help="studies to train on")
