@@ -5,8 +5,8 @@
 Takes folders of recipes that `recipes.py` left, with out-of-fold probabilities, and judges the
 images with lesions that all of them have. Each recipe is cut at the threshold (in steps of 0.05)
 that suits these images best on average, and so is the mean of all probabilities. Where trainings
-agree with each other far better than with the truth, averaging more of them cannot help: what is
-left is what all networks learn alike from these patients, or what the images do not tell.
+agree with each other far better than with the truth, averaging more of them can hardly help: what
+is left is what all networks learn alike from these patients, or what the images do not tell.
 
 Prints the mean per-image Dice of every recipe with the truth and with the others, and which share
 of the pixels that recipes miss, or mark in vain, is the same in all of them.
@@ -71,17 +71,22 @@ def report(names: Sequence[str], probabilities: Sequence, truths: Sequence[np.nd
     cut = [best_masks(own, truths) for own in probabilities]
     masks = [own for _, own in cut]
     head = ["recipe", "threshold", "Dice with the truth", *(f"with {name}" for name in names)]
-    lines = [f"{len(truths)} images with lesions.", "", _line(head), "|---" * len(head) + "|"]
+    lines = [
+        f"{len(truths)} images with lesions.",
+        "",
+        scores.table_line(head),
+        "|---" * len(head) + "|",
+    ]
     for number, (name, (threshold, own)) in enumerate(zip(names, cut)):
         others = [
             "" if k == number else f"{_agreement(own, other):.3f}" for k, other in enumerate(masks)
         ]
         with_truth = f"{_mean_dice(own, truths):.3f}"
-        lines.append(_line([name, f"{threshold:.2f}", with_truth, *others]))
+        lines.append(scores.table_line([name, f"{threshold:.2f}", with_truth, *others]))
     mean = [np.mean(image, axis=0) for image in zip(*probabilities)]
     threshold, own = best_masks(mean, truths)
     cells = ["mean of all", f"{threshold:.2f}", f"{_mean_dice(own, truths):.3f}"]
-    lines.append(_line([*cells, *("" for _ in names)]))
+    lines.append(scores.table_line([*cells, *("" for _ in names)]))
     shares = shared_errors(masks, truths)
     for kind, share in zip(("misses", "marks in vain"), shares):
         said = "none" if np.isnan(share) else f"{share:.0%} in all recipes"
@@ -98,10 +103,6 @@ def _agreement(masks: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> flo
     pairs = list(zip(masks, others))
     values = [dice(a, b) if b.any() else float(not a.any()) for a, b in pairs]
     return float(np.mean(values))
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:

@@ -245,7 +245,7 @@ def table(all_rows: list[dict], reference: str, notes: dict[str, dict] | None = 
     heads += [f"Dice {kind} (95 %)" for kind in copies]
     heads += [f"{kind} against {reference}" for kind in compared]
     heads += ["controls marked (mean pixels)"]
-    lines = [_line(heads), "|---" * len(heads) + "|"]
+    lines = [table_line(heads), "|---" * len(heads) + "|"]
 
     def of(recipe: str, kind: str) -> list[dict]:
         return [row for row in all_rows if row["recipe"] == recipe and row["copy"] == kind]
@@ -268,11 +268,12 @@ def table(all_rows: list[dict], reference: str, notes: dict[str, dict] | None = 
                 "" if recipe == reference else _paired(of(recipe, kind), of(reference, kind))
             )
         marked = f"{total['controls_marked']} of {total['controls']}"
-        lines.append(_line([*cells, f"{marked} ({total['control_pixels']:.0f})"]))
+        lines.append(table_line([*cells, f"{marked} ({total['control_pixels']:.0f})"]))
     return "\n".join(lines)
 
 
-def _line(cells: Sequence[str]) -> str:
+def table_line(cells: Sequence[str]) -> str:
+    """A row of a Markdown table."""
     return "| " + " | ".join(cells) + " |"
 
 
