@@ -3,10 +3,10 @@
 #
 # DATA has patients/{imgs,labels} and controls/imgs; OUT is a new folder and gets mip_pet/, the model
 # in the form that ships, and the nnU-Net folders. The network that ships learns from all patients
-# (fold "all"): about an hour and a half on one CPU core. Named folds (0 1 2 3 4) are trained first, each
-# as long, and judged on the patients they have not seen: with all five the threshold is chosen on these
-# and classifier.npz is trained (an hour more), as for the model that ships. Run again after a stop, or with
-# more folds, it goes on.
+# (fold "all"): an hour and a half to two hours on one CPU core. Named folds (0 1 2 3 4) are trained
+# first, each as long, and judged on the patients they have not seen: with all five the threshold is
+# chosen on these and classifier.npz is trained (an hour more), as for the model that ships. Run
+# again after a stop, or with more folds, it goes on; mip_pet/ is then replaced.
 # Training is random, so that the weights are not the same bit for bit.
 set -euo pipefail
 data=$(realpath "$1")
@@ -65,7 +65,7 @@ if $five; then
 else
     set_up 0.35 0
 fi
-# Run again with more folds, it has another threshold to write.
+# Ours, of an earlier run: with more folds there is another threshold to write.
 rm -rf "$out/mip_pet"
 nnUNetv2_mip_export_model -m "$model" -o "$out/mip_pet" -f all
 if $five; then

@@ -170,8 +170,8 @@ class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
         found = read_json(path).get("mip", {}).get(what)
         if found is None:
             raise MipError(
-                f'{path}: no "mip" → "{what}": convert the data set again, or train with '
-                "control_share = None"
+                f'{path}: no "mip" → "{what}": convert the data set again, or train '
+                "with nnUNetTrainerMIP, which does not ask for it"
             )
         return found
 
