@@ -1,19 +1,26 @@
 """Package metadata, and the one place that maps the repository's folders to installed packages.
 
 The four folders of the top level install as `nnunetv2_mip`, `nnunetv2_mip.dataset_conversion`,
-`nnunetv2_mip.trainers` and `nnunetv2_mip.plans`. The packages are listed by hand:
-`find_packages()` would install top-level packages called `trainers` and `plans`.
+`nnunetv2_mip.trainers` and `nnunetv2_mip.plans`. A plain `find_packages()` would install top-level
+packages called `trainers` and `plans`.
 """
 
 import re
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 VERSION = re.search(
     r'^__version__ = "(.+)"', (ROOT / "nnunetv2_mip" / "__init__.py").read_text("utf-8"), re.M
 ).group(1)
+
+# Folders of the top level that are installed within the package.
+MAPPED = ("dataset_conversion", "trainers", "plans")
+PACKAGES = find_packages(include=["nnunetv2_mip", "nnunetv2_mip.*"])
+for folder in MAPPED:
+    inner = find_packages(folder)
+    PACKAGES += [f"nnunetv2_mip.{folder}", *(f"nnunetv2_mip.{folder}.{name}" for name in inner)]
 
 COMMANDS = [
     "convert_autopet",
@@ -49,7 +56,7 @@ SERVE_REQUIREMENTS = [
 ]
 # Estimates energy for nnUNetv2_mip_study, which does without where it is missing.
 STUDY_REQUIREMENTS = ["codecarbon>=3.3"]
-# Of benchmarks/rivals.py alone.
+# Of benchmarks/dmiai/rivals.py alone.
 SMP_REQUIREMENTS = ["segmentation-models-pytorch>=0.4"]
 TEST_REQUIREMENTS = [
     "pytest>=8",
@@ -77,27 +84,16 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=[
-        "nnunetv2_mip",
-        "nnunetv2_mip.classification",
-        "nnunetv2_mip.commands",
-        "nnunetv2_mip.efficiency",
-        "nnunetv2_mip.service",
-        "nnunetv2_mip.report",
-        "nnunetv2_mip.dataset_conversion",
-        "nnunetv2_mip.trainers",
-        "nnunetv2_mip.plans",
-    ],
+    packages=PACKAGES,
     package_dir={
         "nnunetv2_mip": "nnunetv2_mip",
-        "nnunetv2_mip.dataset_conversion": "dataset_conversion",
-        "nnunetv2_mip.trainers": "trainers",
-        "nnunetv2_mip.plans": "plans",
+        **{f"nnunetv2_mip.{name}": name for name in MAPPED},
     },
     package_data={
         "nnunetv2_mip.plans": ["*.json"],
         "nnunetv2_mip": ["models/*/*", "models/*/fold_*/*.pth"],
         "nnunetv2_mip.service": ["static/*"],
+        "nnunetv2_mip.visualization": ["static/*"],
         "nnunetv2_mip.report": ["static/*"],
     },
     install_requires=[

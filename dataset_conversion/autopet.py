@@ -11,17 +11,17 @@ from nnunetv2_mip.dataset_conversion.raw_dataset import (
     build_raw_dataset,
 )
 from nnunetv2_mip.files import write_json
-from nnunetv2_mip.geometry import ViewGeometry
-from nnunetv2_mip.occlusion import label_views
-from nnunetv2_mip.pet_input import read_pet_and_ct
-from nnunetv2_mip.pixels import to_pixels, view_spacing_mm
-from nnunetv2_mip.scale import BodyStatistics
-from nnunetv2_mip.stacks import save_geometry, write_stack
-from nnunetv2_mip.studies import CT_NAME, StudyFiles, scan_tree
-from nnunetv2_mip.view_settings import IGNORE_LABEL, ViewSettings
-from nnunetv2_mip.views import make_views
-from nnunetv2_mip.volumes import read_mask, require_same_grid, suv_warning
-from nnunetv2_mip.workers import threads_beside
+from nnunetv2_mip.io.read_study import read_pet_and_ct
+from nnunetv2_mip.io.study_layouts import CT_NAME, StudyFiles, scan_tree
+from nnunetv2_mip.io.volumes import read_mask, require_same_grid, suv_warning
+from nnunetv2_mip.parallel import threads_beside
+from nnunetv2_mip.views.channels import make_views
+from nnunetv2_mip.views.geometry import ViewGeometry
+from nnunetv2_mip.views.intensity import BodyStatistics
+from nnunetv2_mip.views.labels import label_views
+from nnunetv2_mip.views.resampling import to_pixels, view_spacing_mm
+from nnunetv2_mip.views.settings import IGNORE_LABEL, ViewSettings
+from nnunetv2_mip.views.stack_files import save_geometry, write_stack
 
 DEFAULT_NAME = "AutoPETMIP"
 

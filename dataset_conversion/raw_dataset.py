@@ -19,11 +19,11 @@ from tqdm import tqdm
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json, write_json
-from nnunetv2_mip.nnunet_paths import dataset_name, existing_datasets, nnunet_folder
-from nnunetv2_mip.scale import LEVEL_MAX, BodyStatistics
-from nnunetv2_mip.splits import patient_grouped_splits
-from nnunetv2_mip.stacks import FILE_ENDING, GEOMETRY_SUFFIX, LESIONS_SUFFIX
-from nnunetv2_mip.workers import for_each
+from nnunetv2_mip.nnunet.paths import dataset_name, existing_datasets, nnunet_folder
+from nnunetv2_mip.nnunet.splits import patient_grouped_splits
+from nnunetv2_mip.parallel import for_each
+from nnunetv2_mip.views.intensity import LEVEL_MAX, BodyStatistics
+from nnunetv2_mip.views.stack_files import FILE_ENDING, GEOMETRY_SUFFIX, LESIONS_SUFFIX
 
 SUMMARY_NAME = "conversion.json"
 _MANIFEST, _RECORDS = "manifest.json", "records"

@@ -17,12 +17,12 @@ from nnunetv2_mip.dataset_conversion.raw_dataset import (
     build_raw_dataset,
 )
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.metrics import dice
-from nnunetv2_mip.pet_input import read_pet_and_ct
-from nnunetv2_mip.stage2_data import CUE, INTENSITY, STAGE2, stage2_input
-from nnunetv2_mip.studies import CT_NAME, StudyFiles, scan_tree
-from nnunetv2_mip.training_splits import training_splits
-from nnunetv2_mip.volumes import read_mask, require_same_grid, write_volume
+from nnunetv2_mip.evaluation.metrics import dice
+from nnunetv2_mip.io.read_study import read_pet_and_ct
+from nnunetv2_mip.io.study_layouts import CT_NAME, StudyFiles, scan_tree
+from nnunetv2_mip.io.volumes import read_mask, require_same_grid, write_volume
+from nnunetv2_mip.nnunet.second_stage_data import CUE, INTENSITY, STAGE2, stage2_input
+from nnunetv2_mip.nnunet.training_splits import training_splits
 
 DEFAULT_NAME = "AutoPETStage2"
 CHECKPOINT = "checkpoint_final.pth"
@@ -145,7 +145,7 @@ def convert_study(study: _Study, paths: CasePaths) -> dict:
 
 @functools.lru_cache(maxsize=1)
 def _predictor(model: Path, fold: int, device: str):
-    from nnunetv2_mip.predictor import MIPPredictor
+    from nnunetv2_mip.inference.predictor import MIPPredictor
 
     # A second stage in the folder has folds of its own, which have seen the patient.
     return MIPPredictor.from_model_folder(model, (fold,), device=device, second_stage=False)

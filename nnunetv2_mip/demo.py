@@ -18,12 +18,12 @@ import numpy as np
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
-from nnunetv2_mip.geometry import ViewGeometry, view_angles
-from nnunetv2_mip.nnunet_paths import trainer_folders
-from nnunetv2_mip.pictures import CaseViews, write_contact_sheet, write_turning_gif
-from nnunetv2_mip.projection import project, project_mask
-from nnunetv2_mip.studies import StudyFiles, find_studies
-from nnunetv2_mip.volumes import read_mask, read_suv
+from nnunetv2_mip.io.study_layouts import StudyFiles, find_studies
+from nnunetv2_mip.io.volumes import read_mask, read_suv
+from nnunetv2_mip.nnunet.paths import trainer_folders
+from nnunetv2_mip.views.geometry import ViewGeometry, view_angles
+from nnunetv2_mip.views.projection import project, project_mask
+from nnunetv2_mip.visualization.figures import CaseViews, write_contact_sheet, write_turning_gif
 
 DATASET_ID = 100
 # Never looked at before the defaults were fixed: they, and the difficulty, were chosen on other

@@ -24,9 +24,10 @@ from nnunetv2.preprocessing.resampling.default_resampling import compute_new_sha
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.networks import AttendingPlainConvUNet, AttendingResidualEncoderUNet
+from nnunetv2_mip.io.volumes import STACK_SPACING_MM
+from nnunetv2_mip.networks import stored_name
+from nnunetv2_mip.networks.attention import AttendingPlainConvUNet, AttendingResidualEncoderUNet
 from nnunetv2_mip.plans.presets import DEFAULT_PRESET, Preset, load_preset
-from nnunetv2_mip.volumes import STACK_SPACING_MM
 
 CONFIGURATION = "2d"
 # Of a preset with `localization`: nnU-Net's cascade, in two dimensions.
@@ -308,7 +309,7 @@ class MIPExperimentPlanner(ExperimentPlanner):
         if attention is not None:
             depth["decoder_attention"] = attention
         return {
-            "network_class_name": f"{network.__module__}.{network.__name__}",
+            "network_class_name": stored_name(network),
             "arch_kwargs": {
                 "n_stages": stages,
                 "features_per_stage": list(self.preset.features_per_stage[:stages]),

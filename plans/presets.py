@@ -68,7 +68,7 @@ class Preset:
             )
         if self.decoder_attention is not None:
             # Needs torch, which the list of presets does not.
-            from nnunetv2_mip.networks import DECODER_ATTENTION
+            from nnunetv2_mip.networks.attention import DECODER_ATTENTION
 
             if self.decoder_attention not in DECODER_ATTENTION:
                 known = ", ".join(f'"{name}"' for name in DECODER_ATTENTION)

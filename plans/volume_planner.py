@@ -3,8 +3,8 @@
 import numpy as np
 
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.io.volumes import STACK_SPACING_MM
 from nnunetv2_mip.plans.mip_planner import MIPExperimentPlanner
-from nnunetv2_mip.volumes import STACK_SPACING_MM
 
 
 class MIPVolumePlanner(MIPExperimentPlanner):

@@ -288,7 +288,7 @@ def running_service(predictor, settings) -> Iterator[Service]:
 @pytest.fixture(scope="session")
 def tiny_predictor(tiny_trained: Tiny):
     """The tiny network, each image in one piece, four copies."""
-    from nnunetv2_mip.predictor import MIPPredictor
+    from nnunetv2_mip.inference.predictor import MIPPredictor
 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in tiny_trained.environment.items():

@@ -706,7 +706,7 @@ def test_env_below_a_file_is_refused(tmp_path, capsys):
 
 
 def test_a_disk_that_says_no_is_one_line(capsys):
-    from nnunetv2_mip.commands._frame import new_parser, run_command
+    from nnunetv2_mip.commands._cli import new_parser, run_command
 
     def full(args):
         raise OSError(errno.ENOSPC, "No space left on device", "masks/a.nii.gz")
@@ -731,7 +731,7 @@ def test_a_number_of_workers_that_is_none(count, capsys):
 
 def test_a_stack_of_views_is_no_volume_to_project(tmp_path, capsys):
     from nnunetv2_mip.commands import project
-    from nnunetv2_mip.stacks import write_stack
+    from nnunetv2_mip.views.stack_files import write_stack
 
     write_stack(np.ones((3, 4, 5), np.float32), (1000.0, 2.0, 2.0), tmp_path / "suv.nii.gz")
     with pytest.raises(SystemExit) as ended:
@@ -743,9 +743,9 @@ def test_a_stack_of_views_is_no_volume_to_project(tmp_path, capsys):
 
 def test_ignored_pixels_cannot_be_fused(tmp_path, capsys):
     from nnunetv2_mip.commands import fuse, project
-    from nnunetv2_mip.phantom import simulate_subject
-    from nnunetv2_mip.stacks import read_stack, write_stack
-    from nnunetv2_mip.volumes import write_volume
+    from nnunetv2_mip.io.volumes import write_volume
+    from nnunetv2_mip.phantom.cohort import simulate_subject
+    from nnunetv2_mip.views.stack_files import read_stack, write_stack
 
     study = simulate_subject(0, 38, 12.0)
     write_volume(study.suv, study.grid, tmp_path / "suv.nii.gz")

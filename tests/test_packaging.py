@@ -110,7 +110,7 @@ def test_the_wheel_holds_the_mapped_folders_and_their_json(wheel):
         "nnunetv2_mip/service/app.py",
         "nnunetv2_mip/service/static/index.html",
         "nnunetv2_mip/service/static/page.js",
-        "nnunetv2_mip/service/static/turntable.js",
+        "nnunetv2_mip/visualization/static/turntable.js",
         "nnunetv2_mip/report/static/report.css",
         "nnunetv2_mip/report/static/report.js",
     ):
@@ -129,7 +129,7 @@ def test_an_installed_wheel_works_without_the_checkout(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]);"
-        "from nnunetv2_mip.nnunet_paths import trainers_folder;"
+        "from nnunetv2_mip.nnunet.paths import trainers_folder;"
         "from nnunetv2_mip.commands import env;"
         "print(trainers_folder()); env.main([])"
     )

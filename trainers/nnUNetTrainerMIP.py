@@ -17,13 +17,13 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch._dynamo import OptimizedModule
 
-from nnunetv2_mip.cpu import has_bfloat16_arithmetic, obey_thread_limit
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
-from nnunetv2_mip.inference_config import INFERENCE_FILE, InferenceConfig
-from nnunetv2_mip.losses import DiceFocalLoss
-from nnunetv2_mip.muon import MuonAdamW
-from nnunetv2_mip.splits import SPLITS_FILE, check_splits, without_patients
+from nnunetv2_mip.inference.config import INFERENCE_FILE, InferenceConfig
+from nnunetv2_mip.nnunet.splits import SPLITS_FILE, check_splits, without_patients
+from nnunetv2_mip.training.cpu import has_bfloat16_arithmetic, obey_thread_limit
+from nnunetv2_mip.training.losses import DiceFocalLoss
+from nnunetv2_mip.training.muon import MuonAdamW
 
 # The range nnU-Net allows for when it sizes the patch that augmentation starts from.
 SCALE_RANGE = (0.85, 1.25)
@@ -102,7 +102,7 @@ class nnUNetTrainerMIP(nnUNetTrainer):
 
         nnU-Net's SGD first calls everything background, for hundreds to thousands of iterations
         where lesions are few and small. With `muon_factor`, Muon for the kernels
-        (`nnunetv2_mip.muon`) on the same schedule.
+        (`nnunetv2_mip.training.muon`) on the same schedule.
         """
         if self.muon_factor is None:
             optimizer = torch.optim.AdamW(

@@ -1,14 +1,14 @@
 """`nnUNetTrainerMIP` with a localization head whose cue weights the segmentation in space.
 
-The network and its loss are described in `nnunetv2_mip.localization`. Model folders work with
-`nnUNetv2_predict` and everything of this package like any other.
+The network and its loss are described in `nnunetv2_mip.networks.localization`. Model folders work
+with `nnUNetv2_predict` and everything of this package like any other.
 """
 
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.localization import LOCALIZING, LocalizationLoss
-from nnunetv2_mip.network_plans import ReplacesNetworks
+from nnunetv2_mip.networks.localization import LOCALIZING, LocalizationLoss
+from nnunetv2_mip.networks.replacement import ReplacesNetworks
 from nnunetv2_mip.trainers.nnUNetTrainerMIP import nnUNetTrainerMIP
 from nnunetv2_mip.trainers.nnUNetTrainerMIP_recipe import nnUNetTrainerMIP_recipe
 

@@ -1,15 +1,15 @@
 """The second stage in 3D: SUV (and CT) with the cue of the views as a soft spatial weight.
 
 Trains on the data sets of `nnUNetv2_mip_convert_stage2`. The network is described in
-`nnunetv2_mip.cue_network`.
+`nnunetv2_mip.networks.cue`.
 """
 
-from nnunetv2_mip.augmentation import CueAsideTransform, CueBackTransform
-from nnunetv2_mip.cue_network import CUED
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.network_plans import ReplacesNetworks
-from nnunetv2_mip.stage2_data import CUE
+from nnunetv2_mip.networks.cue import CUED
+from nnunetv2_mip.networks.replacement import ReplacesNetworks
+from nnunetv2_mip.nnunet.second_stage_data import CUE
 from nnunetv2_mip.trainers.nnUNetTrainerMIP_volumes import nnUNetTrainerMIP_volumes
+from nnunetv2_mip.training.augmentation import CueAsideTransform, CueBackTransform
 
 
 class nnUNetTrainerMIP_L2S3D(ReplacesNetworks, nnUNetTrainerMIP_volumes):

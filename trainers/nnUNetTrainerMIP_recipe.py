@@ -9,20 +9,20 @@ import torch
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
 
-from nnunetv2_mip.augmentation import (
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.files import read_json
+from nnunetv2_mip.trainers.nnUNetTrainerMIP import nnUNetTrainerMIP
+from nnunetv2_mip.training.augmentation import (
     ImpulseNoiseTransform,
     LesionPasteTransform,
     SaturationTransform,
     deform_more,
     lesions_of,
 )
-from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.files import read_json
-from nnunetv2_mip.sampling import part_of_patients, repeated_for_share
-from nnunetv2_mip.scale import BODY_LEVEL, LEVEL_MAX
-from nnunetv2_mip.schedules import WarmupCosine
-from nnunetv2_mip.trainers.nnUNetTrainerMIP import nnUNetTrainerMIP
-from nnunetv2_mip.weight_average import WeightAverage
+from nnunetv2_mip.training.lr_schedules import WarmupCosine
+from nnunetv2_mip.training.sampling import part_of_patients, repeated_for_share
+from nnunetv2_mip.training.weight_average import WeightAverage
+from nnunetv2_mip.views.intensity import BODY_LEVEL, LEVEL_MAX
 
 
 class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):

@@ -21,7 +21,7 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path
 
 if TYPE_CHECKING:
-    from nnunetv2_mip.predictor import MIPPredictor
+    from nnunetv2_mip.inference.predictor import MIPPredictor
 
 FILE_NAME = "classifier.npz"
 FORMAT_VERSION = 2
@@ -202,7 +202,7 @@ def find_classifier(model: Path | str | None) -> Path:
         MipError: there is none.
     """
     if model is None:
-        from nnunetv2_mip.model_folder import bundled_model
+        from nnunetv2_mip.nnunet.model_folder import bundled_model
 
         path = bundled_model() / FILE_NAME
         if not path.is_file():
@@ -237,7 +237,7 @@ def load_classifier(
     folder = network_folder(path, about, network)
     # Slow imports only once everything is there.
     from nnunetv2_mip.classification.features import network_fingerprint
-    from nnunetv2_mip.predictor import MIPPredictor
+    from nnunetv2_mip.inference.predictor import MIPPredictor
 
     predictor = MIPPredictor.from_model_folder(
         folder, about.get("folds"), about.get("checkpoint", "checkpoint_final.pth"), device

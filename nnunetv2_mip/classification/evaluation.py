@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunetv2_mip.classification.baselines import BIN_MM
+from nnunetv2_mip.classification.head_fitting import Judged, Study
 from nnunetv2_mip.classification.metrics import (
     calibration_error,
     matched_scores,
     scores_with_intervals,
 )
-from nnunetv2_mip.classification.shortcuts import BIN_MM
-from nnunetv2_mip.classification.training import Judged, Study
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path, null_for_nan, write_json
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from nnunetv2_mip.classification.network import Images, device_of, next_size, placed
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.muon import MuonAdamW
+from nnunetv2_mip.training.muon import MuonAdamW
 
 # Least share of the body's height that a training crop keeps.
 LEAST_HEIGHT = 0.75

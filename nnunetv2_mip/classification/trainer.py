@@ -17,8 +17,19 @@ from nnunetv2_mip.classification.classifier import (
     WHOLE,
     about_of,
 )
+from nnunetv2_mip.classification.data import LabelledStudy, studies_of
 from nnunetv2_mip.classification.features import LESION_GROUPS, FeatureExtractor
-from nnunetv2_mip.classification.inputs import LabelledStudy, studies_of
+from nnunetv2_mip.classification.head_fitting import (
+    PENALTY,
+    FittedHead,
+    check_studies,
+    fit_head,
+    frozen_fit,
+    inner_folds,
+    join,
+    joined_fit,
+    scored_fit,
+)
 from nnunetv2_mip.classification.network import (
     Images,
     network_arrays,
@@ -32,18 +43,7 @@ from nnunetv2_mip.classification.network_training import (
     train_network,
     window_for,
 )
-from nnunetv2_mip.classification.training import (
-    PENALTY,
-    FittedHead,
-    check_studies,
-    fit_head,
-    frozen_fit,
-    inner_folds,
-    join,
-    joined_fit,
-    scored_fit,
-)
-from nnunetv2_mip.predictor import MIPPredictor
+from nnunetv2_mip.inference.predictor import MIPPredictor
 
 # Pixels that a network from scratch is shown.
 SCRATCH_MM = 4.0

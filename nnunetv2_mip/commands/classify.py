@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.commands._workers import add_device_option
 from nnunetv2_mip.errors import MipError
 
@@ -138,8 +138,8 @@ def run_predict(args: argparse.Namespace) -> None:
     import sys
 
     from nnunetv2_mip.classification.classifier import find_classifier, load_classifier
-    from nnunetv2_mip.classification.inputs import find_studies_to_score, views_of_job
-    from nnunetv2_mip.classification.table import Row, write_scores
+    from nnunetv2_mip.classification.data import find_studies_to_score, views_of_job
+    from nnunetv2_mip.classification.score_table import Row, write_scores
     from nnunetv2_mip.files import check_output
 
     if args.o.suffix.lower() != ".csv":
@@ -179,12 +179,12 @@ def run_predict(args: argparse.Namespace) -> None:
 
 def run_train(args: argparse.Namespace) -> None:
     from nnunetv2_mip.classification.classifier import FILE_NAME
-    from nnunetv2_mip.classification.inputs import labelled_studies, studies_of
-    from nnunetv2_mip.classification.training import check_studies
+    from nnunetv2_mip.classification.data import labelled_studies, studies_of
+    from nnunetv2_mip.classification.head_fitting import check_studies
     from nnunetv2_mip.files import check_output
-    from nnunetv2_mip.inference_config import InferenceConfig
-    from nnunetv2_mip.model_folder import bundled_model
-    from nnunetv2_mip.nnunet_paths import raw_dataset
+    from nnunetv2_mip.inference.config import InferenceConfig
+    from nnunetv2_mip.nnunet.model_folder import bundled_model
+    from nnunetv2_mip.nnunet.paths import raw_dataset
 
     if args.o.exists() and (not args.o.is_dir() or any(args.o.iterdir())):
         raise MipError(f"{args.o}: exists; choose another -o or remove it")
@@ -213,7 +213,7 @@ def run_train(args: argparse.Namespace) -> None:
     labelled = labelled_studies(raw, len(InferenceConfig.load(network).channels))
     check_studies(studies_of(labelled))
     from nnunetv2_mip.classification.network_training import EPOCHS
-    from nnunetv2_mip.classification.run import train_classifier
+    from nnunetv2_mip.classification.train import train_classifier
     from nnunetv2_mip.classification.trainer import TrainingChoices
 
     report = train_classifier(

@@ -3,8 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
-from nnunetv2_mip.commands._frame import new_parser, run_command
-from nnunetv2_mip.commands._views import add_view_options, view_settings
+from nnunetv2_mip.commands._cli import new_parser, run_command
+from nnunetv2_mip.commands._options import add_view_options, view_settings
 from nnunetv2_mip.commands._workers import add_worker_options
 
 

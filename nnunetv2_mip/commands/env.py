@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import check_output
-from nnunetv2_mip.nnunet_paths import VARIABLES, trainers_folder
+from nnunetv2_mip.nnunet.paths import VARIABLES, trainers_folder
 
 TRAINERS = "nnUNet_extTrainer"
 # By this file a folder is known as one of this package's.

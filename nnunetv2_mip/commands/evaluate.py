@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.commands._scoring import add_scoring_options
 from nnunetv2_mip.commands._workers import process_count
 
@@ -80,9 +80,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nnunetv2_mip.comparison import compare, describe_comparison, patients_of
     from nnunetv2_mip.errors import MipError
-    from nnunetv2_mip.evaluation import evaluate, write_report
+    from nnunetv2_mip.evaluation.comparison import compare, describe_comparison, patients_of
+    from nnunetv2_mip.evaluation.evaluate import evaluate, write_report
     from nnunetv2_mip.files import check_output
 
     if not 0 <= args.min_overlap <= 1:
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> None:
 
 def describe(report: dict) -> str:
     """The report as text: the worst cases first, the means, the controls, what was left out."""
-    from nnunetv2_mip.evaluation import worst_first
+    from nnunetv2_mip.evaluation.evaluate import worst_first
 
     columns = COLUMNS[report["kind"]]
     error = _false_positive_name(report)

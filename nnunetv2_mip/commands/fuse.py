@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunetv2_mip.commands._frame import new_parser, run_command
-from nnunetv2_mip.fusion_rules import DEFAULT_RULE, RULES
+from nnunetv2_mip.commands._cli import new_parser, run_command
+from nnunetv2_mip.fusion.rules import DEFAULT_RULE, RULES
 
 DEFAULT_VIEWS_FILE = "seg.nii.gz"
 
@@ -60,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.errors import MipError
     from nnunetv2_mip.files import check_output
-    from nnunetv2_mip.fusion_jobs import fuse_nnunet_output, fuse_project_folder
+    from nnunetv2_mip.inference.fuse_files import fuse_nnunet_output, fuse_project_folder
 
     check_output(args.o)
     if args.rule == "visibility" and not args.suv and args.d is None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.commands._workers import add_device_option
 
 MODEL_FOLDER = "/opt/ml/model"
@@ -59,13 +59,13 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     started = time.monotonic()
     from nnunetv2_mip.errors import MipError
-    from nnunetv2_mip.locked_down import settle_in
+    from nnunetv2_mip.grand_challenge.sandbox import settle_in
 
     if not args.budget > 0:
         raise MipError(f"--budget {args.budget:g}: must be above 0")
     settle_in()
-    from nnunetv2_mip.challenge_run import RunOptions, run_study
-    from nnunetv2_mip.grand_challenge import find_study
+    from nnunetv2_mip.grand_challenge.layout import find_study
+    from nnunetv2_mip.grand_challenge.run import RunOptions, run_study
 
     study = find_study(args.input, args.edition)
     options = RunOptions(
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
 
 def model_folder(named: str | None, mounted: str = MODEL_FOLDER) -> Path:
     """The folder of --model, or what is mounted, or the bundled model where that is empty."""
-    from nnunetv2_mip.model_folder import bundled_model
+    from nnunetv2_mip.nnunet.model_folder import bundled_model
 
     if named is not None:
         return Path(named)

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.commands._workers import process_count
 
 
@@ -49,8 +49,8 @@ def run(args: argparse.Namespace) -> None:
 
     from tqdm import tqdm
 
-    from nnunetv2_mip.phantom import write_cohort
-    from nnunetv2_mip.phantom_label_maps import find_organ_maps
+    from nnunetv2_mip.phantom.cohort import write_cohort
+    from nnunetv2_mip.phantom.label_maps import find_organ_maps
 
     organs = find_organ_maps(args.organs) if args.organs else None
     workers = min(args.processes, max(1, args.number))

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.commands._workers import process_count
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
-from nnunetv2_mip.nnunet_paths import VARIABLES, existing_datasets, nnunet_folder
+from nnunetv2_mip.nnunet.paths import VARIABLES, existing_datasets, nnunet_folder
+from nnunetv2_mip.nnunet.second_stage_data import CUE, STAGE2
+from nnunetv2_mip.nnunet.splits import SPLITS_FILE, check_splits
 from nnunetv2_mip.plans.presets import load_preset
-from nnunetv2_mip.splits import SPLITS_FILE, check_splits
-from nnunetv2_mip.stage2_data import CUE, STAGE2
 
 FINGERPRINT_FILE = "dataset_fingerprint.json"
 MOST_PROCESSES = 8

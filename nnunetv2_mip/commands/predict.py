@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.commands._workers import add_device_option
 from nnunetv2_mip.errors import MipError
 
@@ -70,9 +70,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.files import check_output
-    from nnunetv2_mip.inference_config import InferenceConfig
-    from nnunetv2_mip.model_folder import folds_with_checkpoint
-    from nnunetv2_mip.prediction_jobs import VOLUMES, Extras, find_jobs, run_jobs
+    from nnunetv2_mip.inference.config import InferenceConfig
+    from nnunetv2_mip.inference.predict_files import VOLUMES, Extras, find_jobs, run_jobs
+    from nnunetv2_mip.nnunet.model_folder import folds_with_checkpoint
 
     check_output(args.o)
     folder = model_folder(args)
@@ -89,14 +89,14 @@ def run(args: argparse.Namespace) -> None:
     # Heavy imports after the cheap checks.
     from tqdm import tqdm
 
-    from nnunetv2_mip.predictor import MIPPredictor
+    from nnunetv2_mip.inference.predictor import MIPPredictor
 
     predictor = MIPPredictor.from_model_folder(
         folder, args.f, args.chk, args.device, second_stage=args.stage2 is None
     )
     predictor = predictor.override(**choices)
     if args.stage2 is not None:
-        from nnunetv2_mip.stage2 import Stage2Predictor
+        from nnunetv2_mip.inference.second_stage import Stage2Predictor
 
         second = Stage2Predictor.from_model_folder(
             args.stage2, checkpoint=args.chk, device=args.device
@@ -128,8 +128,8 @@ def run(args: argparse.Namespace) -> None:
 
 def model_folder(args: argparse.Namespace) -> Path:
     """The folder of -m, or of -d -tr -p -c under nnUNet_results, or the bundled model."""
-    from nnunetv2_mip.model_folder import bundled_model
-    from nnunetv2_mip.nnunet_paths import nnunet_folder
+    from nnunetv2_mip.nnunet.model_folder import bundled_model
+    from nnunetv2_mip.nnunet.paths import nnunet_folder
 
     if args.m is None and args.d is None:
         return bundled_model()

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunetv2_mip.commands._frame import new_parser, run_command
-from nnunetv2_mip.commands._views import add_view_options, view_settings
+from nnunetv2_mip.commands._cli import new_parser, run_command
+from nnunetv2_mip.commands._options import add_view_options, view_settings
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -34,15 +34,20 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.errors import MipError
     from nnunetv2_mip.files import check_output, write_json
-    from nnunetv2_mip.geometry import ViewGeometry
-    from nnunetv2_mip.occlusion import label_views
-    from nnunetv2_mip.pet_input import read_pet
-    from nnunetv2_mip.pixels import to_pixels, view_spacing_mm
-    from nnunetv2_mip.png import write_view_png
-    from nnunetv2_mip.scale import PNG_PIXEL_MM, levels_from_suv
-    from nnunetv2_mip.stacks import GEOMETRY_NAME, is_stack_file, save_geometry, write_stack
-    from nnunetv2_mip.views import make_views, read_ct
-    from nnunetv2_mip.volumes import read_mask, suv_warning
+    from nnunetv2_mip.io.png import write_view_png
+    from nnunetv2_mip.io.read_study import read_pet
+    from nnunetv2_mip.io.volumes import read_mask, suv_warning
+    from nnunetv2_mip.views.channels import make_views, read_ct
+    from nnunetv2_mip.views.geometry import ViewGeometry
+    from nnunetv2_mip.views.intensity import PNG_PIXEL_MM, levels_from_suv
+    from nnunetv2_mip.views.labels import label_views
+    from nnunetv2_mip.views.resampling import to_pixels, view_spacing_mm
+    from nnunetv2_mip.views.stack_files import (
+        GEOMETRY_NAME,
+        is_stack_file,
+        save_geometry,
+        write_stack,
+    )
 
     check_output(args.o)
     settings = view_settings(args)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.errors import MipError
 
 EXIT_FAILED = 1
@@ -45,9 +45,9 @@ def run(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
+    from nnunetv2_mip.dmiai.platform_client import require_url
+    from nnunetv2_mip.dmiai.rehearsal import find_pictures, rehearse, summary
     from nnunetv2_mip.files import check_output, write_json
-    from nnunetv2_mip.service.platform import require_url
-    from nnunetv2_mip.service.rehearsal import find_pictures, rehearse, summary
 
     require_url(args.url, "--url")
     if args.n is not None and args.n < 1:

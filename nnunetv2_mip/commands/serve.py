@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from importlib import import_module
 
-from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.commands._workers import add_device_option
 from nnunetv2_mip.errors import MipError
 

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.commands._workers import add_device_option
 from nnunetv2_mip.errors import MipError
 
@@ -82,8 +82,7 @@ def run(args: argparse.Namespace) -> None:
 
     from tqdm import tqdm
 
-    from nnunetv2_mip.efficiency.plots import write_plots
-    from nnunetv2_mip.efficiency.study import (
+    from nnunetv2_mip.efficiency.experiment import (
         Choices,
         EfficiencyStudy,
         check_unseen,
@@ -91,9 +90,10 @@ def run(args: argparse.Namespace) -> None:
         studies_of_dataset,
         studies_of_tree,
     )
+    from nnunetv2_mip.efficiency.plots import write_plots
     from nnunetv2_mip.efficiency.tables import markdown, write_tables
     from nnunetv2_mip.files import check_output
-    from nnunetv2_mip.nnunet_paths import raw_dataset
+    from nnunetv2_mip.nnunet.paths import raw_dataset
 
     check_output(args.o)
     models = read_models(args.models, None if fold is None else [fold], args.chk)

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from nnunetv2_mip.commands._frame import new_parser, run_command
+from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.errors import MipError
 
 EXIT_FAILED = 1
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from nnunetv2_mip.commands.serve import require_extra
 
     require_extra("httpx")
-    from nnunetv2_mip.service.platform import (
+    from nnunetv2_mip.dmiai.platform_client import (
         SERVICE_VARIABLE,
         Account,
         Platform,

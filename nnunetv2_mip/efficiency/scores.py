@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nnunetv2_mip.geometry import ViewGeometry, view_angles
-from nnunetv2_mip.masks import mask_of_view
-from nnunetv2_mip.metrics import dice, volume_scores
-from nnunetv2_mip.pixels import to_pixels
-from nnunetv2_mip.projection import project_mask
-from nnunetv2_mip.surface_distance import hd95
-from nnunetv2_mip.volumes import Volume
+from nnunetv2_mip.evaluation.metrics import dice, volume_scores
+from nnunetv2_mip.evaluation.surface_distance import hd95
+from nnunetv2_mip.inference.postprocessing import mask_of_view
+from nnunetv2_mip.io.volumes import Volume
+from nnunetv2_mip.views.geometry import ViewGeometry, view_angles
+from nnunetv2_mip.views.projection import project_mask
+from nnunetv2_mip.views.resampling import to_pixels
 
 
 def stack_quality(

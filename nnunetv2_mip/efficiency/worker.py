@@ -19,11 +19,11 @@ from nnunetv2_mip.efficiency.cost import Meter, OperationCount, training_cost
 from nnunetv2_mip.efficiency.scores import quality, view_quality
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import write_json
-from nnunetv2_mip.pet_input import read_pet_and_ct
-from nnunetv2_mip.predictor import MIPPredictor
-from nnunetv2_mip.stage2 import Stage2Predictor
-from nnunetv2_mip.studies import StudyFiles
-from nnunetv2_mip.volumes import Volume, read_mask, require_same_grid
+from nnunetv2_mip.inference.predictor import MIPPredictor
+from nnunetv2_mip.inference.second_stage import Stage2Predictor
+from nnunetv2_mip.io.read_study import read_pet_and_ct
+from nnunetv2_mip.io.study_layouts import StudyFiles
+from nnunetv2_mip.io.volumes import Volume, read_mask, require_same_grid
 
 CLASSES = 2
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from nnunetv2_mip.report.plot import (
+from nnunetv2_mip.report.svg_plot import (
     ACCENT,
     FALSE,
     FOLDS,

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunetv2_mip.comparison import patients_of
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.evaluation.comparison import patients_of
 from nnunetv2_mip.files import read_json
-from nnunetv2_mip.nnunet_paths import existing_datasets, raw_dataset
-from nnunetv2_mip.report.facts import Facts
-from nnunetv2_mip.splits import SPLITS_FILE, check_splits
-from nnunetv2_mip.volumes import PLAUSIBLE_BODY_MEDIAN_SUV
+from nnunetv2_mip.io.volumes import PLAUSIBLE_BODY_MEDIAN_SUV
+from nnunetv2_mip.nnunet.paths import existing_datasets, raw_dataset
+from nnunetv2_mip.nnunet.splits import SPLITS_FILE, check_splits
+from nnunetv2_mip.report.case_facts import Facts
 
 # A size or spacing this many times the median, or its inverse, is odd.
 ODD_FACTOR = 2.0

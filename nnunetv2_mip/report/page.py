@@ -10,17 +10,17 @@ import time
 from pathlib import Path
 
 from nnunetv2_mip import __version__
-from nnunetv2_mip.report.build import Content
-from nnunetv2_mip.report.cards import cases_section
-from nnunetv2_mip.report.data import dataset_section, training_section
+from nnunetv2_mip.report.collect import Content
 from nnunetv2_mip.report.markup import Markup, element, join, json_block
-from nnunetv2_mip.report.parts import card_id, section_of
-from nnunetv2_mip.report.scores import all_cases_section, metrics_section
-from nnunetv2_mip.report.summary import summary_section
+from nnunetv2_mip.report.sections.cases import cases_section
+from nnunetv2_mip.report.sections.data import dataset_section, training_section
+from nnunetv2_mip.report.sections.parts import card_id, section_of
+from nnunetv2_mip.report.sections.scores import all_cases_section, metrics_section
+from nnunetv2_mip.report.sections.summary import summary_section
 
 STATIC = Path(__file__).parent / "static"
 # The rotating MIP of the service's page and of the report are turned by the same script.
-SHARED = Path(__file__).parent.parent / "service" / "static"
+SHARED = Path(__file__).parent.parent / "visualization" / "static"
 SCRIPTS = (SHARED / "turntable.js", STATIC / "report.js")
 STYLE = STATIC / "report.css"
 

@@ -18,13 +18,13 @@ from starlette.requests import ClientDisconnect
 
 from nnunetv2_mip import __version__
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.predictor import MIPPredictor
-from nnunetv2_mip.service.desk import Answer, Busy, Desk, Ticket
-from nnunetv2_mip.service.gate import Gate
-from nnunetv2_mip.service.images import decode_image, encode_mask
-from nnunetv2_mip.service.measures import Measures
+from nnunetv2_mip.inference.deadline import Cancelled
+from nnunetv2_mip.inference.predictor import MIPPredictor
+from nnunetv2_mip.service.image_codec import decode_image, encode_mask
+from nnunetv2_mip.service.middleware import Gate
+from nnunetv2_mip.service.monitoring import Measures
+from nnunetv2_mip.service.request_queue import Answer, Busy, Desk, Ticket
 from nnunetv2_mip.service.settings import SERVICE_NAME, Settings
-from nnunetv2_mip.watch import Cancelled
 
 # The status by which proxies log that the caller closed the connection; nobody receives it.
 CLIENT_GONE = 499
@@ -178,7 +178,7 @@ def create_app(predictor: MIPPredictor, settings: Settings, model_name: str = ""
         return Response(generate_latest(measures.registry), media_type=CONTENT_TYPE_LATEST)
 
     if settings.page:
-        from nnunetv2_mip.service.page import add_page
+        from nnunetv2_mip.service.page_routes import add_page
 
         app.state.cases = add_page(app, desk, settings)
     return app

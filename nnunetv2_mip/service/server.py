@@ -10,8 +10,8 @@ from pathlib import Path
 import uvicorn
 
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.model_folder import bundled_model
-from nnunetv2_mip.predictor import MIPPredictor
+from nnunetv2_mip.inference.predictor import MIPPredictor
+from nnunetv2_mip.nnunet.model_folder import bundled_model
 from nnunetv2_mip.service.app import create_app, warm_up
 from nnunetv2_mip.service.logs import log, set_up
 from nnunetv2_mip.service.settings import Settings

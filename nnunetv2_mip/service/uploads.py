@@ -10,11 +10,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.pet_input import read_pet_and_ct
-from nnunetv2_mip.service.headers import check_volume
-from nnunetv2_mip.service.images import decode_bytes
+from nnunetv2_mip.io.read_study import read_pet_and_ct
+from nnunetv2_mip.io.volumes import VOLUME_SUFFIXES, Volume, has_suffix, suv_warning
+from nnunetv2_mip.service.image_codec import decode_bytes
 from nnunetv2_mip.service.settings import Settings
-from nnunetv2_mip.volumes import VOLUME_SUFFIXES, Volume, has_suffix, suv_warning
+from nnunetv2_mip.service.volume_checks import check_volume
 
 MOST_FILES_IN_ZIP = 20_000
 _IMAGE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")

@@ -1,0 +1,1 @@
+"""Client side of the DM i AI tumour segmentation competition."""

@@ -1,0 +1,118 @@
+"""Two sets of predictions of the same cases, compared case by case.
+
+Studies of one patient are alike, so the bootstrap draws patients, each with all of its cases.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.files import read_json
+from nnunetv2_mip.io.study_layouts import find_studies
+
+DRAWS = 10_000
+
+
+def compare(
+    first: Mapping, second: Mapping, patients: Mapping[str, str] | None = None, seed: int = 0
+) -> dict:
+    """The paired difference of Dice, first minus second, over the cases with lesions.
+
+    Args:
+        first, second: reports of `evaluation.evaluate` on the same truths.
+        patients: case → patient; cases that are not in it, or all without it, stand alone.
+        seed: of the bootstrap.
+
+    Returns:
+        `dice_difference` (mean over cases), `interval_95` [low, high] (percentile bootstrap over
+        patients, NaN with fewer than two), `cases`, `patients`, `better`, `worse`, `equal`.
+
+    Raises:
+        MipError: the reports are of different cases or kinds, or no case has lesions.
+    """
+    if first["kind"] != second["kind"]:
+        raise MipError("the two sets of predictions are not of the same cases")
+    alone = sorted(set(first["cases"]) ^ set(second["cases"]))
+    if alone:
+        raise MipError(
+            f"the two sets of predictions are not of the same cases: {alone[0]} is in one alone "
+            f"({len(alone)} such cases); predict them in both"
+        )
+    groups = defaultdict(list)
+    for case, scores in first["cases"].items():
+        if scores["has_lesion"]:
+            difference = scores["dice"] - second["cases"][case]["dice"]
+            groups[(patients or {}).get(case, case)].append(difference)
+    if not groups:
+        raise MipError("no case has lesions: there is no Dice to compare")
+    values = np.array([value for group in groups.values() for value in group])
+    return {
+        "dice_difference": float(values.mean()),
+        "interval_95": list(interval_over_groups(list(groups.values()), seed)),
+        "cases": len(values),
+        "patients": len(groups),
+        "better": int((values > 0).sum()),
+        "worse": int((values < 0).sum()),
+        "equal": int((values == 0).sum()),
+    }
+
+
+def patients_of(truths: Path | str) -> dict[str, str]:
+    """Case → patient where the truths tell: a data set of this package, or a tree of studies.
+
+    Empty where they do not.
+    """
+    truths = Path(truths)
+    for folder in (truths, truths.parent):
+        if (folder / "dataset.json").is_file():
+            content = read_json(folder / "dataset.json")
+            return dict(content.get("mip", {}).get("patients", {}))
+    if not truths.is_dir():
+        return {}
+    try:
+        return {study.case: study.patient for study in find_studies(truths)}
+    except MipError:
+        # A plain folder of masks.
+        return {}
+
+
+def describe_comparison(found: Mapping, other: Path | str) -> str:
+    """One line for people."""
+    low, high = found["interval_95"]
+    line = f"against {other}: Dice {found['dice_difference']:+.3f}"
+    if not math.isnan(low):
+        line += (
+            f" (95 % interval {low:+.3f} to {high:+.3f}, bootstrap over "
+            f"{found['patients']} patients)"
+        )
+    return (
+        f"{line}; better in {found['better']}, worse in {found['worse']}, equal in "
+        f"{found['equal']} of {found['cases']} cases"
+    )
+
+
+def interval_over_groups(groups: list[list[float]], seed: int = 0) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean over all values, groups drawn as a whole.
+
+    Args:
+        groups: the values of every patient.
+        seed: the same seed gives the same interval.
+
+    Returns:
+        (low, high), both NaN with fewer than two groups.
+    """
+    if len(groups) < 2:
+        return math.nan, math.nan
+    sums = np.array([sum(group) for group in groups])
+    sizes = np.array([len(group) for group in groups])
+    generator = np.random.default_rng(seed)
+    means = []
+    for _ in range(DRAWS):
+        drawn = generator.integers(0, len(groups), len(groups))
+        means.append(sums[drawn].sum() / sizes[drawn].sum())
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)

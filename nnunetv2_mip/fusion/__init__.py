@@ -1,0 +1,1 @@
+"""Fusion of view probabilities into one 3D mask."""

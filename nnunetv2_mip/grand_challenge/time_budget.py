@@ -1,0 +1,102 @@
+"""An answer in time: what a prediction costs, and which settings fit into what is left."""
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nnunetv2_mip.io.volumes import Volume
+from nnunetv2_mip.views.channels import make_views
+from nnunetv2_mip.views.geometry import ViewGeometry
+from nnunetv2_mip.views.resampling import view_spacing_mm
+
+if TYPE_CHECKING:
+    from nnunetv2_mip.inference.predictor import MIPPredictor
+
+FEWEST_VIEWS = 4
+# Of the time left this share is kept for projection, fusion and writing, but at least so many s.
+KEPT_SHARE, KEPT_S = 0.15, 8.0
+# A view may take this much longer than the one that was timed.
+MARGIN = 1.3
+# A second stage in 3D that would take more than this share of the time is left out.
+MOST_OF_SECOND_STAGE = 0.5
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How many views, mirrored or not."""
+
+    views: int
+    tta: bool
+
+    def __str__(self) -> str:
+        return f"{self.views} view{'s' * (self.views != 1)}, TTA {'on' if self.tta else 'off'}"
+
+
+def settings_below(views: int, tta: bool) -> list[Setting]:
+    """A recipe's own setting, then those that cost less, the dearest first.
+
+    All, three quarters and half of the views, mirrored and not; at last a quarter, not mirrored;
+    never fewer than `FEWEST_VIEWS` (unless the recipe itself has fewer).
+    """
+    counts = [max(min(views, FEWEST_VIEWS), round(views * share)) for share in (1, 0.75, 0.5, 0.25)]
+    mirrored = [Setting(count, True) for count in counts[:3]] if tta else []
+    plain = [Setting(count, False) for count in counts]
+    return list(dict.fromkeys(mirrored + plain))
+
+
+def choose(options: list[Setting], seconds_a_view: dict[bool, float], seconds: float) -> Setting:
+    """The first setting that fits, or the last one.
+
+    Args:
+        options: as `settings_below` gives them.
+        seconds_a_view: without and with TTA.
+        seconds: what the network may take.
+    """
+    for option in options:
+        if MARGIN * option.views * seconds_a_view[option.tta] <= seconds:
+            return option
+    return options[-1]
+
+
+def fit_to_budget(
+    predictor: "MIPPredictor", suv: Volume, ct: Volume | None, seconds: float
+) -> "MIPPredictor":
+    """The predictor itself where its recipe fits into the time, else one that takes less.
+
+    One view of this study is timed, without and with mirroring, and one window of a second stage.
+
+    Args:
+        predictor: with its recipe.
+        suv, ct: as `MIPPredictor.predict_study` takes them.
+        seconds: from now until the mask must be written.
+
+    Raises:
+        MipError: as `MIPPredictor.predict_study`.
+    """
+    config = predictor.config
+    start = time.monotonic()
+    geometry = ViewGeometry.for_volume(suv, config.angles[:1], config.pixel_mm)
+    ct_array = None if ct is None else ct.array
+    view = make_views(
+        suv.array, ct_array, geometry, config.channels, config.window_suv, config.pixel_mm
+    )
+    pixel_mm = view_spacing_mm(geometry, config.pixel_mm)[1:]
+    timed = {}
+    # The first call also warms up: it is not what a view takes.
+    for tta in (False, False, True) if config.tta else (False, False):
+        begun = time.monotonic()
+        predictor.override(tta=tta).view_probabilities(view.levels, pixel_mm)
+        timed[tta] = time.monotonic() - begun
+    fitted = predictor
+    second_s = 0.0
+    if predictor.second_stage is not None:
+        second_s = MARGIN * predictor.second_stage.seconds(suv)
+        if second_s > MOST_OF_SECOND_STAGE * seconds:
+            fitted, second_s = predictor.with_second_stage(None), 0.0
+    left = seconds - second_s - (time.monotonic() - start)
+    chosen = choose(
+        settings_below(config.views, config.tta), timed, left - max(KEPT_S, KEPT_SHARE * seconds)
+    )
+    if chosen == Setting(config.views, config.tta):
+        return fitted
+    return fitted.override(views=chosen.views, tta=chosen.tta)

@@ -1,0 +1,33 @@
+"""From probabilities to masks in the plane: threshold, small components, the non-empty mode."""
+
+import cc3d
+import numpy as np
+
+from nnunetv2_mip.inference.config import InferenceConfig
+
+
+def mask_of_view(probability: np.ndarray, config: InferenceConfig) -> np.ndarray:
+    """Threshold one view and tidy it as the recipe says.
+
+    Args:
+        probability: (H, W) in [0, 1].
+        config: `threshold`, `min_component_px`, `never_empty` are used.
+
+    Returns:
+        (H, W) uint8 of 0 and 1. With `never_empty`, the most likely region if nothing else is left
+        (the pixels above half of the highest probability that hang together with it).
+    """
+    mask = drop_small(probability >= config.threshold, config.min_component_px)
+    if config.never_empty and not mask.any() and probability.max() > 0:
+        likely = cc3d.connected_components(
+            (probability >= probability.max() / 2).astype(np.uint8), connectivity=8
+        )
+        mask = likely == likely[np.unravel_index(probability.argmax(), probability.shape)]
+    return mask.astype(np.uint8)
+
+
+def drop_small(mask: np.ndarray, smallest_px: int) -> np.ndarray:
+    """Remove 8-connected components of (H, W) with fewer than `smallest_px` pixels."""
+    if smallest_px <= 1 or not mask.any():
+        return mask
+    return cc3d.dust(mask.astype(np.uint8), threshold=smallest_px, connectivity=8) > 0

@@ -1,0 +1,178 @@
+"""The network over a stack of views: windows, mirrored copies and folds, as far as time allows.
+
+The logits of all windows, copies and folds are averaged as nnU-Net does (Gaussian weights within
+overlapping windows). A pass is one fold on one copy of all views. First come the views as they
+are through every fold, then one mirrored copy after the other; where the watch says that there is
+no time for the next, the complete ones are the answer.
+"""
+
+import itertools
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from nnunetv2_mip.inference.deadline import Effort, Watch
+from nnunetv2_mip.inference.engine import Network
+
+# A view of more than so many patches is not shown to the network in one piece: memory.
+MOST_PATCHES_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How views are cut for the network.
+
+    Attributes:
+        patch: (rows, columns) the network was trained on.
+        multiple: (rows, columns) that the network's strides divide.
+        whole: show a view in one piece, padded to `multiple` and at least to the patch (as in
+            training: instance norms see the padding); else in patches that overlap by half.
+    """
+
+    patch: tuple[int, int]
+    multiple: tuple[int, int]
+    whole: bool
+
+    def size_for(self, shape: Sequence[int]) -> tuple[int, int]:
+        """Rows and columns of a window for views of `shape`."""
+        if self.whole:
+            size = tuple(
+                max(p, math.ceil(n / m) * m) for n, m, p in zip(shape, self.multiple, self.patch)
+            )
+            if math.prod(size) <= MOST_PATCHES_AT_ONCE * math.prod(self.patch):
+                return size
+        return self.patch
+
+
+def mirrored_copies(axes: Sequence[int] | None) -> list[tuple[int, ...]]:
+    """The axes to flip for every copy, the copy as it is first.
+
+    Args:
+        axes: that may be mirrored, 0 for rows and 1 for columns; None for no mirroring.
+    """
+    own = tuple(axes or ())
+    return [c for n in range(len(own) + 1) for c in itertools.combinations(own, n)]
+
+
+@torch.inference_mode()
+def run_passes(
+    network: Network,
+    data: torch.Tensor,
+    classes: int,
+    windows: Windows,
+    copies: Sequence[tuple[int, ...]],
+    watch: Watch,
+) -> torch.Tensor:
+    """Average the logits of all copies and folds.
+
+    Args:
+        network: the folds.
+        data: (C, V, H, W) float32, preprocessed.
+        classes: number of logits.
+        windows: how views are cut.
+        copies: from `mirrored_copies`.
+        watch: asked before every window, and told what was averaged.
+
+    Returns:
+        logits (classes, V, H, W) float32 on the CPU.
+
+    Raises:
+        Cancelled: the watch says so.
+    """
+    size = windows.size_for(data.shape[2:])
+    padded, inner = _pad(data, size)
+    one_pass = _Pass(network, padded, classes, size, watch)
+    # Of a cascade the windows of both stages.
+    watch.windows += len(copies) * len(network) * data.shape[1] * len(one_pass.windows)
+    total, done = None, Effort(0, len(copies), 0, len(network))
+    for number, copy in enumerate(copies):
+        if number and not watch.has(one_pass.seconds * len(network)):
+            break
+        round_sum, folds = None, 0
+        for fold in range(len(network)):
+            if folds and not watch.has(one_pass.seconds):
+                break
+            logits = one_pass.run(fold, copy)
+            round_sum = logits if round_sum is None else round_sum.add_(logits)
+            folds += 1
+        if number and folds < len(network):
+            # Part of a mirrored copy would weigh the folds unequally.
+            break
+        total = round_sum if total is None else total.add_(round_sum)
+        done = Effort(number + 1, len(copies), folds, len(network))
+        if folds < len(network):
+            break
+    total /= done.copies * done.folds
+    watch.effort = done
+    return total[(slice(None), slice(None), *inner)].cpu()
+
+
+class _Pass:
+    """One fold on one copy of all views."""
+
+    def __init__(self, network, data, classes, size, watch):
+        self.network, self.data, self.watch = network, data.to(network.device), watch
+        self.classes, self.size = classes, size
+        # Of the pass that took longest: what the next one may take.
+        self.seconds = 0.0
+        self.windows = list(_windows(data.shape[2:], size))
+        self.weight = self.weights = None
+        if len(self.windows) > 1:
+            self.weight = _gaussian(size).to(network.device)
+            self.weights = torch.zeros(data.shape[2:], device=network.device)
+            for rows, columns in self.windows:
+                self.weights[rows, columns] += self.weight
+
+    def run(self, fold: int, axes: tuple[int, ...]) -> torch.Tensor:
+        """Logits (K, V, H, W), on the device."""
+        flips = [axis + 2 for axis in axes]
+        views = self.data.shape[1]
+        out = self.data.new_zeros((self.classes, *self.data.shape[1:]))
+        seconds = 0.0
+        for view, (rows, columns) in itertools.product(range(views), self.windows):
+            self.watch.check()
+            start = time.perf_counter()
+            piece = self.data[:, view, rows, columns][None]
+            answer = self.network.logits(piece.flip(flips) if flips else piece, fold)
+            answer = (answer.flip(flips) if flips else answer)[0, : self.classes]
+            if self.weight is not None:
+                answer = answer * self.weight
+            out[:, view, rows, columns] += answer
+            seconds += time.perf_counter() - start
+        if out.is_cuda:
+            # Kernels were only put in line until here.
+            start = time.perf_counter()
+            torch.cuda.synchronize(out.device)
+            seconds += time.perf_counter() - start
+        self.seconds = max(self.seconds, seconds)
+        return out if self.weights is None else out.div_(self.weights)
+
+
+def _pad(data: torch.Tensor, size: tuple[int, int]) -> tuple[torch.Tensor, tuple[slice, slice]]:
+    """Pad views with zeros on both sides to at least `size`; also where the views lie in it."""
+    missing = [max(0, want - have) for want, have in zip(size, data.shape[2:])]
+    before = [m // 2 for m in missing]
+    inner = tuple(slice(b, b + n) for b, n in zip(before, data.shape[2:]))
+    widths = (before[1], missing[1] - before[1], before[0], missing[0] - before[0])
+    return (functional.pad(data, widths) if any(widths) else data), inner
+
+
+def _windows(shape: Sequence[int], size: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
+    """nnU-Net's windows: they overlap by half or more and reach every border."""
+    from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
+
+    for row, column in itertools.product(*compute_steps_for_sliding_window(shape, size, 0.5)):
+        yield slice(row, row + size[0]), slice(column, column + size[1])
+
+
+def _gaussian(size: tuple[int, int]) -> torch.Tensor:
+    """nnU-Net's weights of a window."""
+    from nnunetv2.inference.sliding_window_prediction import compute_gaussian
+
+    return compute_gaussian(
+        size, 1 / 8, value_scaling_factor=10, dtype=torch.float32, device=torch.device("cpu")
+    )

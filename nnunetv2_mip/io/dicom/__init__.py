@@ -1,0 +1,1 @@
+"""DICOM: series of slices, SUV, PET and CT volumes, segmentation objects."""

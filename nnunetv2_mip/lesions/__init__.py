@@ -1,0 +1,1 @@
+"""Connected lesions of a mask, and tables of their measurements."""

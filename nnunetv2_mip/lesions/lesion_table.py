@@ -1,0 +1,89 @@
+"""The lesions of a mask in numbers: a CSV beside the mask."""
+
+import csv
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from nnunetv2_mip.evaluation.metrics import hits
+from nnunetv2_mip.files import atomic_path
+from nnunetv2_mip.io.volumes import VOLUME_SUFFIXES, SourceGrid
+from nnunetv2_mip.views.labels import lesion_centres_mm, lesion_voxels
+
+LESION_TABLE_SUFFIX = "_lesions.csv"
+COLUMNS = ("lesion", "volume_ml", "suv_max", "suv_mean", "tlg", "x_mm", "y_mm", "z_mm")
+# What people read above the columns.
+TITLES = {
+    "lesion": "Lesion",
+    "volume_ml": "Volume (ml)",
+    "suv_max": "SUVmax",
+    "suv_mean": "SUVmean",
+    "tlg": "TLG (g)",
+    "x_mm": "x (mm)",
+    "y_mm": "y (mm)",
+    "z_mm": "z (mm)",
+}
+
+
+def lesion_table(
+    mask: np.ndarray,
+    suv: np.ndarray | None,
+    grid: SourceGrid,
+    other: np.ndarray | None = None,
+    min_overlap: float = 0.0,
+) -> list[dict]:
+    """One row a lesion (18-connected), the largest first.
+
+    Args:
+        mask: (z, y, x), canonical axes, non-zero is lesion.
+        suv: (z, y, x) SUV on the same grid, or None.
+        grid: of both.
+        other: (z, y, x) another mask on the same grid: adds the column `hit`, whether it hits the
+            lesion by the rule of `metrics.hits`.
+        min_overlap: of that rule.
+
+    Returns:
+        Rows of `COLUMNS`: number from 1, volume in ml, highest and mean SUV, total lesion
+        glycolysis (TLG, mean SUV × ml; Larson et al., Clin. Positron Imaging 2, 1999), and the mean
+        position in physical LPS mm. What needs the SUV is None without it.
+    """
+    zyx, starts = lesion_voxels(mask)
+    if not len(zyx):
+        return []
+    rows = []
+    for centre, (first, last) in zip(lesion_centres_mm(zyx, starts, grid), pairwise(starts)):
+        volume_ml = float(last - first) * grid.voxel_ml
+        uptake = dict.fromkeys(("suv_max", "suv_mean", "tlg"))
+        if suv is not None:
+            values = suv[tuple(zyx[first:last].T)].astype(np.float64)
+            uptake = {
+                "suv_max": round(float(values.max()), 3),
+                "suv_mean": round(float(values.mean()), 3),
+                "tlg": round(float(values.mean()) * volume_ml, 3),
+            }
+        place = dict(zip(("x_mm", "y_mm", "z_mm"), (round(float(value), 1) for value in centre)))
+        row = {"volume_ml": round(volume_ml, 4), **uptake, **place}
+        if other is not None:
+            both = np.count_nonzero(other[tuple(zyx[first:last].T)])
+            row["hit"] = bool(hits(np.array(last - first), np.array(both), min_overlap))
+        rows.append(row)
+    rows.sort(key=lambda row: -row["volume_ml"])
+    return [{"lesion": number, **row} for number, row in enumerate(rows, start=1)]
+
+
+def lesion_table_path(mask_path: Path | str) -> Path:
+    """`NAME.nii.gz` → `NAME_lesions.csv`."""
+    path = Path(mask_path)
+    suffix = next((s for s in VOLUME_SUFFIXES if path.name.lower().endswith(s)), path.suffix)
+    return path.with_name(path.name[: len(path.name) - len(suffix)] + LESION_TABLE_SUFFIX)
+
+
+def write_lesion_table(rows: list[dict], path: Path | str) -> None:
+    """Write rows of `lesion_table`; a mask without lesions has a header only."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as partial, partial.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)

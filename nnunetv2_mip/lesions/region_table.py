@@ -1,0 +1,65 @@
+"""The regions of a mask in an image, in numbers: what `lesion_table` is for volumes."""
+
+import cc3d
+import numpy as np
+
+from nnunetv2_mip.evaluation.metrics import CONNECTIVITY, hits
+from nnunetv2_mip.views.intensity import LEVEL_MAX, PNG_PIXEL_MM
+
+# What people read above the columns.
+TITLES = {
+    "region": "Region",
+    "area_cm2": "Area (cm²)",
+    "max_uptake_percent": "Max. uptake (% of scale)",
+    "max_probability": "Max. probability",
+    "row": "Row",
+    "column": "Column",
+}
+
+
+def region_table(
+    mask: np.ndarray,
+    levels: np.ndarray | None,
+    pixel_mm: tuple[float, float] = (PNG_PIXEL_MM, PNG_PIXEL_MM),
+    probability: np.ndarray | None = None,
+    other: np.ndarray | None = None,
+    min_overlap: float = 0.0,
+) -> list[dict]:
+    """One row a region (8-connected), the largest first.
+
+    Args:
+        mask: (H, W), non-zero is lesion.
+        levels: (H, W) uint8, bright is uptake, or None.
+        pixel_mm: (row, column) size of a pixel.
+        probability: (H, W) in [0, 1]: adds the column `max_probability`.
+        other: (H, W) another mask: adds the column `hit`, whether it hits the region by the rule
+            of `metrics.hits`.
+        min_overlap: of that rule.
+
+    Returns:
+        Rows: number from 1, area in cm², highest level in per cent of the scale (None without
+        levels), what was asked for, and the mean row and column.
+    """
+    regions = cc3d.connected_components(
+        np.ascontiguousarray(np.asarray(mask) != 0), connectivity=CONNECTIVITY[2]
+    )
+    rows = []
+    for region in range(1, int(regions.max(initial=0)) + 1):
+        inside = regions == region
+        where = np.nonzero(inside)
+        size = len(where[0])
+        row = {
+            "area_cm2": round(size * pixel_mm[0] * pixel_mm[1] / 100, 2),
+            "max_uptake_percent": None,
+        }
+        if levels is not None:
+            row["max_uptake_percent"] = round(100 * float(levels[inside].max()) / LEVEL_MAX, 1)
+        if probability is not None:
+            row["max_probability"] = round(float(probability[inside].max()), 3)
+        row["row"], row["column"] = (round(float(axis.mean()), 1) for axis in where)
+        if other is not None:
+            both = np.count_nonzero(other[inside])
+            row["hit"] = bool(hits(np.array(size), np.array(both), min_overlap))
+        rows.append(row)
+    rows.sort(key=lambda row: -row["area_cm2"])
+    return [{"region": number, **row} for number, row in enumerate(rows, start=1)]

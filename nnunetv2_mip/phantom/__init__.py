@@ -1,0 +1,1 @@
+"""Simulated patients: anatomy, lesions, scanner."""

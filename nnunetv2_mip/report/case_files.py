@@ -1,0 +1,178 @@
+"""Which files belong to a case of a report: truth, prediction, image, lesions as views see them."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.evaluation.matching import Pair, predictions_of, truths_of
+from nnunetv2_mip.io.png import PNG_SUFFIX
+from nnunetv2_mip.io.study_layouts import SEG_NAME, SUV_NAME, find_studies
+from nnunetv2_mip.io.volumes import VOLUME_SUFFIXES, has_suffix
+from nnunetv2_mip.views.stack_files import (
+    FILE_ENDING,
+    LESIONS_SUFFIX,
+    case_of_channel_file,
+    is_stack_file,
+)
+
+KINDS = ("png", "volume", "stack")
+IMAGES_FOLDER, LABELS_FOLDER = "imagesTr", "labelsTr"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of one case; None where there is none.
+
+    Attributes:
+        case: its name.
+        kind: one of `KINDS`.
+        truth, prediction: masks; the truth of a control may be its image, see `is_control_image`.
+        image: PNG, SUV volume, folder with a DICOM PET series, or stack of levels.
+        lesions: of a stack the file that says which view sees which lesion.
+        is_control_image: whether `truth` is the image of a case without lesions.
+        is_missing: whether the prediction is missing and counts as empty.
+    """
+
+    case: str
+    kind: str
+    truth: Path | None
+    prediction: Path | None
+    image: Path | None
+    lesions: Path | None = None
+    is_control_image: bool = False
+    is_missing: bool = False
+
+
+def sources_of_pairs(
+    pairs: Iterable[Pair], images: Mapping[str, Path], judged: bool = True
+) -> list[Source]:
+    """The sources of pairs of `matching`.
+
+    Args:
+        pairs: of it.
+        images: by case, see `find_images`.
+        judged: whether a missing prediction counts as empty; else there are no predictions.
+    """
+    found = []
+    for pair in pairs:
+        image = pair.truth if pair.is_control_image else images.get(pair.case)
+        image = image or images.get(_stem(pair.truth))
+        lesions = pair.truth.parent.parent / IMAGES_FOLDER / f"{pair.case}{LESIONS_SUFFIX}"
+        kind = _kind(pair.truth)
+        found.append(
+            Source(
+                pair.case,
+                kind,
+                pair.truth,
+                pair.prediction,
+                _fitting(image, kind),
+                lesions if lesions.is_file() else None,
+                pair.is_control_image,
+                judged and pair.prediction is None,
+            )
+        )
+    return found
+
+
+def sources_of_predictions(predictions: Path, images: Mapping[str, Path]) -> list[Source]:
+    """The sources where there is no truth.
+
+    Raises:
+        MipError: see `matching.predictions_of`.
+    """
+    return [
+        Source(case, _kind(path), None, path, _fitting(images.get(case), _kind(path)))
+        for case, path in predictions_of(predictions).items()
+    ]
+
+
+def sources_of_dataset(folder: Path, images: Mapping[str, Path]) -> list[Source]:
+    """All labelled cases of a data set, or of a folder of truths.
+
+    Raises:
+        MipError: see `matching.truths_of`.
+    """
+    return sources_of_pairs(truths_of(folder), images, judged=False)
+
+
+def find_images(folder: Path, plain: bool = False) -> dict[str, Path]:
+    """Case → image in a folder of any kind that commands take; empty where there is none.
+
+    - the DM-i-AI data folder: `patients/imgs`, `controls/imgs`;
+    - a raw nnU-Net data set: `imagesTr` (of an autoPET release the SUV, else channel 0000);
+    - a study tree: the SUV, or the folder of its DICOM series;
+    - a folder of images named by the cases, or a single file, where `plain` says that these are
+      images and no masks.
+
+    Raises:
+        MipError: no such folder.
+    """
+    if folder.is_file():
+        if folder.name == SEG_NAME and (folder.parent / SUV_NAME).is_file():
+            return {_stem(folder): folder.parent / SUV_NAME}
+        return {_stem(folder): folder} if plain else {}
+    if not folder.is_dir():
+        raise MipError(f"{folder}: no such file or folder")
+    if (folder / "patients" / "imgs").is_dir():
+        found = {}
+        for part in ("patients", "controls"):
+            found |= _by_name(folder / part / "imgs", (PNG_SUFFIX,))
+        return found
+    if (folder / IMAGES_FOLDER).is_dir():
+        return _images_of_dataset(folder)
+    files = _by_name(folder, (PNG_SUFFIX, *VOLUME_SUFFIXES))
+    if files and not (folder / SUV_NAME).is_file():
+        return files if plain else {}
+    try:
+        return {study.case: study.suv for study in find_studies(folder)}
+    except MipError:
+        return {}
+
+
+def _images_of_dataset(folder: Path) -> dict[str, Path]:
+    images = folder / IMAGES_FOLDER
+    if any(images.glob(f"*_0001{FILE_ENDING}")):
+        first = next(iter(sorted(images.glob(f"*_0000{FILE_ENDING}"))), None)
+        # Stacks of several channels begin with the SUV, releases of autoPET with the CT.
+        if first is None or not is_stack_file(first):
+            studies = find_studies(folder)
+            named = {study.case: study.suv for study in studies}
+            return named | {_stem(study.seg): study.suv for study in studies if study.seg}
+    return {
+        case: path
+        for path in sorted(images.iterdir())
+        if has_suffix(path, VOLUME_SUFFIXES) and re.search(r"_0000\.", path.name)
+        for case in (case_of_channel_file(path),)
+    }
+
+
+def _by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    if not folder.is_dir():
+        return {}
+    return {
+        case_of_channel_file(path) if has_suffix(path, VOLUME_SUFFIXES) else path.stem: path
+        for path in sorted(folder.iterdir())
+        if path.is_file() and has_suffix(path, suffixes) and not path.name.startswith(".")
+    }
+
+
+def _kind(mask: Path) -> str:
+    if has_suffix(mask, (PNG_SUFFIX,)):
+        return "png"
+    return "stack" if is_stack_file(mask) else "volume"
+
+
+def _fitting(image: Path | None, kind: str) -> Path | None:
+    """The image if it is of the kind of its mask."""
+    if image is None:
+        return None
+    own = "volume" if image.is_dir() else _kind(image)
+    return image if own == kind else None
+
+
+def _stem(path: Path) -> str:
+    suffixes = (PNG_SUFFIX, *VOLUME_SUFFIXES)
+    suffix = next((s for s in suffixes if path.name.lower().endswith(s)), "")
+    return path.name[: len(path.name) - len(suffix)]

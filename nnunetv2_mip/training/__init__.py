@@ -1,0 +1,1 @@
+"""Losses, augmentation, optimiser and sampling of the trainers."""

@@ -1,0 +1,1 @@
+"""Maximum intensity projections of a study: geometry, channels, labels, files."""

@@ -1,0 +1,156 @@
+"""The one way from a study to what a network sees: channels of levels, view by view.
+
+Conversion and prediction both call `make_views`. Channels:
+
+- `suv`: the maximum of the ray (0 → 0, window → 255);
+- `ct`: the CT where the SUV ray wins (−1000 HU → 0, 1000 HU → 255; no winner is air);
+- `depth`: where along the ray that is (−350 mm → 1, 350 mm → 255; no winner is 0).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numba import njit, prange
+
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.io.volumes import Volume, read_volume, require_same_grid
+from nnunetv2_mip.views.geometry import ViewGeometry
+from nnunetv2_mip.views.intensity import ct_levels_from_hu, levels_from_depth, levels_from_suv
+from nnunetv2_mip.views.projection import project
+from nnunetv2_mip.views.resampling import to_pixels
+from nnunetv2_mip.views.settings import check_channels
+
+AIR_HU = -1000.0
+
+
+@dataclass(frozen=True)
+class StudyViews:
+    """The views of a study.
+
+    Attributes:
+        levels: (C, V, H', W') uint8, what the network sees, in the pixels asked for.
+        suv: (V, H, W) float32, the SUV of the rays, in the detector's pixels.
+        ct_hu: (V, H, W) float32, or None where the channel was not asked for.
+        depth_mm: (V, H, W) float32, NaN where nothing wins, or None likewise.
+    """
+
+    levels: np.ndarray
+    suv: np.ndarray
+    ct_hu: np.ndarray | None
+    depth_mm: np.ndarray | None
+
+
+def make_views(
+    suv: np.ndarray,
+    ct: np.ndarray | None,
+    geometry: ViewGeometry,
+    channels: Sequence[str],
+    window_suv: float,
+    pixel_mm: float | None = None,
+) -> StudyViews:
+    """Project a study onto the channels of a data set or model.
+
+    Args:
+        suv: (z, y, x) SUV on the grid of `geometry`.
+        ct: (z, y, x) HU on the same grid; only the channel `ct` needs it.
+        geometry: angles, bins and grid.
+        channels: some of `view_settings.CHANNELS`, the SUV first.
+        window_suv: SUV that maps to level 255.
+        pixel_mm: edge of the square pixels to resample to; None keeps the detector's.
+
+    Raises:
+        MipError: unknown channels, or `ct` is asked for and there is none.
+    """
+    check_channels(channels)
+    if "ct" in channels and ct is None:
+        raise MipError(
+            f"{geometry.source}: the channel ct needs the CT on the same grid: give the file "
+            "by --ct (trees of studies have it as CTres.nii.gz)"
+        )
+    found = project(suv, geometry, depth=len(channels) > 1)
+    hu = sample_winners(ct, found.depth_mm, geometry) if "ct" in channels else None
+    depth_mm = found.depth_mm if "depth" in channels else None
+    levels = []
+    for channel in channels:
+        if channel == "suv":
+            levels.append(levels_from_suv(to_pixels(found.suv, geometry, pixel_mm), window_suv))
+        elif channel == "ct":
+            # Neighbouring rays may win in different organs: a mean of both would be neither.
+            levels.append(ct_levels_from_hu(to_pixels(hu, geometry, pixel_mm, nearest=True)))
+        else:
+            levels.append(levels_from_depth(to_pixels(depth_mm, geometry, pixel_mm, nearest=True)))
+    return StudyViews(np.stack(levels), found.suv, hu, depth_mm)
+
+
+def sample_winners(
+    volume: np.ndarray, depth_mm: np.ndarray, geometry: ViewGeometry, outside: float = AIR_HU
+) -> np.ndarray:
+    """Another volume's values where the rays win, interpolated as the SUV was.
+
+    Args:
+        volume: (z, y, x) on the grid of `geometry`.
+        depth_mm: (V, H, W) depth of the winner, NaN where there is none.
+        geometry: of the views.
+        outside: value where nothing wins, and beyond the volume.
+
+    Returns:
+        (V, H, W) float32.
+    """
+    if volume.shape != geometry.grid.shape_zyx:
+        raise ValueError(f"volume {volume.shape} is not on the grid {geometry.grid.shape_zyx}")
+    _, sy, sx = geometry.grid.spacing_zyx
+    out = np.empty(depth_mm.shape, np.float32)
+    _sample_kernel(
+        volume,
+        depth_mm,
+        np.deg2rad(geometry.angles_deg),
+        sy,
+        sx,
+        geometry.bin_mm,
+        np.float32(outside),
+        out,
+    )
+    return out
+
+
+def read_ct(path: Path | str, like: Volume) -> Volume:
+    """Read a CT in HU on the grid of a PET.
+
+    Raises:
+        MipError: as `volumes.read_volume`; also another grid, or NaN or infinite values.
+    """
+    ct = read_volume(path)
+    require_same_grid(ct, like)
+    if np.issubdtype(ct.array.dtype, np.floating) and not np.isfinite(ct.array).all():
+        raise MipError(f"{path}: contains NaN or infinite values; a CT must be finite everywhere")
+    return ct
+
+
+@njit(parallel=True, cache=True)
+def _sample_kernel(volume, depth_mm, angles, sy, sx, bin_mm, outside, out):
+    n_views, rows, width = depth_mm.shape
+    _, ny, nx = volume.shape
+    for line in prange(n_views * rows):
+        view, row = line // rows, line % rows
+        plane = volume[rows - 1 - row]
+        cos, sin = np.cos(angles[view]), np.sin(angles[view])
+        for column in range(width):
+            t = depth_mm[view, row, column]
+            if np.isnan(t):
+                out[view, row, column] = outside
+                continue
+            u = (column - (width - 1) * 0.5) * bin_mm
+            x = (u * cos - t * sin) / sx + (nx - 1) * 0.5
+            y = (u * sin + t * cos) / sy + (ny - 1) * 0.5
+            x0, y0 = int(np.floor(x)), int(np.floor(y))
+            fx, fy = np.float32(x - x0), np.float32(y - y0)
+            total = np.float32(0)
+            for dy in range(2):
+                for dx in range(2):
+                    inside = 0 <= y0 + dy < ny and 0 <= x0 + dx < nx
+                    value = np.float32(plane[y0 + dy, x0 + dx]) if inside else outside
+                    weight = (fy if dy else 1 - fy) * (fx if dx else 1 - fx)
+                    total += np.float32(weight) * value
+            out[view, row, column] = total

@@ -1,0 +1,119 @@
+"""What a study is turned into: angles, channels, scale, pixel size and kind of label."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.views.geometry import DEFAULT_ARC_DEG, DEFAULT_VIEWS, view_angles
+from nnunetv2_mip.views.intensity import DEFAULT_WINDOW_SUV
+
+# The SUV leads: it decides what a ray shows. The others say more about the winner of the ray.
+CHANNELS = ("suv", "ct", "depth")
+# Of the mode `ignore`: what is neither lesion nor background (nnU-Net wants it to be the last).
+IGNORE_LABEL = 2
+LABEL_MODES = ("projected", "visible", "ignore")
+
+
+@dataclass(frozen=True)
+class OcclusionSettings:
+    """When a lesion counts as visible in a view (see `occlusion`).
+
+    Attributes:
+        visible_share: share of its pixels that must be visible for the whole projection to stay.
+        fragment_mm: least size of a visible fragment otherwise: its number of pixels times the
+            pixel's edge in mm (of the square of equal area).
+        gradient: the fragment's mean Sobel gradient must be above this: magnitude of the two 3 × 3
+            Sobel derivatives (weights 1 2 1, not divided) of the MIP scaled to [0, 1] over the
+            window, mean over the fragment's pixels.
+
+    Raises:
+        MipError: a value out of range.
+    """
+
+    visible_share: float = 0.75
+    fragment_mm: float = 25.0
+    gradient: float = 0.15
+
+    def __post_init__(self):
+        if not 0 <= self.visible_share <= 1:
+            raise MipError(f"--visible-share {self.visible_share}: choose between 0 and 1")
+        for option, value in (("--fragment-mm", self.fragment_mm), ("--gradient", self.gradient)):
+            if not 0 <= value < math.inf:
+                raise MipError(f"{option} {value}: must be 0 or more")
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """How studies are turned into views.
+
+    Attributes:
+        views: number of projection angles.
+        arc_deg, start_deg: the angles cover [start, start + arc) degrees.
+        window_suv: SUV that maps to level 255.
+        angles_deg: the angles themselves, in degrees; then `views` is their number.
+        pixel_mm: edge of the square pixels the views are resampled to; None keeps the study's own.
+        channels: some of `CHANNELS`, the SUV first.
+        labels: one of `LABEL_MODES`.
+        occlusion: what counts as visible.
+
+    Raises:
+        MipError: a value out of range, or settings that exclude each other.
+    """
+
+    views: int = DEFAULT_VIEWS
+    arc_deg: float = DEFAULT_ARC_DEG
+    start_deg: float = 0.0
+    window_suv: float = DEFAULT_WINDOW_SUV
+    angles_deg: tuple[float, ...] | None = None
+    pixel_mm: float | None = None
+    channels: tuple[str, ...] = ("suv",)
+    labels: str = "projected"
+    occlusion: OcclusionSettings = field(default_factory=OcclusionSettings)
+
+    def __post_init__(self):
+        if not 0 < self.window_suv < math.inf:
+            raise MipError(f"--window {self.window_suv}: must be above 0 SUV")
+        if self.pixel_mm is not None and not 0.1 <= self.pixel_mm <= 100:
+            raise MipError(f"--pixel {self.pixel_mm}: choose between 0.1 and 100 mm")
+        if not 0 < self.arc_deg <= 360:
+            raise MipError(f"--arc {self.arc_deg}: choose above 0 and up to 360 degrees")
+        if not math.isfinite(self.start_deg):
+            raise MipError(f"--start {self.start_deg}: must be a number of degrees")
+        if self.labels not in LABEL_MODES:
+            raise MipError(f"--labels {self.labels}: choose from {', '.join(LABEL_MODES)}")
+        check_channels(self.channels)
+        if self.angles_deg is None:
+            view_angles(self.views)
+            return
+        if (self.arc_deg, self.start_deg) != (DEFAULT_ARC_DEG, 0.0):
+            raise MipError("--angles names every angle: leave --arc and --start out")
+        angles = tuple(float(angle) for angle in self.angles_deg)
+        check_angles(angles)
+        object.__setattr__(self, "angles_deg", angles)
+        object.__setattr__(self, "views", len(angles))
+
+    @property
+    def angles(self) -> tuple[float, ...]:
+        """The projection angles in degrees."""
+        return self.angles_deg or view_angles(self.views, self.arc_deg, self.start_deg)
+
+
+def check_angles(angles_deg: Sequence[float]) -> None:
+    """Raise MipError for an empty list, for no numbers, and for an angle named twice."""
+    if not angles_deg:
+        raise MipError("--angles: name at least one angle")
+    if not all(math.isfinite(angle) for angle in angles_deg):
+        raise MipError(f"--angles {' '.join(map(str, angles_deg))}: must be numbers of degrees")
+    if len(set(angles_deg)) < len(angles_deg):
+        raise MipError(f"--angles {' '.join(f'{a:g}' for a in angles_deg)}: names an angle twice")
+
+
+def check_channels(channels: Sequence[str]) -> None:
+    """Raise MipError for channels that cannot be made, or whose first is not the SUV."""
+    unknown = [name for name in channels if name not in CHANNELS]
+    if unknown or not channels or channels[0] != "suv" or len(set(channels)) < len(channels):
+        raise MipError(
+            f"channels {','.join(channels) or 'none'}: "
+            f"choose suv first, then any of {', '.join(CHANNELS[1:])}"
+        )

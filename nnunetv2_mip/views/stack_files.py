@@ -1,0 +1,127 @@
+"""View stacks on disk: (V, H, W) NIfTI files with a geometry file beside them."""
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.files import read_json, write_json
+from nnunetv2_mip.io.nifti import read_nifti_voxels
+from nnunetv2_mip.io.volumes import (
+    STACK_SPACING_MM,
+    VOLUME_SUFFIXES,
+    has_suffix,
+    read_image,
+    write_image,
+)
+from nnunetv2_mip.views.geometry import ViewGeometry
+from nnunetv2_mip.views.resampling import view_shape
+
+FILE_ENDING = ".nii.gz"
+GEOMETRY_NAME = "geometry.json"
+GEOMETRY_SUFFIX = "_geometry.json"
+LESIONS_SUFFIX = "_lesions.json"
+
+
+def write_stack(
+    stack: np.ndarray, spacing_mm: tuple[float, float, float], path: Path | str
+) -> None:
+    """Write (V, H, W) with spacing (view axis, row, column) in mm; the file appears whole."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(stack))
+    image.SetSpacing([float(value) for value in reversed(spacing_mm)])
+    write_image(image, path)
+
+
+def read_stack(path: Path | str) -> tuple[np.ndarray, tuple[float, float, float]]:
+    """Read a stack: (V, H, W) and its spacing (view axis, row, column) in mm.
+
+    Raises:
+        MipError: unreadable or not three-dimensional.
+    """
+    image = read_image(path)
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        raise MipError(f"{path}: is not a stack of views (V, H, W)")
+    spacing = image.GetSpacing()
+    # ITK fills a truncated NIfTI with zeros; the checking reader refuses it.
+    nifti = has_suffix(Path(path), (".nii", ".nii.gz"))
+    voxels = read_nifti_voxels(Path(path)) if nifti else None
+    if voxels is None:
+        voxels = sitk.GetArrayFromImage(image)
+    return voxels.reshape(image.GetSize()[::-1]), (spacing[2], spacing[1], spacing[0])
+
+
+def case_of_channel_file(path: Path | str) -> str:
+    """`NAME_0000.nii.gz` → `NAME`; a name without a channel number stays."""
+    stem = Path(path).name
+    stem = next((stem[: -len(s)] for s in VOLUME_SUFFIXES if stem.lower().endswith(s)), stem)
+    head, _, tail = stem.rpartition("_")
+    return head if head and len(tail) == 4 and tail.isdigit() else stem
+
+
+def geometry_path(stack_path: Path | str) -> Path | None:
+    """The geometry file beside a stack, or None.
+
+    In nnU-Net folders it is `<case>_geometry.json`, in the output of `nnUNetv2_mip_project`
+    `geometry.json`.
+    """
+    stack_path = Path(stack_path)
+    for name in (case_of_channel_file(stack_path) + GEOMETRY_SUFFIX, GEOMETRY_NAME):
+        if (stack_path.parent / name).is_file():
+            return stack_path.parent / name
+    return None
+
+
+def is_stack_file(path: Path | str) -> bool:
+    """Whether an image file is a stack of views: by its first spacing, or a geometry beside it."""
+    path = Path(path)
+    if not has_suffix(path, VOLUME_SUFFIXES):
+        return False
+    if geometry_path(path) is not None:
+        return True
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return False
+    return reader.GetDimension() == 3 and reader.GetSpacing()[2] >= STACK_SPACING_MM
+
+
+def load_geometry(stack_path: Path | str) -> ViewGeometry:
+    """The geometry that belongs to a stack.
+
+    Raises:
+        MipError: there is none, or it cannot be read.
+    """
+    path = geometry_path(stack_path)
+    if path is None:
+        raise MipError(
+            f"{stack_path}: has no geometry file beside it ({GEOMETRY_NAME} or "
+            f"<case>{GEOMETRY_SUFFIX}), so its views cannot be placed in space"
+        )
+    return ViewGeometry.load(path)
+
+
+def save_geometry(geometry: ViewGeometry, path: Path | str, pixel_mm: float | None = None) -> None:
+    """Write a geometry file; `pixel_mm` says that the stacks beside it were resampled to that."""
+    write_json(path, {**geometry.to_dict(), "pixel_mm": pixel_mm})
+
+
+def load_pixel_mm(path: Path | str) -> float | None:
+    """The pixel size that the stacks beside a geometry file were resampled to, or None."""
+    value = read_json(path).get("pixel_mm")
+    if value is not None and not (isinstance(value, int | float) and value > 0):
+        raise MipError(f"{path}: pixel_mm {value!r} is no size")
+    return value
+
+
+def require_stack_shape(
+    stack: np.ndarray, geometry: ViewGeometry, path: Path | str, pixel_mm: float | None = None
+) -> None:
+    """Raise MipError when a stack and its geometry do not belong together."""
+    expected = view_shape(geometry, pixel_mm)
+    if stack.shape != expected:
+        raise MipError(
+            f"{path}: holds {stack.shape} (views, rows, columns), its geometry says {expected}"
+        )

@@ -1,0 +1,1 @@
+"""Pictures of studies: rotating MIPs, contact sheets, view sheets."""

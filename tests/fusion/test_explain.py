@@ -1,0 +1,244 @@
+"""The rule `explain`: the mask whose projections agree best with the views; the lesion table."""
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nnunetv2_mip.commands import fuse as fuse_command
+from nnunetv2_mip.commands import project as project_command
+from nnunetv2_mip.fusion.fuse import backproject, fuse
+from nnunetv2_mip.fusion.rules import FusionRule
+from nnunetv2_mip.io.volumes import SourceGrid, Volume, read_volume
+from nnunetv2_mip.lesions.lesion_table import lesion_table
+from nnunetv2_mip.views.geometry import ViewGeometry, view_angles
+from nnunetv2_mip.views.projection import project, project_mask
+
+EXPLAIN = FusionRule("explain")
+IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+SHAPE, SPACING = (20, 48, 48), (4.0, 3.0, 3.0)
+
+
+def nodes(seed: int = 0, count: int = 5, hot: float = 6.0) -> tuple[Volume, np.ndarray]:
+    """A body of SUV 1 with a crowd of blurred nodes."""
+    rng = np.random.default_rng(seed)
+    z, y, x = np.indices(SHAPE)
+    mask = np.zeros(SHAPE, bool)
+    for _ in range(count):
+        at = rng.uniform((6, 18, 18), (14, 30, 30))
+        radius = rng.uniform(5, 10)
+        squares = ((np.stack([z, y, x], -1) - at) * SPACING) ** 2
+        mask |= squares.sum(-1) <= radius**2
+    body = (y - 23.5) ** 2 + (x - 23.5) ** 2 < 20**2
+    sharp = sitk.GetImageFromArray(np.where(mask, hot, body * 1.0))
+    sharp.SetSpacing(SPACING[::-1])
+    suv = sitk.GetArrayFromImage(sitk.SmoothingRecursiveGaussian(sharp, 2.5))
+    suv = np.maximum(suv + rng.normal(0, 0.05, SHAPE), 0).astype(np.float32)
+    grid = SourceGrid(SHAPE[::-1], SPACING[::-1], (-70.0, -60.0, 5.0), IDENTITY)
+    return Volume(suv, grid, Path("nodes")), mask
+
+
+def run(command, *argv: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        command.main([str(part) for part in argv])
+    return ended.value.code
+
+
+def dice(a, b) -> float:
+    return 2 * np.logical_and(a, b).sum() / (a.sum() + b.sum())
+
+
+def views_of(volume: Volume, mask: np.ndarray, count: int = 12):
+    geometry = ViewGeometry.for_volume(volume, view_angles(count))
+    return geometry, project_mask(mask, geometry).astype(np.float32)
+
+
+@pytest.mark.parametrize("count", [2, 4, 12])
+def test_it_stays_in_the_hull_of_true_views_and_is_closer_to_the_truth(count):
+    gains = []
+    for seed in range(4):
+        volume, mask = nodes(seed)
+        geometry, stack = views_of(volume, mask, count)
+        hull = backproject(stack, geometry, "hull") > 0.5
+        found = fuse(stack, geometry, EXPLAIN, volume.array).astype(bool)
+        assert not (found & ~hull).any()
+        gains.append(dice(found, mask) - dice(hull, mask))
+    assert min(gains) >= 0
+    assert np.mean(gains) > 0.01
+
+
+def test_marks_of_true_views_stay_explained():
+    volume, mask = nodes(3)
+    geometry, stack = views_of(volume, mask)
+    found = fuse(stack, geometry, EXPLAIN, volume.array)
+    # No false pixel, and hardly one that is no longer hit.
+    again = project_mask(found, geometry)
+    assert (again <= stack).all()
+    assert again.sum() >= 0.97 * stack.sum()
+
+
+@pytest.mark.parametrize("error", ["an empty view", "a false blob", "a wide view", "a tight view"])
+def test_one_wrong_view_of_twelve_costs_little(error):
+    from scipy import ndimage
+
+    losses, of_hull = [], []
+    for seed in range(3):
+        volume, mask = nodes(seed)
+        geometry, stack = views_of(volume, mask)
+        whole = dice(fuse(stack, geometry, EXPLAIN, volume.array), mask)
+        wrong = stack.copy()
+        if error == "an empty view":
+            wrong[4] = 0
+        elif error == "a false blob":
+            wrong[4, 3:9, 8:14] = 1
+        elif error == "a wide view":
+            wrong[4] = ndimage.binary_dilation(wrong[4])
+        else:
+            wrong[4] = ndimage.binary_erosion(wrong[4])
+        losses.append(whole - dice(fuse(wrong, geometry, EXPLAIN, volume.array), mask))
+        of_hull.append(dice(backproject(wrong, geometry, "hull") > 0.5, mask))
+    assert np.mean(losses) < 0.03
+    if error == "an empty view":
+        assert max(of_hull) == 0
+
+
+def test_without_uptake_contrast_the_views_decide():
+    volume, mask = nodes(1, hot=1.0)
+    geometry, stack = views_of(volume, mask)
+    hull = backproject(stack, geometry, "hull") > 0.5
+    found = fuse(stack, geometry, EXPLAIN, volume.array)
+    assert dice(found, mask) >= dice(hull, mask) - 0.01
+    # And without any SUV.
+    blind = fuse(stack, geometry, EXPLAIN)
+    assert dice(blind, mask) >= dice(hull, mask) - 0.01
+
+
+@given(seed=st.integers(0, 2**16), flips=st.tuples(*[st.booleans()] * 2))
+@settings(max_examples=8, deadline=None)
+def test_the_order_of_the_views_and_mirrored_patients_do_not_matter(seed, flips):
+    volume, mask = nodes(seed % 7)
+    angles = view_angles(8)
+    geometry, stack = views_of(volume, mask, 8)
+    rng = np.random.default_rng(seed)
+    noisy = np.clip(stack * rng.uniform(0.6, 1.0, (8, 1, 1)), 0, 1).astype(np.float32)
+    noisy[rng.integers(8)] = 0
+    found = fuse(noisy, geometry, EXPLAIN, volume.array)
+    order = rng.permutation(8)
+    turned = ViewGeometry.for_volume(volume, [angles[number] for number in order])
+    again = fuse(noisy[order], turned, EXPLAIN, volume.array)
+    # Sums over the views are rounded in another order: a voxel at the limit may change sides.
+    assert dice(found, again) > 0.995
+    # Head to feet and left to right: a left-right mirrored patient is seen at mirrored angles.
+    head, side = flips
+    suv = volume.array[:: -1 if head else 1, :, :: -1 if side else 1]
+    other = Volume(np.ascontiguousarray(suv), volume.grid, Path("mirrored"))
+    mirrored = ViewGeometry.for_volume(other, [-angle if side else angle for angle in angles])
+    views = noisy[:, :: -1 if head else 1, :: -1 if side else 1]
+    back = fuse(np.ascontiguousarray(views), mirrored, EXPLAIN, other.array)
+    back = back[:: -1 if head else 1, :, :: -1 if side else 1]
+    assert dice(found, back) > 0.97
+
+
+@pytest.mark.parametrize("with_suv", [True, False])
+def test_empty_views_give_an_empty_mask(with_suv):
+    volume, mask = nodes()
+    geometry, stack = views_of(volume, mask)
+    found = fuse(0 * stack, geometry, EXPLAIN, volume.array if with_suv else None)
+    assert found.shape == SHAPE and found.dtype == np.uint8
+    assert not found.any()
+
+
+def test_full_views_and_one_view_are_served():
+    volume, mask = nodes()
+    geometry, stack = views_of(volume, mask)
+    found = fuse(np.ones_like(stack), geometry, EXPLAIN, volume.array)
+    assert found.shape == SHAPE
+    geometry, stack = views_of(volume, mask, 1)
+    found = fuse(stack, geometry, EXPLAIN, volume.array).astype(bool)
+    assert (found & mask).any()
+    assert (project_mask(found, geometry) <= stack).all()
+
+
+def test_threads_do_not_change_the_answer():
+    import numba
+
+    volume, mask = nodes(2)
+    geometry, stack = views_of(volume, mask)
+    stack[3] = 0
+    answers = []
+    for threads in (1, numba.config.NUMBA_NUM_THREADS):
+        numba.set_num_threads(threads)
+        answers.append(fuse(stack, geometry, EXPLAIN, volume.array))
+    np.testing.assert_array_equal(*answers)
+
+
+@pytest.mark.parametrize("codes", ["LPS", "RAS", "LAS", "SRP", "PIR", "RAS cropped"])
+@pytest.mark.parametrize("rule", ["explain", "hull"])
+def test_any_axis_order_gives_the_same_mask_on_its_own_header(codes, rule, tmp_path):
+    volume, mask = nodes(1)
+    for array, name in ((volume.array, "suv"), (mask.astype(np.uint8), "seg")):
+        image = sitk.GetImageFromArray(array)
+        image.SetSpacing(volume.grid.spacing)
+        image.SetOrigin(volume.grid.origin)
+        if "cropped" in codes:
+            image = image[3:-2, 4:, 1:-1]
+        image = sitk.DICOMOrient(image, codes[:3])
+        sitk.WriteImage(image, str(tmp_path / f"{name}.nii.gz"))
+    views = tmp_path / "views"
+    suv, seg = tmp_path / "suv.nii.gz", tmp_path / "seg.nii.gz"
+    assert run(project_command, "-i", suv, "--seg", seg, "-o", views, "--views", 6) == 0
+    target = tmp_path / "mask.nii.gz"
+    assert run(fuse_command, "-i", views, "-o", target, "--rule", rule, "--suv", suv) == 0
+    found = sitk.ReadImage(str(target))
+    source = sitk.ReadImage(str(tmp_path / "suv.nii.gz"))
+    assert found.GetSize() == source.GetSize()
+    for what in ("GetSpacing", "GetOrigin", "GetDirection"):
+        assert getattr(found, what)() == getattr(source, what)()
+    suv, mask = read_volume(suv), read_volume(seg).array
+    geometry, stack = views_of(suv, mask, 6)
+    expected = fuse(stack, geometry, FusionRule(rule), suv.array)
+    assert dice(read_volume(target).array, expected) > 0.99
+
+
+def test_the_table_beside_a_mask(tmp_path):
+    suv = np.zeros((4, 6, 6), np.float32)
+    mask = np.zeros((4, 6, 6), np.uint8)
+    mask[0, 0, 0] = 1
+    suv[0, 0, 0] = 3.0
+    mask[2, 3, 2:4] = 1
+    suv[2, 3, 2:4] = (4.0, 6.0)
+    # Voxels of 0.04 ml whose index x runs to the patient's right.
+    direction = (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    grid = SourceGrid((6, 6, 4), (2.0, 4.0, 5.0), (100.0, -20.0, 7.0), direction)
+    first, second = lesion_table(mask, suv, grid)
+    assert first["lesion"] == 1 and math.isclose(first["volume_ml"], 0.08)
+    assert (first["suv_max"], first["suv_mean"], first["tlg"]) == (6.0, 5.0, 0.4)
+    # Canonical x = 2.5 of 6 is index 2.5 from the other side.
+    assert (first["x_mm"], first["y_mm"], first["z_mm"]) == (95.0, -8.0, 17.0)
+    assert second["suv_max"] == 3.0 and math.isclose(second["volume_ml"], 0.04)
+    assert lesion_table(0 * mask, suv, grid) == []
+    assert lesion_table(mask, None, grid)[0]["tlg"] is None
+
+
+def test_fuse_writes_the_table(tmp_path):
+    volume, mask = nodes(2)
+    for array, name in ((volume.array, "suv"), (mask.astype(np.uint8), "seg")):
+        image = sitk.GetImageFromArray(array)
+        image.SetSpacing(volume.grid.spacing)
+        sitk.WriteImage(image, str(tmp_path / f"{name}.nii.gz"))
+    suv, seg = tmp_path / "suv.nii.gz", tmp_path / "seg.nii.gz"
+    views, target = tmp_path / "views", tmp_path / "out.nii.gz"
+    assert run(project_command, "-i", suv, "--seg", seg, "-o", views, "--views", 4) == 0
+    assert run(fuse_command, "-i", views, "-o", target, "--suv", suv) == 0
+    with (tmp_path / "out_lesions.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    found = read_volume(target).array
+    total = sum(float(row["volume_ml"]) for row in rows)
+    assert math.isclose(total, found.sum() * volume.grid.voxel_ml, rel_tol=1e-3)
+    inside = project(volume.array, ViewGeometry.for_volume(volume, [0.0])).suv.max()
+    assert 1 < max(float(row["suv_max"]) for row in rows) <= inside + 1e-3

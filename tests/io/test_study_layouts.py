@@ -1,0 +1,150 @@
+"""Finding studies: both layouts, names, patients, and what only looks like a study."""
+
+from pathlib import Path
+
+import pytest
+
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.io.study_layouts import case_name, find_studies, scan_tree
+
+FIRST = "03-23-2003-NA-PET-CT Ganzkoerper  primaer mit KM-04689"
+SECOND = "11-09-2004-NA-PET-CT Ganzkoerper  primaer mit KM-11223"
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def study(folder: Path, names=("SUV.nii.gz", "CTres.nii.gz", "SEG.nii.gz")) -> Path:
+    touch(*(folder / name for name in names))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("patient", "name", "expected"),
+    [
+        ("PETCT_0011f3deaf", FIRST, "PETCT_0011f3deaf_03-23-2003_04689"),
+        ("psma_95b833d65be26d2f", "2018-04-16", "psma_95b833d65be26d2f_2018-04-16"),
+        ("PETCT_a", "first scan (2)", "PETCT_a_first_scan_2"),
+        ("", "only.study", "only_study"),
+    ],
+)
+def test_case_names_are_short_and_safe(patient, name, expected):
+    assert case_name(patient, name) == expected
+    assert "__" not in expected
+
+
+def test_tcia_tree_with_spaces_and_several_studies_of_a_patient(tmp_path):
+    one = study(tmp_path / "PETCT_aa" / FIRST)
+    two = study(tmp_path / "PETCT_aa" / SECOND, ("SUV.nii.gz", "SEG.nii.gz"))
+    three = study(tmp_path / "PETCT_bb" / FIRST, ("SUV.nii.gz",))
+    found = scan_tree(tmp_path)
+    assert (found.layout, found.problems, found.warnings) == ("tcia", (), ())
+    assert [(s.case, s.patient) for s in found.studies] == [
+        ("PETCT_aa_03-23-2003_04689", "PETCT_aa"),
+        ("PETCT_aa_11-09-2004_11223", "PETCT_aa"),
+        ("PETCT_bb_03-23-2003_04689", "PETCT_bb"),
+    ]
+    assert [s.suv for s in found.studies] == [p / "SUV.nii.gz" for p in (one, two, three)]
+    assert [s.ct is None for s in found.studies] == [False, True, True]
+    assert [s.seg is None for s in found.studies] == [False, False, True]
+
+
+def test_the_patient_folder_and_the_study_folder_can_be_named_too(tmp_path, monkeypatch):
+    folder = study(tmp_path / "PETCT_aa" / FIRST)
+    (whole,) = find_studies(tmp_path)
+    (patient,) = find_studies(tmp_path / "PETCT_aa")
+    assert (patient.case, patient.patient) == (whole.case, whole.patient)
+    monkeypatch.chdir(folder)
+    (here,) = find_studies(".")
+    assert here.case == "03-23-2003_04689"
+    assert here.suv.samefile(whole.suv)
+
+
+def test_a_petct_folder_is_the_patient_however_deep_the_study_lies(tmp_path):
+    study(tmp_path / "FDG" / "PETCT_aa" / "one" / "nifti")
+    study(tmp_path / "FDG" / "PETCT_aa" / "two" / "nifti")
+    study(tmp_path / "FDG" / "PETCT_bb" / "one" / "nifti")
+    found = find_studies(tmp_path)
+    assert [s.patient for s in found] == ["PETCT_aa", "PETCT_aa", "PETCT_bb"]
+    assert [s.case for s in found] == ["PETCT_aa_one_nifti", "PETCT_aa_two_nifti"] + [
+        "PETCT_bb_one_nifti"
+    ]
+
+
+def test_studies_without_a_patient_folder_are_patients_of_their_own_and_said_so(tmp_path):
+    study(tmp_path / "visit 1")
+    study(tmp_path / "visit 2")
+    found = scan_tree(tmp_path)
+    assert [(s.case, s.patient) for s in found.studies] == [
+        ("visit_1", "visit 1"),
+        ("visit_2", "visit 2"),
+    ]
+    assert "2 studies" in found.warnings[0]
+    assert "patient of its own" in found.warnings[0]
+
+
+def test_a_study_without_its_suv_is_a_problem_not_a_study(tmp_path):
+    study(tmp_path / "PETCT_aa" / "good")
+    study(tmp_path / "PETCT_aa" / "small letters", ("suv.nii.gz", "SEG.nii.gz"))
+    study(tmp_path / "PETCT_bb" / "bare", ("CTres.nii.gz",))
+    found = scan_tree(tmp_path)
+    assert [s.case for s in found.studies] == ["PETCT_aa_good"]
+    (small, small_reason), (bare, bare_reason) = found.problems
+    assert small == tmp_path / "PETCT_aa" / "small letters" / "SUV.nii.gz"
+    assert "rename suv.nii.gz" in small_reason
+    assert bare == tmp_path / "PETCT_bb" / "bare" / "SUV.nii.gz"
+    assert "no such file" in bare_reason
+
+
+def test_nnunet_style_release(tmp_path):
+    images, labels = tmp_path / "imagesTr", tmp_path / "labelsTr"
+    raws = [f"fdg_0011f3deaf_{FIRST}", f"fdg_0011f3deaf_{SECOND}", "psma_95b8_2018-04-16"]
+    for raw in raws:
+        touch(images / f"{raw}_0000.nii.gz", images / f"{raw}_0001.nii.gz")
+    touch(labels / f"{raws[0]}.nii.gz")
+    found = scan_tree(tmp_path)
+    assert (found.layout, found.problems, found.warnings) == ("nnunet", (), ())
+    assert [(s.case, s.patient) for s in found.studies] == [
+        ("fdg_0011f3deaf_03-23-2003_04689", "fdg_0011f3deaf"),
+        ("fdg_0011f3deaf_11-09-2004_11223", "fdg_0011f3deaf"),
+        ("psma_95b8_2018-04-16", "psma_95b8"),
+    ]
+    first = found.studies[0]
+    assert first.suv.name.endswith("_0001.nii.gz")
+    assert first.ct.name.endswith("_0000.nii.gz")
+    assert first.seg == labels / f"{raws[0]}.nii.gz"
+    assert found.studies[1].seg is None
+
+
+def test_nnunet_style_names_that_cannot_be_used(tmp_path):
+    images = tmp_path / "imagesTr"
+    touch(images / "fdg_a_1_0000.nii.gz", images / "fdg_b_1.nii.gz", images / "lone_0001.nii.gz")
+    found = scan_tree(tmp_path)
+    assert [path for path, _ in found.problems] == [
+        images / "fdg_a_1_0001.nii.gz",
+        images / "fdg_b_1.nii.gz",
+    ]
+    assert "SUV is channel 0001" in found.problems[0][1]
+    assert "no channel number" in found.problems[1][1]
+    assert [(s.case, s.patient) for s in found.studies] == [("lone", "lone")]
+    assert "first: lone" in found.warnings[0]
+
+
+def test_folders_without_studies_are_refused(tmp_path):
+    with pytest.raises(MipError, match="no such folder"):
+        scan_tree(tmp_path / "nowhere")
+    with pytest.raises(MipError, match="no study found"):
+        scan_tree(tmp_path)
+    (tmp_path / "imagesTr").mkdir()
+    with pytest.raises(MipError, match="no study found"):
+        scan_tree(tmp_path)
+
+
+def test_two_studies_that_get_one_name_are_refused(tmp_path):
+    study(tmp_path / "PETCT_aa" / "scan 1")
+    study(tmp_path / "PETCT_aa" / "scan.1")
+    with pytest.raises(MipError, match="same case name PETCT_aa_scan_1"):
+        scan_tree(tmp_path)
