@@ -3,6 +3,8 @@
 from dataclasses import asdict
 from pathlib import Path
 
+from nnunetv2_mip.conventions import IGNORE_LABEL
+from nnunetv2_mip.dataset_conversion.body_statistics import BodyStatistics
 from nnunetv2_mip.dataset_conversion.raw_dataset import (
     Case,
     CasePaths,
@@ -17,10 +19,9 @@ from nnunetv2_mip.io.volumes import read_mask, require_same_grid, suv_warning
 from nnunetv2_mip.parallel import threads_beside
 from nnunetv2_mip.views.channels import make_views
 from nnunetv2_mip.views.geometry import ViewGeometry
-from nnunetv2_mip.views.intensity import BodyStatistics
 from nnunetv2_mip.views.labels import label_views
 from nnunetv2_mip.views.resampling import to_pixels, view_spacing_mm
-from nnunetv2_mip.views.settings import IGNORE_LABEL, ViewSettings
+from nnunetv2_mip.views.settings import ViewSettings
 from nnunetv2_mip.views.stack_files import save_geometry, write_stack
 
 DEFAULT_NAME = "AutoPETMIP"

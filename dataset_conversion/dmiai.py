@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunetv2_mip.conventions import DEFAULT_WINDOW_SUV, PNG_PIXEL_MM, VIEW_AXIS_SPACING_MM
+from nnunetv2_mip.dataset_conversion.body_statistics import BodyStatistics
 from nnunetv2_mip.dataset_conversion.raw_dataset import (
     Case,
     CasePaths,
@@ -15,9 +17,7 @@ from nnunetv2_mip.dataset_conversion.raw_dataset import (
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import write_json
 from nnunetv2_mip.io.png import PNG_SUFFIX, decode_mask_png, decode_png
-from nnunetv2_mip.io.volumes import VIEW_AXIS_SPACING_MM
 from nnunetv2_mip.views.geometry import image_geometry
-from nnunetv2_mip.views.intensity import DEFAULT_WINDOW_SUV, PNG_PIXEL_MM, BodyStatistics
 from nnunetv2_mip.views.stack_files import write_stack
 
 DEFAULT_NAME = "DMIAI"

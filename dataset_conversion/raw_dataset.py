@@ -17,12 +17,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from nnunetv2_mip.conventions import LEVEL_MAX
+from nnunetv2_mip.dataset_conversion.body_statistics import BodyStatistics
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json, write_json
 from nnunetv2_mip.nnunet.paths import dataset_name, existing_datasets, nnunet_folder
 from nnunetv2_mip.nnunet.splits import patient_grouped_splits
 from nnunetv2_mip.parallel import for_each
-from nnunetv2_mip.views.intensity import LEVEL_MAX, BodyStatistics
 from nnunetv2_mip.views.stack_files import FILE_ENDING, GEOMETRY_SUFFIX, LESIONS_SUFFIX
 
 SUMMARY_NAME = "conversion.json"

@@ -23,8 +23,8 @@ from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
+from nnunetv2_mip.conventions import STACK_SPACING_MM
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.io.volumes import STACK_SPACING_MM
 from nnunetv2_mip.networks import stored_name
 from nnunetv2_mip.networks.attention import AttendingPlainConvUNet, AttendingResidualEncoderUNet
 from nnunetv2_mip.plans.presets import DEFAULT_PRESET, Preset, load_preset

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from nnunetv2_mip.conventions import STACK_SPACING_MM
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.io.volumes import STACK_SPACING_MM
 from nnunetv2_mip.plans.mip_planner import MIPExperimentPlanner
 
 

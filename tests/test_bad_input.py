@@ -744,7 +744,7 @@ def test_a_stack_of_views_is_no_volume_to_project(tmp_path, capsys):
 def test_ignored_pixels_cannot_be_fused(tmp_path, capsys):
     from nnunetv2_mip.commands import fuse, project
     from nnunetv2_mip.io.volumes import write_volume
-    from nnunetv2_mip.phantom.cohort import simulate_subject
+    from nnunetv2_mip.phantom.subject import simulate_subject
     from nnunetv2_mip.views.stack_files import read_stack, write_stack
 
     study = simulate_subject(0, 38, 12.0)

@@ -9,6 +9,8 @@ import torch
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
 
+from nnunetv2_mip.conventions import LEVEL_MAX
+from nnunetv2_mip.dataset_conversion.body_statistics import BODY_LEVEL
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.trainers.nnUNetTrainerMIP import nnUNetTrainerMIP
@@ -22,7 +24,6 @@ from nnunetv2_mip.training.augmentation import (
 from nnunetv2_mip.training.lr_schedules import WarmupCosine
 from nnunetv2_mip.training.sampling import part_of_patients, repeated_for_share
 from nnunetv2_mip.training.weight_average import WeightAverage
-from nnunetv2_mip.views.intensity import BODY_LEVEL, LEVEL_MAX
 
 
 class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):

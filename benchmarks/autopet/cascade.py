@@ -36,7 +36,7 @@ import numpy as np
 import torch
 
 from nnunetv2_mip.efficiency.cost import OperationCount, forward_operations
-from nnunetv2_mip.evaluation.comparison import interval_over_groups
+from nnunetv2_mip.evaluation.bootstrap import interval_over_groups
 from nnunetv2_mip.files import read_json, write_json
 from nnunetv2_mip.inference.predictor import MIPPredictor
 from nnunetv2_mip.inference.second_stage import Stage2Predictor

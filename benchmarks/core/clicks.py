@@ -33,8 +33,8 @@ from nnunetv2_mip.io.clicks import Clicks
 from nnunetv2_mip.io.volumes import Volume, read_mask, read_suv
 from nnunetv2_mip.nnunet.model_folder import bundled_model
 from nnunetv2_mip.phantom.clicks import corrective_clicks, preset_clicks
-from nnunetv2_mip.phantom.cohort import simulate_subject
 from nnunetv2_mip.phantom.lesions import disease_pattern
+from nnunetv2_mip.phantom.subject import simulate_subject
 
 SPACING_MM = 4.0
 MOST = 10

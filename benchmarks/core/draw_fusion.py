@@ -18,10 +18,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from fusion import RULES, crowded_studies, spoil
 
+from nnunetv2_mip.conventions import DEFAULT_WINDOW_SUV
 from nnunetv2_mip.evaluation.metrics import dice
 from nnunetv2_mip.fusion.fuse import fuse
 from nnunetv2_mip.views.geometry import ViewGeometry, view_angles
-from nnunetv2_mip.views.intensity import DEFAULT_WINDOW_SUV
 from nnunetv2_mip.views.labels import label_views
 from nnunetv2_mip.views.projection import project
 

@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from nnunetv2_mip.io.volumes import Volume, read_mask, read_suv
-from nnunetv2_mip.phantom.cohort import simulate_subject
+from nnunetv2_mip.phantom.subject import simulate_subject
 from nnunetv2_mip.views.geometry import ViewGeometry, view_angles
 from nnunetv2_mip.views.labels import label_views
 from nnunetv2_mip.views.projection import project

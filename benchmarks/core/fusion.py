@@ -35,15 +35,15 @@ import numba
 import numpy as np
 from scipy import ndimage
 
+from nnunetv2_mip.conventions import DEFAULT_WINDOW_SUV
 from nnunetv2_mip.evaluation.metrics import dice
 from nnunetv2_mip.fusion.fuse import fuse
 from nnunetv2_mip.fusion.rules import PREDICTED_VIEWS, FusionRule
 from nnunetv2_mip.io.volumes import Volume, read_mask, read_suv
-from nnunetv2_mip.phantom.cohort import simulate_subject
 from nnunetv2_mip.phantom.lesions import disease_pattern
+from nnunetv2_mip.phantom.subject import simulate_subject
 from nnunetv2_mip.views.channels import make_views
 from nnunetv2_mip.views.geometry import ViewGeometry, view_angles
-from nnunetv2_mip.views.intensity import DEFAULT_WINDOW_SUV
 from nnunetv2_mip.views.labels import label_views
 from nnunetv2_mip.views.projection import project, project_mask
 from nnunetv2_mip.views.resampling import to_detector, view_spacing_mm

@@ -39,13 +39,14 @@ import numba
 import numpy as np
 import SimpleITK as sitk
 
+from nnunetv2_mip.conventions import DEFAULT_WINDOW_SUV
 from nnunetv2_mip.dataset_conversion.autopet import convert_study
 from nnunetv2_mip.dataset_conversion.raw_dataset import CasePaths
+from nnunetv2_mip.io.grid import SourceGrid
 from nnunetv2_mip.io.study_layouts import StudyFiles
-from nnunetv2_mip.io.volumes import SourceGrid, Volume, read_mask, read_suv, write_volume
-from nnunetv2_mip.phantom.cohort import simulate_subject
+from nnunetv2_mip.io.volumes import Volume, read_mask, read_suv, write_volume
+from nnunetv2_mip.phantom.subject import simulate_subject
 from nnunetv2_mip.views.geometry import ViewGeometry, view_angles
-from nnunetv2_mip.views.intensity import DEFAULT_WINDOW_SUV
 from nnunetv2_mip.views.labels import label_views
 from nnunetv2_mip.views.projection import project, project_mask
 from nnunetv2_mip.views.settings import LABEL_MODES, ViewSettings

@@ -47,21 +47,18 @@ from nnunetv2_mip.classification.baselines import (
     image_height_mm,
     margin_features,
 )
-from nnunetv2_mip.classification.classifier import (
-    FILE_NAME,
-    load_classifier,
-    write_classifier,
-)
-from nnunetv2_mip.classification.data import LabelledStudy, labelled_studies, studies_of
-from nnunetv2_mip.classification.evaluation import describe, evaluate_judged
-from nnunetv2_mip.classification.features import LESION_GROUPS, FeatureExtractor
-from nnunetv2_mip.classification.head_fitting import (
+from nnunetv2_mip.classification.classifier import load_classifier
+from nnunetv2_mip.classification.classifier_file import FILE_NAME, write_classifier
+from nnunetv2_mip.classification.cross_validation import (
     Judged,
-    Study,
     cross_validate,
     frozen_fit,
     scored_fit,
 )
+from nnunetv2_mip.classification.data import LabelledStudy, labelled_studies, studies_of
+from nnunetv2_mip.classification.evaluation import describe, evaluate_judged
+from nnunetv2_mip.classification.features import LESION_GROUPS, FeatureExtractor
+from nnunetv2_mip.classification.head_fitting import Study
 from nnunetv2_mip.classification.network_training import EPOCHS
 from nnunetv2_mip.classification.train import training_folds
 from nnunetv2_mip.classification.trainer import Trainer, TrainingChoices

@@ -27,13 +27,13 @@ import numpy as np
 import recipe_scores as scores
 from scipy import ndimage
 
+from nnunetv2_mip.dataset_conversion.body_statistics import BODY_LEVEL
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.evaluation.metrics import dice
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.inference.config import InferenceConfig
 from nnunetv2_mip.inference.postprocessing import mask_of_view
 from nnunetv2_mip.nnunet.paths import raw_dataset
-from nnunetv2_mip.views.intensity import BODY_LEVEL
 
 # Upper ends of classes of area, cm² in the plane of projection.
 AREAS_CM2 = (1, 3, 10, 30, np.inf)

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunetv2_mip.conventions import LEVEL_MAX
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.evaluation.bootstrap import bootstrap_interval
 from nnunetv2_mip.evaluation.comparison import compare
-from nnunetv2_mip.evaluation.metrics import bootstrap_interval, dice
+from nnunetv2_mip.evaluation.metrics import dice
 from nnunetv2_mip.files import atomic_path, read_json
 from nnunetv2_mip.nnunet.splits import SPLITS_FILE
-from nnunetv2_mip.views.intensity import LEVEL_MAX
 from nnunetv2_mip.views.stack_files import read_stack
 
 # How the perturbed half of the 2025 evaluation was mirrored.

@@ -94,7 +94,7 @@ def speed(args: argparse.Namespace) -> dict:
     """Ours against `nnUNetPredictor.predict_single_npy_array`, in turn, in one process."""
     import torch
 
-    from nnunetv2_mip.evaluation.comparison import interval_over_groups
+    from nnunetv2_mip.evaluation.bootstrap import interval_over_groups
     from nnunetv2_mip.inference.impulse_noise import without_impulses
     from nnunetv2_mip.inference.postprocessing import mask_of_view
     from nnunetv2_mip.inference.predictor import MIPPredictor

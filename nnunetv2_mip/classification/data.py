@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnunetv2_mip.classification.head_fitting import Study
+from nnunetv2_mip.conventions import PNG_PIXEL_MM
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
-from nnunetv2_mip.inference.predict_files import Job, find_jobs, read_levels
+from nnunetv2_mip.inference.find_inputs import Job, find_jobs
 from nnunetv2_mip.io.png import decode_png
 from nnunetv2_mip.io.read_study import read_pet_and_ct
 from nnunetv2_mip.io.volumes import suv_warning
-from nnunetv2_mip.views.intensity import PNG_PIXEL_MM
-from nnunetv2_mip.views.stack_files import FILE_ENDING, read_stack
+from nnunetv2_mip.views.stack_files import FILE_ENDING, read_levels, read_stack
 
 if TYPE_CHECKING:
     from nnunetv2_mip.inference.predictor import MIPPredictor

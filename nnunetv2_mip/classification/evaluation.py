@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunetv2_mip.classification.baselines import BIN_MM
-from nnunetv2_mip.classification.head_fitting import Judged, Study
+from nnunetv2_mip.classification.cross_validation import Judged
+from nnunetv2_mip.classification.head_fitting import Study
 from nnunetv2_mip.classification.metrics import (
     calibration_error,
     matched_scores,

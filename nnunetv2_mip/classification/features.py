@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from nnunetv2_mip.dataset_conversion.body_statistics import BODY_LEVEL
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path
 from nnunetv2_mip.inference.predictor import MIPPredictor
 from nnunetv2_mip.inference.sliding_window import mirrored_copies
-from nnunetv2_mip.views.intensity import BODY_LEVEL
 
 # Of the way features are computed: caches and heads of another one are refused.
 FEATURES_VERSION = 2

@@ -16,10 +16,10 @@ from torch import nn
 from torch.nn import functional
 
 from nnunetv2_mip.classification.features import body_window
+from nnunetv2_mip.dataset_conversion.body_statistics import BODY_LEVEL
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.inference.predictor import MIPPredictor
 from nnunetv2_mip.training.cpu import has_bfloat16_arithmetic
-from nnunetv2_mip.views.intensity import BODY_LEVEL
 
 HIDDEN = 16
 DROPOUT = 0.3

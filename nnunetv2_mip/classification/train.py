@@ -10,11 +10,12 @@ from nnunetv2_mip.classification.baselines import (
     image_height_mm,
     margin_features,
 )
-from nnunetv2_mip.classification.classifier import FILE_NAME, write_classifier
+from nnunetv2_mip.classification.classifier_file import FILE_NAME, write_classifier
+from nnunetv2_mip.classification.cross_validation import cross_validate, frozen_fit
 from nnunetv2_mip.classification.data import LabelledStudy, studies_of
 from nnunetv2_mip.classification.evaluation import describe, evaluate_judged, write_evaluation
 from nnunetv2_mip.classification.folds import dealt_folds, folds_of_splits
-from nnunetv2_mip.classification.head_fitting import Study, cross_validate, frozen_fit
+from nnunetv2_mip.classification.head_fitting import Study
 from nnunetv2_mip.classification.trainer import Trainer, TrainingChoices
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json

@@ -9,7 +9,7 @@ from torch import nn
 from tqdm import tqdm
 
 from nnunetv2_mip.classification.calibration import calibrate
-from nnunetv2_mip.classification.classifier import (
+from nnunetv2_mip.classification.classifier_file import (
     BOTH,
     FROZEN,
     HEAD_PART,
@@ -17,6 +17,7 @@ from nnunetv2_mip.classification.classifier import (
     WHOLE,
     about_of,
 )
+from nnunetv2_mip.classification.cross_validation import frozen_fit, joined_fit, scored_fit
 from nnunetv2_mip.classification.data import LabelledStudy, studies_of
 from nnunetv2_mip.classification.features import LESION_GROUPS, FeatureExtractor
 from nnunetv2_mip.classification.head_fitting import (
@@ -24,11 +25,8 @@ from nnunetv2_mip.classification.head_fitting import (
     FittedHead,
     check_studies,
     fit_head,
-    frozen_fit,
     inner_folds,
     join,
-    joined_fit,
-    scored_fit,
 )
 from nnunetv2_mip.classification.network import (
     Images,

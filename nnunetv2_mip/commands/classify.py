@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
-from nnunetv2_mip.commands._workers import add_device_option
+from nnunetv2_mip.commands._options import add_device_option
 from nnunetv2_mip.errors import MipError
 
 # What --pixel_mm may be: finer ones do not fit into memory, of coarser ones a body has too few.
@@ -137,7 +137,8 @@ def run(args: argparse.Namespace) -> None:
 def run_predict(args: argparse.Namespace) -> None:
     import sys
 
-    from nnunetv2_mip.classification.classifier import find_classifier, load_classifier
+    from nnunetv2_mip.classification.classifier import load_classifier
+    from nnunetv2_mip.classification.classifier_file import find_classifier
     from nnunetv2_mip.classification.data import find_studies_to_score, views_of_job
     from nnunetv2_mip.classification.score_table import Row, write_scores
     from nnunetv2_mip.files import check_output
@@ -178,7 +179,7 @@ def run_predict(args: argparse.Namespace) -> None:
 
 
 def run_train(args: argparse.Namespace) -> None:
-    from nnunetv2_mip.classification.classifier import FILE_NAME
+    from nnunetv2_mip.classification.classifier_file import FILE_NAME
     from nnunetv2_mip.classification.data import labelled_studies, studies_of
     from nnunetv2_mip.classification.head_fitting import check_studies
     from nnunetv2_mip.files import check_output

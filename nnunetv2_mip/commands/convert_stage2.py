@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
-from nnunetv2_mip.commands._workers import add_device_option, add_worker_options
+from nnunetv2_mip.commands._options import add_device_option, add_worker_options
 
 
 def build_parser() -> argparse.ArgumentParser:

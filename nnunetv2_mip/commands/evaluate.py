@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
-from nnunetv2_mip.commands._scoring import add_scoring_options
-from nnunetv2_mip.commands._workers import process_count
+from nnunetv2_mip.commands._options import add_scoring_options, process_count
 
 TABLE_ROWS = 25
 MAX_NAMES = 5

@@ -22,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.files import check_output
-    from nnunetv2_mip.nnunet.model_folder import export_model
+    from nnunetv2_mip.inference.export import export_model
 
     check_output(args.o)
     folder = export_model(args.m, args.o, args.f, args.chk)

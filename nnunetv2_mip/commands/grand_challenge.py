@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
-from nnunetv2_mip.commands._workers import add_device_option
+from nnunetv2_mip.commands._options import add_device_option
 
 MODEL_FOLDER = "/opt/ml/model"
 

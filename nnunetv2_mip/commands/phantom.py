@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
-from nnunetv2_mip.commands._workers import process_count
+from nnunetv2_mip.commands._options import process_count
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
-from nnunetv2_mip.commands._workers import process_count
+from nnunetv2_mip.commands._options import process_count
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.nnunet.paths import VARIABLES, existing_datasets, nnunet_folder

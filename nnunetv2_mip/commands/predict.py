@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
-from nnunetv2_mip.commands._workers import add_device_option
+from nnunetv2_mip.commands._options import add_device_option
 from nnunetv2_mip.errors import MipError
 
 
@@ -71,7 +71,8 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.files import check_output
     from nnunetv2_mip.inference.config import InferenceConfig
-    from nnunetv2_mip.inference.predict_files import VOLUMES, Extras, find_jobs, run_jobs
+    from nnunetv2_mip.inference.find_inputs import VOLUMES, find_jobs
+    from nnunetv2_mip.inference.predict_files import Extras, run_jobs
     from nnunetv2_mip.nnunet.model_folder import folds_with_checkpoint
 
     check_output(args.o)

@@ -32,14 +32,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
+    from nnunetv2_mip.conventions import PNG_PIXEL_MM
     from nnunetv2_mip.errors import MipError
     from nnunetv2_mip.files import check_output, write_json
     from nnunetv2_mip.io.png import write_view_png
-    from nnunetv2_mip.io.read_study import read_pet
+    from nnunetv2_mip.io.read_study import read_ct, read_pet
     from nnunetv2_mip.io.volumes import read_mask, suv_warning
-    from nnunetv2_mip.views.channels import make_views, read_ct
+    from nnunetv2_mip.views.channels import make_views
     from nnunetv2_mip.views.geometry import ViewGeometry
-    from nnunetv2_mip.views.intensity import PNG_PIXEL_MM, levels_from_suv
+    from nnunetv2_mip.views.intensity import levels_from_suv
     from nnunetv2_mip.views.labels import label_views
     from nnunetv2_mip.views.resampling import to_pixels, view_spacing_mm
     from nnunetv2_mip.views.stack_files import (

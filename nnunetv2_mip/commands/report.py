@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
-from nnunetv2_mip.commands._scoring import add_scoring_options
-from nnunetv2_mip.commands._workers import process_count
+from nnunetv2_mip.commands._options import add_scoring_options, process_count
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -63,8 +62,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.files import check_output
-    from nnunetv2_mip.report.collect import Request, write_report
+    from nnunetv2_mip.report.content import Request
     from nnunetv2_mip.report.dataset_check import dataset_folder
+    from nnunetv2_mip.report.page import write_report
     from nnunetv2_mip.report.rotating_mip import TurnSettings
 
     check_output(args.output)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
-from nnunetv2_mip.commands._workers import add_device_option
+from nnunetv2_mip.commands._options import add_device_option
 from nnunetv2_mip.errors import MipError
 
 DEFAULT_PORT = 9051

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
-from nnunetv2_mip.commands._workers import add_device_option
+from nnunetv2_mip.commands._options import add_device_option
 from nnunetv2_mip.errors import MipError
 
 VIEWS = (1, 2, 4, 8, 16, 32, 48)

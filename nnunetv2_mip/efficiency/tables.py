@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunetv2_mip.evaluation.comparison import interval_over_groups
+from nnunetv2_mip.evaluation.bootstrap import interval_over_groups
 from nnunetv2_mip.files import atomic_path, read_json, write_json
 
 # Where things lie in the folder of a study (see `efficiency`).

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.evaluation.bootstrap import interval_over_groups
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.io.study_layouts import find_studies
-
-DRAWS = 10_000
 
 
 def compare(
@@ -93,26 +92,3 @@ def describe_comparison(found: Mapping, other: Path | str) -> str:
         f"{line}; better in {found['better']}, worse in {found['worse']}, equal in "
         f"{found['equal']} of {found['cases']} cases"
     )
-
-
-def interval_over_groups(groups: list[list[float]], seed: int = 0) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean over all values, groups drawn as a whole.
-
-    Args:
-        groups: the values of every patient.
-        seed: the same seed gives the same interval.
-
-    Returns:
-        (low, high), both NaN with fewer than two groups.
-    """
-    if len(groups) < 2:
-        return math.nan, math.nan
-    sums = np.array([sum(group) for group in groups])
-    sizes = np.array([len(group) for group in groups])
-    generator = np.random.default_rng(seed)
-    means = []
-    for _ in range(DRAWS):
-        drawn = generator.integers(0, len(groups), len(groups))
-        means.append(sums[drawn].sum() / sizes[drawn].sum())
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunetv2_mip.conventions import IGNORE_LABEL
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.evaluation import metrics
 from nnunetv2_mip.evaluation.matching import Pair, match
@@ -26,7 +27,6 @@ from nnunetv2_mip.io.volumes import (
     read_volume,
     require_same_grid,
 )
-from nnunetv2_mip.views.settings import IGNORE_LABEL
 from nnunetv2_mip.views.stack_files import is_stack_file
 
 FORMAT_VERSION = 1

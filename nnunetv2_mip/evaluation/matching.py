@@ -21,10 +21,11 @@ a volume, judged in ml.
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.png import PNG_SUFFIX
 from nnunetv2_mip.io.study_layouts import SEG_NAME, SUV_NAME, find_studies
-from nnunetv2_mip.io.volumes import VOLUME_SUFFIXES, has_suffix
+from nnunetv2_mip.io.volumes import has_suffix
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,7 @@ import cc3d
 import numpy as np
 
 from nnunetv2_mip.evaluation.surface_distance import hd95
-
-CONNECTIVITY = {2: 8, 3: 18}
+from nnunetv2_mip.lesions.components import CONNECTIVITY, hits
 
 
 @dataclass(frozen=True)
@@ -228,43 +227,6 @@ def stack_scores(prediction: np.ndarray, truth: np.ndarray) -> StackScores:
         views=len(views),
         views_with_lesions=len(with_lesions),
     )
-
-
-def bootstrap_interval(
-    values: list[float], seed: int = 0, draws: int = 10_000, level: float = 0.95
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean over cases; the same seed gives the same interval.
-
-    Args:
-        values: one score a case; NaN is left out.
-
-    Returns:
-        (low, high), both NaN with fewer than two scores.
-    """
-    scores = np.asarray(values, np.float64)
-    scores = scores[~np.isnan(scores)]
-    if len(scores) < 2:
-        return math.nan, math.nan
-    generator = np.random.default_rng(seed)
-    # Draw by draw: a table of all draws of a thousand cases would take 80 MB.
-    means = [scores[generator.integers(0, len(scores), len(scores))].mean() for _ in range(draws)]
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def hits(sizes: np.ndarray, overlaps: np.ndarray, min_overlap: float = 0.0) -> np.ndarray:
-    """Which lesions of one mask the other mask hits: the rule of `lesion_scores`.
-
-    Args:
-        sizes: (L,) voxels of each lesion.
-        overlaps: (L,) how many of them the other mask has too.
-        min_overlap: see `lesion_scores`.
-
-    Returns:
-        (L,) bool.
-    """
-    # The tolerance keeps 3 of 10 voxels a hit at min_overlap 0.3, which is not exact in binary.
-    return (overlaps > 0) & (overlaps >= min_overlap * sizes - 1e-9)
 
 
 _PIXEL_COUNTS = (

@@ -9,7 +9,7 @@ import numpy as np
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.evaluation.metrics import dice
-from nnunetv2_mip.inference.postprocessing import drop_small
+from nnunetv2_mip.lesions.components import drop_small
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(2, 19))
 SMALLEST_PX = (0, 5, 10, 20, 40)

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from nnunetv2_mip.conventions import AIR_HU
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import write_json
-from nnunetv2_mip.io.volumes import SourceGrid, Volume, image_on_grid, read_volume, write_volume
-from nnunetv2_mip.views.channels import AIR_HU
+from nnunetv2_mip.io.grid import SourceGrid
+from nnunetv2_mip.io.volumes import Volume, image_on_grid, read_volume, write_volume
 
 PET_FOLDER, CT_FOLDER = Path("images/pet"), Path("images/ct")
 CLICKS_FILE = "lesion-clicks.json"

@@ -10,11 +10,11 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_mip.conventions import DEFAULT_WINDOW_SUV
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json, write_json
 from nnunetv2_mip.fusion.rules import PREDICTED_VIEWS, FusionRule
 from nnunetv2_mip.views.geometry import DEFAULT_ARC_DEG, DEFAULT_VIEWS, view_angles
-from nnunetv2_mip.views.intensity import DEFAULT_WINDOW_SUV
 
 FORMAT_VERSION = 1
 INFERENCE_FILE = "inference.json"

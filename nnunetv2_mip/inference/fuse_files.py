@@ -7,16 +7,16 @@ from zipfile import BadZipFile
 import numpy as np
 from tqdm import tqdm
 
+from nnunetv2_mip.conventions import IGNORE_LABEL, VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.fusion.fuse import fuse
 from nnunetv2_mip.fusion.rules import DEFAULT_RULE, FusionRule
 from nnunetv2_mip.io.read_study import read_pet
-from nnunetv2_mip.io.volumes import VOLUME_SUFFIXES, has_suffix, write_volume
+from nnunetv2_mip.io.volumes import has_suffix, write_volume
 from nnunetv2_mip.lesions.lesion_table import lesion_table, lesion_table_path, write_lesion_table
 from nnunetv2_mip.nnunet.paths import raw_dataset
 from nnunetv2_mip.views.geometry import ViewGeometry
 from nnunetv2_mip.views.resampling import to_detector
-from nnunetv2_mip.views.settings import IGNORE_LABEL
 from nnunetv2_mip.views.stack_files import (
     FILE_ENDING,
     GEOMETRY_SUFFIX,

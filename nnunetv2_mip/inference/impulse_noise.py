@@ -8,7 +8,7 @@ Zhang, IEEE Trans. Circuits Syst. II 46 (1999) describe).
 
 import numpy as np
 
-from nnunetv2_mip.views.intensity import LEVEL_MAX
+from nnunetv2_mip.conventions import LEVEL_MAX
 
 # An impulse differs from the median of its 3 x 3 neighbourhood by more levels than this.
 FAR_LEVELS = 40

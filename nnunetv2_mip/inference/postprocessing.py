@@ -4,6 +4,7 @@ import cc3d
 import numpy as np
 
 from nnunetv2_mip.inference.config import InferenceConfig
+from nnunetv2_mip.lesions.components import drop_small
 
 
 def mask_of_view(probability: np.ndarray, config: InferenceConfig) -> np.ndarray:
@@ -24,10 +25,3 @@ def mask_of_view(probability: np.ndarray, config: InferenceConfig) -> np.ndarray
         )
         mask = likely == likely[np.unravel_index(probability.argmax(), probability.shape)]
     return mask.astype(np.uint8)
-
-
-def drop_small(mask: np.ndarray, smallest_px: int) -> np.ndarray:
-    """Remove 8-connected components of (H, W) with fewer than `smallest_px` pixels."""
-    if smallest_px <= 1 or not mask.any():
-        return mask
-    return cc3d.dust(mask.astype(np.uint8), threshold=smallest_px, connectivity=8) > 0

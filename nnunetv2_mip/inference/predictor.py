@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from nnunetv2_mip.conventions import LESION, PNG_PIXEL_MM, VIEW_AXIS_SPACING_MM
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.fusion.backprojection import backproject
 from nnunetv2_mip.fusion.click_refinement import with_clicks
-from nnunetv2_mip.fusion.fuse import backproject, fuse
+from nnunetv2_mip.fusion.fuse import fuse
 from nnunetv2_mip.fusion.rules import VOTES
 from nnunetv2_mip.inference.config import InferenceConfig
 from nnunetv2_mip.inference.deadline import Effort, Watch
@@ -24,7 +26,7 @@ from nnunetv2_mip.inference.impulse_noise import without_impulses
 from nnunetv2_mip.inference.postprocessing import mask_of_view
 from nnunetv2_mip.inference.sliding_window import Windows, mirrored_copies, run_passes
 from nnunetv2_mip.io.clicks import Clicks
-from nnunetv2_mip.io.volumes import VIEW_AXIS_SPACING_MM, Volume
+from nnunetv2_mip.io.volumes import Volume
 from nnunetv2_mip.nnunet.loading import (
     load_nnunet,
     quiet,
@@ -38,14 +40,11 @@ from nnunetv2_mip.nnunet.model_folder import (
 )
 from nnunetv2_mip.views.channels import StudyViews, make_views
 from nnunetv2_mip.views.geometry import ViewGeometry
-from nnunetv2_mip.views.intensity import PNG_PIXEL_MM
 from nnunetv2_mip.views.resampling import to_detector, view_spacing_mm
 from nnunetv2_mip.views.settings import check_channels
 
 if TYPE_CHECKING:
     from nnunetv2_mip.inference.second_stage import Stage2Predictor
-
-LESION = 1
 
 
 @dataclass(frozen=True)

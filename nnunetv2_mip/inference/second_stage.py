@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from nnunetv2_mip.conventions import LESION
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.inference.deadline import Cancelled, Watch
 from nnunetv2_mip.inference.l2snet_rules import combine_l2snet
-from nnunetv2_mip.inference.predictor import LESION
 from nnunetv2_mip.io.volumes import Volume
 from nnunetv2_mip.nnunet.loading import load_nnunet, quiet
 from nnunetv2_mip.nnunet.model_folder import CHECKPOINT

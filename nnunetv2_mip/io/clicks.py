@@ -17,7 +17,7 @@ from typing import Any
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json, write_json
-from nnunetv2_mip.io.volumes import SourceGrid
+from nnunetv2_mip.io.grid import SourceGrid
 
 KIND = "Multiple points"
 TUMOUR, BACKGROUND = "tumor", "background"

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from nnunetv2_mip.conventions import LEVEL_MAX, PNG_PIXEL_MM
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path
-from nnunetv2_mip.views.intensity import LEVEL_MAX, PNG_PIXEL_MM
 
 MAX_PIXELS = 50_000_000
 # 6 cm: narrower than a newborn's head.

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from nnunetv2_mip.io.volumes import Volume, read_suv
-from nnunetv2_mip.views.channels import read_ct
+import numpy as np
+
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.io.volumes import Volume, read_suv, read_volume, require_same_grid
 
 
 def read_pet(
@@ -53,3 +55,16 @@ def read_pet_and_ct(
         return pet.suv, read_dicom_ct(suv, pet)
     volume = read_pet(suv, warn=warn)
     return volume, read_ct(ct, like=volume) if wants_ct and ct is not None else None
+
+
+def read_ct(path: Path | str, like: Volume) -> Volume:
+    """Read a CT in HU on the grid of a PET.
+
+    Raises:
+        MipError: as `volumes.read_volume`; also another grid, or NaN or infinite values.
+    """
+    ct = read_volume(path)
+    require_same_grid(ct, like)
+    if np.issubdtype(ct.array.dtype, np.floating) and not np.isfinite(ct.array).all():
+        raise MipError(f"{path}: contains NaN or infinite values; a CT must be finite everywhere")
+    return ct

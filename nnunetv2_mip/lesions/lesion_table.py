@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunetv2_mip.evaluation.metrics import hits
+from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.files import atomic_path
-from nnunetv2_mip.io.volumes import VOLUME_SUFFIXES, SourceGrid
-from nnunetv2_mip.views.labels import lesion_centres_mm, lesion_voxels
+from nnunetv2_mip.io.grid import SourceGrid
+from nnunetv2_mip.lesions.components import hits, lesion_centres_mm, lesion_voxels
 
 LESION_TABLE_SUFFIX = "_lesions.csv"
 COLUMNS = ("lesion", "volume_ml", "suv_max", "suv_mean", "tlg", "x_mm", "y_mm", "z_mm")

@@ -3,8 +3,8 @@
 import cc3d
 import numpy as np
 
-from nnunetv2_mip.evaluation.metrics import CONNECTIVITY, hits
-from nnunetv2_mip.views.intensity import LEVEL_MAX, PNG_PIXEL_MM
+from nnunetv2_mip.conventions import LEVEL_MAX, PNG_PIXEL_MM
+from nnunetv2_mip.lesions.components import CONNECTIVITY, hits
 
 # What people read above the columns.
 TITLES = {

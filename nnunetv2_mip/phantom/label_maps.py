@@ -15,9 +15,10 @@ from pathlib import Path
 import cc3d
 import numpy as np
 
+from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
-from nnunetv2_mip.io.volumes import VOLUME_SUFFIXES, has_suffix, read_volume
+from nnunetv2_mip.io.volumes import has_suffix, read_volume
 
 NAME_FILES = ("names.json", "dataset.json")
 AUTOPET3_NAMES = {

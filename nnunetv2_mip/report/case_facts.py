@@ -7,6 +7,8 @@ from functools import partial
 import numpy as np
 from tqdm import tqdm
 
+from nnunetv2_mip.conventions import IGNORE_LABEL, PNG_PIXEL_MM
+from nnunetv2_mip.dataset_conversion.body_statistics import BODY_LEVEL
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.io.png import decode_mask_png, decode_png
@@ -22,8 +24,6 @@ from nnunetv2_mip.lesions.lesion_table import lesion_table
 from nnunetv2_mip.lesions.region_table import region_table
 from nnunetv2_mip.parallel import for_each
 from nnunetv2_mip.report.case_files import Source
-from nnunetv2_mip.views.intensity import BODY_LEVEL, PNG_PIXEL_MM
-from nnunetv2_mip.views.settings import IGNORE_LABEL
 from nnunetv2_mip.views.stack_files import read_stack
 
 

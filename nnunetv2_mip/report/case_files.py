@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.evaluation.matching import Pair, predictions_of, truths_of
 from nnunetv2_mip.io.png import PNG_SUFFIX
 from nnunetv2_mip.io.study_layouts import SEG_NAME, SUV_NAME, find_studies
-from nnunetv2_mip.io.volumes import VOLUME_SUFFIXES, has_suffix
+from nnunetv2_mip.io.volumes import has_suffix
 from nnunetv2_mip.views.stack_files import (
     FILE_ENDING,
     LESIONS_SUFFIX,

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from nnunetv2_mip.report.markup import counted
 from nnunetv2_mip.report.svg_plot import (
     ACCENT,
     FALSE,
@@ -22,7 +23,6 @@ from nnunetv2_mip.report.svg_plot import (
     Point,
     plain_numbers,
 )
-from nnunetv2_mip.report.words import counted
 
 
 def dice_by_case(

@@ -1,7 +1,6 @@
 """From folders to a report: what is read, scored, checked and drawn, in this order."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +9,6 @@ from tqdm import tqdm
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.evaluation.evaluate import evaluate, worst_first
 from nnunetv2_mip.evaluation.matching import match
-from nnunetv2_mip.files import atomic_path
 from nnunetv2_mip.parallel import for_each
 from nnunetv2_mip.report.case_facts import Facts, read_all_facts
 from nnunetv2_mip.report.case_files import (
@@ -20,94 +18,10 @@ from nnunetv2_mip.report.case_files import (
     sources_of_pairs,
     sources_of_predictions,
 )
-from nnunetv2_mip.report.dataset_check import Check, check_cases
-from nnunetv2_mip.report.rotating_mip import Turn, TurnSettings, draw_turn
-from nnunetv2_mip.report.training_curves import Training, read_training
-
-DEFAULT_SHOWN = 4
-SUFFIX = ".html"
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a report is asked to be of; at least one of the first four is there.
-
-    Attributes:
-        predictions, truths: as `evaluation.evaluate` takes them.
-        dataset: raw nnU-Net data set to check.
-        model: model folder whose training is shown.
-        images: where the images are, if neither truths nor data set have them.
-        title: of the page; None makes one.
-        shown: so many of the worst and of the best cases are drawn.
-        turn: how they are drawn.
-        allow_missing, only_predicted, min_overlap: as `evaluation.evaluate` takes them.
-        processes: workers for reading and drawing.
-    """
-
-    predictions: Path | None = None
-    truths: Path | None = None
-    dataset: Path | None = None
-    model: Path | None = None
-    images: Path | None = None
-    title: str | None = None
-    shown: int = DEFAULT_SHOWN
-    turn: TurnSettings = field(default_factory=TurnSettings)
-    allow_missing: bool = False
-    only_predicted: bool = False
-    min_overlap: float = 0.0
-    processes: int = 1
-
-
-@dataclass(frozen=True)
-class Group:
-    """Cases that are drawn together: heading, what they have in common, names."""
-
-    heading: str
-    remark: str
-    cases: list[str]
-
-
-@dataclass(frozen=True)
-class Content:
-    """What the page is made of; parts that were not asked for are None or empty.
-
-    Attributes:
-        scores: report of `evaluation.evaluate`.
-        facts: of the predicted cases, by name.
-        check: of the data set, or of the truths.
-        groups, turns: the cases that are drawn, and their pictures by name.
-        drawn_facts: facts of the drawn cases, by name.
-    """
-
-    request: Request
-    scores: dict | None
-    facts: dict[str, Facts]
-    check: Check | None
-    groups: list[Group]
-    turns: dict[str, Turn]
-    drawn_facts: dict[str, Facts]
-    training: Training | None
-
-
-def write_report(request: Request, output: Path, show_progress: bool = False) -> Content:
-    """Make a report and write it, whole or not at all.
-
-    Raises:
-        MipError: see `collect`; or `output` is no `.html`.
-    """
-    from nnunetv2_mip.report.page import page_of
-
-    if output.suffix.lower() != SUFFIX:
-        raise MipError(f"{output}: the report is HTML; give a name that ends in {SUFFIX}")
-    if output.is_dir():
-        raise MipError(f"{output}: is a folder; choose another -o")
-    content = collect(request, show_progress)
-    text = page_of(content)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(output) as partial_output:
-        # Names of files need not be text.
-        partial_output.write_bytes(text.encode("utf-8", "replace"))
-    return content
+from nnunetv2_mip.report.content import Content, Group, Request
+from nnunetv2_mip.report.dataset_check import check_cases
+from nnunetv2_mip.report.rotating_mip import Turn, draw_turn
+from nnunetv2_mip.report.training_curves import read_training
 
 
 def collect(request: Request, show_progress: bool = False) -> Content:

@@ -10,7 +10,10 @@ import time
 from pathlib import Path
 
 from nnunetv2_mip import __version__
-from nnunetv2_mip.report.collect import Content
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.files import atomic_path
+from nnunetv2_mip.report.collect import collect
+from nnunetv2_mip.report.content import Content, Request
 from nnunetv2_mip.report.markup import Markup, element, join, json_block
 from nnunetv2_mip.report.sections.cases import cases_section
 from nnunetv2_mip.report.sections.data import dataset_section, training_section
@@ -138,3 +141,27 @@ def _method(content: Content):
         lines.append("PNGs say nothing of their pixels: 2 mm are taken.")
     lines.append(f"Made by nnunetv2-mip {__version__}, nnUNetv2_mip_report.")
     return section_of("method", "Method", [element("p", line) for line in lines])
+
+
+SUFFIX = ".html"
+
+
+def write_report(request: Request, output: Path, show_progress: bool = False) -> Content:
+    """Make a report and write it, whole or not at all.
+
+    Raises:
+        MipError: see `collect`; or `output` is no `.html`.
+    """
+    from nnunetv2_mip.report.page import page_of
+
+    if output.suffix.lower() != SUFFIX:
+        raise MipError(f"{output}: the report is HTML; give a name that ends in {SUFFIX}")
+    if output.is_dir():
+        raise MipError(f"{output}: is a folder; choose another -o")
+    content = collect(request, show_progress)
+    text = page_of(content)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(output) as partial_output:
+        # Names of files need not be text.
+        partial_output.write_bytes(text.encode("utf-8", "replace"))
+    return content

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, features
 
+from nnunetv2_mip.conventions import DEFAULT_WINDOW_SUV, PNG_PIXEL_MM
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.io.volumes import Volume
 from nnunetv2_mip.report.case_facts import read_png_case, read_stack_case, read_volume_case
 from nnunetv2_mip.report.case_files import Source
 from nnunetv2_mip.views.geometry import ViewGeometry, view_angles
-from nnunetv2_mip.views.intensity import DEFAULT_WINDOW_SUV, PNG_PIXEL_MM, levels_from_suv
+from nnunetv2_mip.views.intensity import levels_from_suv
 from nnunetv2_mip.views.labels import label_views
 from nnunetv2_mip.views.projection import project, project_mask
 from nnunetv2_mip.views.resampling import to_pixels

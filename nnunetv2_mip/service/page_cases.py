@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunetv2_mip.conventions import PNG_PIXEL_MM
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.inference.deadline import Cancelled
 from nnunetv2_mip.inference.postprocessing import mask_of_view
@@ -30,7 +31,6 @@ from nnunetv2_mip.service.logs import log
 from nnunetv2_mip.service.request_queue import Desk, PatientWatch
 from nnunetv2_mip.service.settings import Settings
 from nnunetv2_mip.service.uploads import read_upload
-from nnunetv2_mip.views.intensity import PNG_PIXEL_MM
 from nnunetv2_mip.views.projection import project_mask
 from nnunetv2_mip.views.resampling import to_pixels
 

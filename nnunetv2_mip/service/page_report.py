@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image
 
 from nnunetv2_mip import __version__
+from nnunetv2_mip.conventions import LEVEL_MAX
 from nnunetv2_mip.lesions.lesion_table import TITLES as LESION_TITLES
 from nnunetv2_mip.lesions.region_table import TITLES as REGION_TITLES
 from nnunetv2_mip.service.page_cases import Case, Marked
-from nnunetv2_mip.views.intensity import LEVEL_MAX
 
 TITLES = {**LESION_TITLES, **REGION_TITLES}
 MARK = np.array((255, 102, 0), np.float32)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, FastAPI, HTTPException, Query, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from nnunetv2_mip.io.volumes import VOLUME_SUFFIXES
+from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.service.page_cases import Case, Cases, mask_file
 from nnunetv2_mip.service.page_report import TITLES, write_report
 from nnunetv2_mip.service.request_queue import Desk

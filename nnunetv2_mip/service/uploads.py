@@ -9,9 +9,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.read_study import read_pet_and_ct
-from nnunetv2_mip.io.volumes import VOLUME_SUFFIXES, Volume, has_suffix, suv_warning
+from nnunetv2_mip.io.volumes import Volume, has_suffix, suv_warning
 from nnunetv2_mip.service.image_codec import decode_bytes
 from nnunetv2_mip.service.settings import Settings
 from nnunetv2_mip.service.volume_checks import check_volume

@@ -40,12 +40,3 @@ def _ends(marks, ends):
             if ends[1] < 0:
                 ends[0] = k
             ends[1] = k
-
-
-@njit(cache=True)
-def count_levels(levels):
-    """How often each of the 256 levels occurs (numpy would make integers of 8 bytes of all)."""
-    counts = np.zeros(256, np.int64)
-    for level in levels:
-        counts[level] += 1
-    return counts

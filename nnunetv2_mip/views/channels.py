@@ -9,20 +9,17 @@ Conversion and prediction both call `make_views`. Channels:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numba import njit, prange
 
+from nnunetv2_mip.conventions import AIR_HU
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.io.volumes import Volume, read_volume, require_same_grid
 from nnunetv2_mip.views.geometry import ViewGeometry
 from nnunetv2_mip.views.intensity import ct_levels_from_hu, levels_from_depth, levels_from_suv
 from nnunetv2_mip.views.projection import project
 from nnunetv2_mip.views.resampling import to_pixels
 from nnunetv2_mip.views.settings import check_channels
-
-AIR_HU = -1000.0
 
 
 @dataclass(frozen=True)
@@ -113,19 +110,6 @@ def sample_winners(
         out,
     )
     return out
-
-
-def read_ct(path: Path | str, like: Volume) -> Volume:
-    """Read a CT in HU on the grid of a PET.
-
-    Raises:
-        MipError: as `volumes.read_volume`; also another grid, or NaN or infinite values.
-    """
-    ct = read_volume(path)
-    require_same_grid(ct, like)
-    if np.issubdtype(ct.array.dtype, np.floating) and not np.isfinite(ct.array).all():
-        raise MipError(f"{path}: contains NaN or infinite values; a CT must be finite everywhere")
-    return ct
 
 
 @njit(parallel=True, cache=True)

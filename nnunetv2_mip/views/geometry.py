@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunetv2_mip.conventions import VIEW_AXIS_SPACING_MM
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json, write_json
-from nnunetv2_mip.io.volumes import VIEW_AXIS_SPACING_MM, SourceGrid, Volume
+from nnunetv2_mip.io.grid import SourceGrid
+from nnunetv2_mip.io.volumes import Volume
 
 FORMAT_VERSION = 1
 DEFAULT_VIEWS = 48

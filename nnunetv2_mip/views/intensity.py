@@ -9,12 +9,8 @@ The channels CT and depth have scalings of their own onto the same levels.
 
 import numpy as np
 
-LEVEL_MAX = 255
-DEFAULT_WINDOW_SUV = 10.0
-# In-plane pixel of the DM-i-AI images.
-PNG_PIXEL_MM = 2.0
-# A level above this counts as body when the constants of a data set are measured.
-BODY_LEVEL = 2
+from nnunetv2_mip.conventions import LEVEL_MAX
+
 # The fixed scalings of the other channels: a level is 7.8 HU and 2.8 mm.
 CT_RANGE_HU = (-1000.0, 1000.0)
 DEPTH_RANGE_MM = 350.0
@@ -51,45 +47,3 @@ def levels_from_depth(depth_mm: np.ndarray) -> np.ndarray:
     )
     levels = np.rint(np.clip(scaled, 0, LEVEL_MAX - 1)) + 1
     return np.where(np.isnan(levels), 0, levels).astype(np.uint8)
-
-
-class BodyStatistics:
-    """Running mean and spread of the body's levels over a training set.
-
-    Sums are integers, so that the result does not depend on the order of the cases.
-    """
-
-    def __init__(self, count: int = 0, total: int = 0, squares: int = 0):
-        self.count, self.total, self.squares = int(count), int(total), int(squares)
-
-    @classmethod
-    def of_levels(cls, levels: np.ndarray) -> "BodyStatistics":
-        # Commands show their help without numba.
-        from nnunetv2_mip.views.body_extent import count_levels
-
-        histogram = count_levels(levels.reshape(-1))
-        values = np.arange(len(histogram))
-        body = values > BODY_LEVEL
-        return cls(
-            histogram[body].sum(),
-            (histogram * values)[body].sum(),
-            (histogram * values * values)[body].sum(),
-        )
-
-    def __add__(self, other: "BodyStatistics") -> "BodyStatistics":
-        return BodyStatistics(
-            self.count + other.count, self.total + other.total, self.squares + other.squares
-        )
-
-    @property
-    def mean(self) -> float:
-        return self.total / self.count if self.count else 0.0
-
-    @property
-    def std(self) -> float:
-        if not self.count:
-            return 1.0
-        return max(1.0, (self.squares / self.count - self.mean**2) ** 0.5)
-
-    def to_list(self) -> list[int]:
-        return [self.count, self.total, self.squares]

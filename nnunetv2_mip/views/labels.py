@@ -20,16 +20,12 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
-import cc3d
 import numpy as np
 
-from nnunetv2_mip.io.volumes import SourceGrid
+from nnunetv2_mip.lesions.components import lesion_centres_mm, lesion_voxels
 from nnunetv2_mip.views.geometry import ViewGeometry
 from nnunetv2_mip.views.label_kernels import VISIBLE, see_lesions
 from nnunetv2_mip.views.settings import LABEL_MODES, OcclusionSettings
-
-# 18-connectivity: voxels that share a face or an edge are one lesion.
-LESION_CONNECTIVITY = 18
 
 
 @dataclass(frozen=True)
@@ -169,28 +165,6 @@ def label_views(
     return LabelViews(stack, tuple(lesions))
 
 
-def lesion_voxels(seg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The voxels of a mask, lesion by lesion.
-
-    Returns:
-        (N, 3) voxels (z, y, x), and (L + 1) where each of the L lesions starts.
-    """
-    mask = np.ascontiguousarray(seg) != 0
-    zyx = np.stack(np.unravel_index(np.flatnonzero(mask), mask.shape), axis=1)
-    if not len(zyx):
-        return zyx, np.zeros(1, np.int64)
-    low, high = zyx.min(0), zyx.max(0) + 1
-    box = np.ascontiguousarray(mask[tuple(slice(a, b) for a, b in zip(low, high))])
-    numbers = cc3d.connected_components(box, connectivity=LESION_CONNECTIVITY)
-    number = numbers[tuple((zyx - low).T)].astype(np.int64)
-    # Numbered by their first voxel, whatever the order of the library.
-    _, first, number = np.unique(number, return_index=True, return_inverse=True)
-    number = np.argsort(np.argsort(first))[number]
-    counts = np.bincount(number)
-    order = np.argsort(number, kind="stable")
-    return np.ascontiguousarray(zyx[order]), np.concatenate([[0], np.cumsum(counts)])
-
-
 def _crops(
     suv: np.ndarray, zyx: np.ndarray, starts: np.ndarray, margin: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -214,16 +188,3 @@ def _crops(
         boxes.append((place, y0, x0, low[0], *piece.shape))
         place += piece.size
     return np.concatenate(pieces), np.array(boxes, np.int64)
-
-
-def lesion_centres_mm(zyx: np.ndarray, starts: np.ndarray, grid: SourceGrid) -> np.ndarray:
-    """(L, 3) mean position of each of `lesion_voxels`: physical x, y, z in mm."""
-    size = grid.size[::-1]
-    index = []
-    for axis in range(3):
-        along = np.arange(size[2 - axis]).reshape([-1 if a == 2 - axis else 1 for a in range(3)])
-        canonical = grid.to_canonical(np.broadcast_to(along, size))
-        sums = np.add.reduceat(canonical[tuple(zyx.T)], starts[:-1])
-        index.append(sums / np.diff(starts))
-    steps = np.stack(index, axis=1) * np.array(grid.spacing)
-    return steps @ np.array(grid.direction).reshape(3, 3).T + np.array(grid.origin)

@@ -7,7 +7,7 @@ grids.
 
 import numpy as np
 
-from nnunetv2_mip.io.volumes import VIEW_AXIS_SPACING_MM
+from nnunetv2_mip.conventions import VIEW_AXIS_SPACING_MM
 from nnunetv2_mip.views.geometry import ViewGeometry
 
 

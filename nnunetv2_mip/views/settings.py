@@ -4,14 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from nnunetv2_mip.conventions import DEFAULT_WINDOW_SUV
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.views.geometry import DEFAULT_ARC_DEG, DEFAULT_VIEWS, view_angles
-from nnunetv2_mip.views.intensity import DEFAULT_WINDOW_SUV
 
 # The SUV leads: it decides what a ray shows. The others say more about the winner of the ray.
 CHANNELS = ("suv", "ct", "depth")
-# Of the mode `ignore`: what is neither lesion nor background (nnU-Net wants it to be the last).
-IGNORE_LABEL = 2
 LABEL_MODES = ("projected", "visible", "ignore")
 
 

@@ -5,17 +5,13 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from nnunetv2_mip.conventions import STACK_SPACING_MM, VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json, write_json
 from nnunetv2_mip.io.nifti import read_nifti_voxels
-from nnunetv2_mip.io.volumes import (
-    STACK_SPACING_MM,
-    VOLUME_SUFFIXES,
-    has_suffix,
-    read_image,
-    write_image,
-)
+from nnunetv2_mip.io.volumes import has_suffix, read_image, write_image
 from nnunetv2_mip.views.geometry import ViewGeometry
+from nnunetv2_mip.views.intensity import levels_from_suv
 from nnunetv2_mip.views.resampling import view_shape
 
 FILE_ENDING = ".nii.gz"
@@ -125,3 +121,30 @@ def require_stack_shape(
         raise MipError(
             f"{path}: holds {stack.shape} (views, rows, columns), its geometry says {expected}"
         )
+
+
+def read_levels(path: Path, window_suv: float) -> tuple[np.ndarray, tuple[float, float, float]]:
+    """Levels (V, H, W) of a stack and its spacing (view axis, row, column) in mm.
+
+    Raises:
+        MipError: unreadable, or neither levels nor the SUV of `nnUNetv2_mip_project`.
+    """
+    levels, spacing = read_stack(path)
+    if _holds_raw_suv(path):
+        levels = levels_from_suv(levels, window_suv)
+    # Written so that NaN fails too.
+    if not (levels.min() >= 0 and levels.max() <= 255):
+        raise MipError(
+            f"{path}: a stack holds levels 0 to 255 (as the converters write), this one "
+            f"{levels.min():g} to {levels.max():g}; give the SUV volume instead"
+        )
+    return levels, spacing
+
+
+def _holds_raw_suv(path: Path) -> bool:
+    """Whether a stack was written by nnUNetv2_mip_project (SUV), not by a converter (levels)."""
+    geometry = geometry_path(path)
+    if geometry is None:
+        return False
+    content = read_json(geometry)
+    return content.get("kind") == "volume" and content.get("window_suv") is None

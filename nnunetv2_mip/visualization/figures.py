@@ -16,9 +16,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from nnunetv2_mip.conventions import LEVEL_MAX
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path
-from nnunetv2_mip.views.intensity import LEVEL_MAX
 
 TRUTH_COLOUR = "#009933"
 PREDICTION_COLOUR = "#ff6600"

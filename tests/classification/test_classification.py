@@ -21,26 +21,24 @@ from nnunetv2_mip.classification.calibration import (
     fit_platt,
     mean_log_odds,
 )
-from nnunetv2_mip.classification.classifier import (
+from nnunetv2_mip.classification.classifier import load_classifier
+from nnunetv2_mip.classification.classifier_file import (
     FILE_NAME,
     FORMAT_VERSION,
     find_classifier,
-    load_classifier,
     read_classifier,
     write_classifier,
 )
+from nnunetv2_mip.classification.cross_validation import cross_validate, frozen_fit, scored_fit
 from nnunetv2_mip.classification.features import body_window
 from nnunetv2_mip.classification.folds import dealt_folds
 from nnunetv2_mip.classification.head import Head, fit_member
 from nnunetv2_mip.classification.head_fitting import (
     Study,
     check_studies,
-    cross_validate,
     fit_head,
-    frozen_fit,
     inner_folds,
     join,
-    scored_fit,
 )
 from nnunetv2_mip.classification.metrics import (
     auroc,

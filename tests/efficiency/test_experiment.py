@@ -38,8 +38,9 @@ from nnunetv2_mip.inference.config import InferenceConfig
 from nnunetv2_mip.inference.engine import ENGINE_VARIABLE
 from nnunetv2_mip.inference.predictor import MIPPredictor, StudyPrediction
 from nnunetv2_mip.inference.second_stage import Stage2Predictor
+from nnunetv2_mip.io.grid import SourceGrid
 from nnunetv2_mip.io.study_layouts import find_studies
-from nnunetv2_mip.io.volumes import SourceGrid, Volume, read_mask, read_suv
+from nnunetv2_mip.io.volumes import Volume, read_mask, read_suv
 from nnunetv2_mip.nnunet.splits import SPLITS_FILE, without_patients
 from nnunetv2_mip.views.geometry import ViewGeometry
 from nnunetv2_mip.views.projection import project_mask

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
+from nnunetv2_mip.evaluation.bootstrap import bootstrap_interval
 from nnunetv2_mip.evaluation.metrics import (
-    bootstrap_interval,
     dice,
     false_negative_volume_ml,
     false_positive_volume_ml,

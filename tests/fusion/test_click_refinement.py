@@ -13,9 +13,9 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.evaluation.metrics import dice
 from nnunetv2_mip.fusion.click_refinement import with_clicks
 from nnunetv2_mip.io.clicks import Clicks, read_clicks, write_clicks
-from nnunetv2_mip.io.volumes import SourceGrid
+from nnunetv2_mip.io.grid import SourceGrid
 from nnunetv2_mip.phantom.clicks import corrective_clicks, preset_clicks
-from nnunetv2_mip.phantom.cohort import simulate_subject
+from nnunetv2_mip.phantom.subject import simulate_subject
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 # x runs to the right, y to the front; z is as it is.

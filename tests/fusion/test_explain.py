@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from nnunetv2_mip.commands import fuse as fuse_command
 from nnunetv2_mip.commands import project as project_command
-from nnunetv2_mip.fusion.fuse import backproject, fuse
+from nnunetv2_mip.fusion.backprojection import backproject
+from nnunetv2_mip.fusion.fuse import fuse
 from nnunetv2_mip.fusion.rules import FusionRule
-from nnunetv2_mip.io.volumes import SourceGrid, Volume, read_volume
+from nnunetv2_mip.io.grid import SourceGrid
+from nnunetv2_mip.io.volumes import Volume, read_volume
 from nnunetv2_mip.lesions.lesion_table import lesion_table
 from nnunetv2_mip.views.geometry import ViewGeometry, view_angles
 from nnunetv2_mip.views.projection import project, project_mask

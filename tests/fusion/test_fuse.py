@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.fusion.fuse import backproject, fuse, mask_of_probability
+from nnunetv2_mip.fusion.backprojection import backproject
+from nnunetv2_mip.fusion.fuse import fuse, mask_of_probability
 from nnunetv2_mip.fusion.rules import VOTES, FusionRule
-from nnunetv2_mip.io.volumes import SourceGrid, Volume
+from nnunetv2_mip.io.grid import SourceGrid
+from nnunetv2_mip.io.volumes import Volume
 from nnunetv2_mip.views.geometry import ViewGeometry, view_angles
 from nnunetv2_mip.views.projection import project, project_mask
 

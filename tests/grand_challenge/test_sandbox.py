@@ -19,7 +19,7 @@ import SimpleITK as sitk
 import nnunetv2_mip
 from nnunetv2_mip.io.volumes import image_on_grid
 from nnunetv2_mip.nnunet.model_folder import models_folder
-from nnunetv2_mip.phantom.cohort import simulate_subject
+from nnunetv2_mip.phantom.subject import simulate_subject
 
 ROOT = Path(nnunetv2_mip.__file__).parent.parent
 COMMAND = Path(sys.executable).with_name("nnUNetv2_mip_grand_challenge")

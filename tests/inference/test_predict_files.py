@@ -13,8 +13,9 @@ from PIL import Image
 
 from nnunetv2_mip.commands import fuse, predict, project
 from nnunetv2_mip.fusion.rules import FusionRule
-from nnunetv2_mip.inference.predict_files import find_jobs
-from nnunetv2_mip.io.volumes import SourceGrid, Volume
+from nnunetv2_mip.inference.find_inputs import find_jobs
+from nnunetv2_mip.io.grid import SourceGrid
+from nnunetv2_mip.io.volumes import Volume
 from nnunetv2_mip.nnunet.model_folder import models_folder
 from nnunetv2_mip.views.geometry import ViewGeometry
 

@@ -22,11 +22,13 @@ from nnunetv2_mip.dataset_conversion.stage2 import _predictor as cue_predictor
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.grand_challenge.time_budget import fit_to_budget
 from nnunetv2_mip.inference.deadline import Cancelled, Watch
+from nnunetv2_mip.inference.export import export_model
 from nnunetv2_mip.inference.l2snet_rules import combine_l2snet
 from nnunetv2_mip.inference.second_stage import Stage2Predictor
-from nnunetv2_mip.io.volumes import SourceGrid, Volume
+from nnunetv2_mip.io.grid import SourceGrid
+from nnunetv2_mip.io.volumes import Volume
 from nnunetv2_mip.networks.cue import CuedResidualEncoderUNet, CuedUNet
-from nnunetv2_mip.nnunet.model_folder import VOLUMETRIC_STAGE, export_model
+from nnunetv2_mip.nnunet.model_folder import VOLUMETRIC_STAGE
 from nnunetv2_mip.nnunet.second_stage_data import stage2_input
 from nnunetv2_mip.training.augmentation import CueAsideTransform, CueBackTransform
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nnunetv2_mip.dataset_conversion.body_statistics import BodyStatistics
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.png import decode_mask_png, decode_png, image_warning, write_mask_png
-from nnunetv2_mip.views.intensity import BodyStatistics, levels_from_suv, suv_from_levels
+from nnunetv2_mip.views.intensity import levels_from_suv, suv_from_levels
 
 GREY = np.array([[0, 50, 100], [150, 200, 255]], np.uint8)
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.io.grid import SourceGrid
 from nnunetv2_mip.io.nifti import read_nifti_voxels
 from nnunetv2_mip.io.volumes import (
-    SourceGrid,
     body_median_suv,
     read_mask,
     read_suv,

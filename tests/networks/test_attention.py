@@ -12,6 +12,7 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet, Resi
 from torch import nn
 
 from nnunetv2_mip.commands import plan_and_preprocess
+from nnunetv2_mip.inference.export import export_model
 from nnunetv2_mip.inference.predictor import MIPPredictor
 from nnunetv2_mip.networks.attention import (
     DECODER_ATTENTION,
@@ -20,7 +21,6 @@ from nnunetv2_mip.networks.attention import (
     AttentionGate,
     ScSE,
 )
-from nnunetv2_mip.nnunet.model_folder import export_model
 
 COMMON = {
     "input_channels": 1,

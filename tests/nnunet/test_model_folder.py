@@ -12,8 +12,9 @@ from nnunetv2_mip.commands import export_model as export_command
 from nnunetv2_mip.commands import predict
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.inference.config import InferenceConfig
+from nnunetv2_mip.inference.export import export_model
 from nnunetv2_mip.inference.predictor import MIPPredictor
-from nnunetv2_mip.nnunet.model_folder import BUNDLED, bundled_model, export_model, models_folder
+from nnunetv2_mip.nnunet.model_folder import BUNDLED, bundled_model, models_folder
 
 LARGEST_MB = 20
 

@@ -9,15 +9,10 @@ import pytest
 from nnunetv2_mip.commands.phantom import main
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.volumes import read_mask, read_suv, read_volume, suv_warning
-from nnunetv2_mip.phantom.cohort import (
-    body_index,
-    folder_names,
-    simulate_subject,
-    write_cohort,
-    write_study,
-)
+from nnunetv2_mip.phantom.cohort import write_cohort, write_study
 from nnunetv2_mip.phantom.lesions import PATTERN_DECK, RARE_PATTERNS, disease_pattern
 from nnunetv2_mip.phantom.shapes import Canvas, Ellipsoid, Tube, rotation
+from nnunetv2_mip.phantom.subject import body_index, folder_names, simulate_subject
 
 COARSE_MM = 8.0
 

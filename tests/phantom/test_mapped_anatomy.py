@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from nnunetv2_mip.commands.phantom import main
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.volumes import read_suv, read_volume, suv_warning
-from nnunetv2_mip.phantom.cohort import body_index, simulate_subject, write_cohort
+from nnunetv2_mip.phantom.cohort import write_cohort
 from nnunetv2_mip.phantom.distance_field import Common, DistanceField, pushed_out
 from nnunetv2_mip.phantom.fitted_frame import fit_frame
 from nnunetv2_mip.phantom.label_maps import (
@@ -27,6 +27,7 @@ from nnunetv2_mip.phantom.lesions import disease_pattern
 from nnunetv2_mip.phantom.mapped_anatomy import LIVER_SUV, build_mapped_anatomy
 from nnunetv2_mip.phantom.scanner import canvas_for, paint_anatomy
 from nnunetv2_mip.phantom.shapes import Ellipsoid, Wobble
+from nnunetv2_mip.phantom.subject import body_index, simulate_subject
 
 COARSE_MM = 8.0
 # Organs of a made-up person: centre and semi-axes in mm (x left, y back, z head).

@@ -21,7 +21,8 @@ from nnunetv2_mip.lesions.lesion_table import lesion_table
 from nnunetv2_mip.report import charts
 from nnunetv2_mip.report.case_facts import Facts
 from nnunetv2_mip.report.case_files import Source
-from nnunetv2_mip.report.collect import Request, collect
+from nnunetv2_mip.report.collect import collect
+from nnunetv2_mip.report.content import Request
 from nnunetv2_mip.report.dataset_check import (
     check_cases,
     conversion_findings,

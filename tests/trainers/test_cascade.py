@@ -10,7 +10,8 @@ import torch
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.inference.deadline import Watch
-from nnunetv2_mip.nnunet.model_folder import FIRST_STAGE_FOLDER, export_model
+from nnunetv2_mip.inference.export import export_model
+from nnunetv2_mip.nnunet.model_folder import FIRST_STAGE_FOLDER
 from nnunetv2_mip.plans.presets import load_preset
 
 LIMITS = {

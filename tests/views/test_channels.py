@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from nnunetv2_mip.commands import convert_autopet, project
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.fusion.fuse import backproject
+from nnunetv2_mip.fusion.backprojection import backproject
 from nnunetv2_mip.inference.config import InferenceConfig
+from nnunetv2_mip.io.grid import SourceGrid
 from nnunetv2_mip.io.png import decode_png
-from nnunetv2_mip.io.volumes import SourceGrid, Volume, read_mask, read_suv, write_volume
+from nnunetv2_mip.io.volumes import Volume, read_mask, read_suv, write_volume
 from nnunetv2_mip.views.channels import make_views, sample_winners
 from nnunetv2_mip.views.geometry import ViewGeometry, view_angles
 from nnunetv2_mip.views.intensity import ct_levels_from_hu, levels_from_depth, levels_from_suv
@@ -328,7 +329,7 @@ def test_three_channels_with_ignore_labels_train_and_predict(
     """Converted, planned, trained for a moment, and asked for a mask."""
     from nnunetv2_mip.commands import plan_and_preprocess
     from nnunetv2_mip.inference.predictor import MIPPredictor
-    from nnunetv2_mip.views.channels import read_ct
+    from nnunetv2_mip.io.read_study import read_ct
 
     for index in range(4):
         write_study(tmp_path / "tree" / f"PETCT_{index}" / "s", seed=index)

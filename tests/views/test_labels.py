@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.io.volumes import SourceGrid, Volume
+from nnunetv2_mip.io.grid import SourceGrid
+from nnunetv2_mip.io.volumes import Volume
+from nnunetv2_mip.lesions.components import lesion_voxels
 from nnunetv2_mip.views.geometry import ViewGeometry
-from nnunetv2_mip.views.labels import label_views, lesion_voxels
+from nnunetv2_mip.views.labels import label_views
 from nnunetv2_mip.views.projection import project, project_mask
 from nnunetv2_mip.views.settings import OcclusionSettings
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.fusion.fuse import backproject
-from nnunetv2_mip.io.volumes import SourceGrid, Volume
+from nnunetv2_mip.fusion.backprojection import backproject
+from nnunetv2_mip.io.grid import SourceGrid
+from nnunetv2_mip.io.volumes import Volume
 from nnunetv2_mip.views.geometry import ViewGeometry, image_geometry, view_angles
 from nnunetv2_mip.views.projection import project, project_mask
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import files_below
-from nnunetv2_mip.io.volumes import SourceGrid
+from nnunetv2_mip.io.grid import SourceGrid
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from nnunetv2_mip.lesions.lesion_table import TITLES as LESION_TITLES
 from nnunetv2_mip.lesions.region_table import TITLES as REGION_TITLES
 from nnunetv2_mip.report.case_facts import Facts
-from nnunetv2_mip.report.collect import Content
-from nnunetv2_mip.report.markup import Markup, element
+from nnunetv2_mip.report.content import Content
+from nnunetv2_mip.report.markup import Markup, counted, element
 from nnunetv2_mip.report.sections.parts import card_id, scrolling, section_of
-from nnunetv2_mip.report.words import counted
 
 # In a table that is looked at on a phone: what matters first.
 LESION_COLUMNS = ("volume_ml", "area_cm2", "suv_max", "suv_mean", "tlg", "max_uptake_percent")

@@ -4,9 +4,9 @@ import math
 
 from nnunetv2_mip.io.volumes import PLAUSIBLE_BODY_MEDIAN_SUV
 from nnunetv2_mip.report import charts
-from nnunetv2_mip.report.collect import Content
+from nnunetv2_mip.report.content import Content
 from nnunetv2_mip.report.dataset_check import Check
-from nnunetv2_mip.report.markup import element
+from nnunetv2_mip.report.markup import counted, element
 from nnunetv2_mip.report.sections.parts import (
     card_id_or_none,
     formatted,
@@ -17,7 +17,6 @@ from nnunetv2_mip.report.sections.parts import (
     size_unit,
 )
 from nnunetv2_mip.report.training_curves import Training
-from nnunetv2_mip.report.words import counted
 
 LEVEL_WORDS = {"ok": "OK", "note": "Note", "warning": "Warning"}
 

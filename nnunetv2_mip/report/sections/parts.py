@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from nnunetv2_mip.report import charts
 from nnunetv2_mip.report.case_facts import Facts
-from nnunetv2_mip.report.collect import Content
+from nnunetv2_mip.report.content import Content
 from nnunetv2_mip.report.markup import Markup, element, join
 
 # Score → (name, what it is), in the order of the page.

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Sequence
 
+from nnunetv2_mip.evaluation.bootstrap import bootstrap_interval
 from nnunetv2_mip.evaluation.evaluate import BOOTSTRAP_SEED, worst_first
-from nnunetv2_mip.evaluation.metrics import bootstrap_interval
 from nnunetv2_mip.report import charts
 from nnunetv2_mip.report.case_facts import Facts
-from nnunetv2_mip.report.collect import Content
+from nnunetv2_mip.report.content import Content
 from nnunetv2_mip.report.markup import Markup, element
 from nnunetv2_mip.report.sections.parts import (
     DECIMALS,

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from nnunetv2_mip.report.case_facts import Facts
-from nnunetv2_mip.report.collect import Content
+from nnunetv2_mip.report.content import Content
 from nnunetv2_mip.report.dataset_check import Check
-from nnunetv2_mip.report.markup import Markup, element
+from nnunetv2_mip.report.markup import Markup, counted, element
 from nnunetv2_mip.report.sections.parts import SCORES, formatted, section_of, size_unit, tile_of
-from nnunetv2_mip.report.words import counted
 
 
 def summary_section(content: Content):

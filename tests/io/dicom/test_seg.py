@@ -17,7 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid  # noqa: E402
 from nnunetv2_mip.commands import predict, project  # noqa: E402
 from nnunetv2_mip.errors import MipError  # noqa: E402
 from nnunetv2_mip.fusion.rules import FusionRule  # noqa: E402
-from nnunetv2_mip.inference.predict_files import find_jobs  # noqa: E402
+from nnunetv2_mip.inference.find_inputs import find_jobs  # noqa: E402
 from nnunetv2_mip.io.dicom.pet import DicomPet, read_dicom_pet  # noqa: E402
 from nnunetv2_mip.io.dicom.seg import write_dicom_seg  # noqa: E402
 from nnunetv2_mip.io.volumes import read_suv, write_volume  # noqa: E402

@@ -1,0 +1,139 @@
+"""The file `classifier.npz`: writing, reading, finding."""
+
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nnunetv2_mip.classification.calibration import Platt
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.files import atomic_path
+
+if TYPE_CHECKING:
+    from nnunetv2_mip.inference.predictor import MIPPredictor
+
+
+FILE_NAME = "classifier.npz"
+FORMAT_VERSION = 2
+FROZEN, WHOLE, BOTH = "frozen", "network", "both"
+# What the text part says at least.
+_OF_ALL = ("fingerprint", "network", "networks", "how", "platt", "threshold")
+_OF_NETWORKS = (*_OF_ALL, "shown_mm", "window")
+NEEDED = {FROZEN: _OF_ALL, WHOLE: _OF_NETWORKS, BOTH: (*_OF_NETWORKS, "parts")}
+# Names of the arrays of either part of BOTH begin so.
+HEAD_PART, NETWORK_PART = "head:", "network:"
+
+
+def about_of(
+    kind: str, predictor: "MIPPredictor", network: str, platt: Platt, networks: int = 1, **more
+) -> dict:
+    """The text part of a classifier's file. `networks`: how many of the predictor's it asks."""
+    from nnunetv2_mip.classification.features import network_fingerprint
+
+    return {
+        "format_version": FORMAT_VERSION,
+        "kind": kind,
+        "network": network,
+        "networks": networks,
+        "fingerprint": network_fingerprint(predictor, networks),
+        "platt": [platt.slope, platt.offset],
+        **more,
+    }
+
+
+def write_classifier(path: Path, about: dict, arrays: dict[str, np.ndarray]) -> None:
+    """Write a classifier's file, whole or not at all; equal content gives equal bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8)
+    with (
+        atomic_path(path) as partial,
+        zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for name, array in {"about": text, **arrays}.items():
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, np.asarray(array), allow_pickle=False)
+            # A fixed date: `np.savez` would write the hour.
+            entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
+            archive.writestr(entry, buffer.getvalue(), zipfile.ZIP_DEFLATED)
+
+
+def read_classifier(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
+    """The text part and the arrays of a classifier's file.
+
+    Raises:
+        MipError: missing, damaged, no classifier, or of a later version.
+    """
+    if not path.is_file():
+        raise MipError(f"{path}: no such classifier; train one with nnUNetv2_mip_classify train")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        about = json.loads(arrays.pop("about").tobytes().decode())
+        version, kind = about["format_version"], about["kind"]
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        raise MipError(
+            f"{path}: is no classifier, or is damaged; train one with nnUNetv2_mip_classify train"
+        ) from None
+    if version != FORMAT_VERSION or kind not in NEEDED:
+        raise MipError(
+            f"{path}: is of another version of this program (format {version}, {kind}); train it "
+            "again"
+        )
+    missing = [key for key in NEEDED[kind] if key not in about]
+    if missing:
+        raise MipError(f"{path}: is not a classifier (without {', '.join(missing)})")
+    try:
+        numbers = np.array([*about["platt"], about["threshold"], *np.ravel(about.get("parts", []))])
+        whole = np.isfinite(numbers.astype(float)).all()
+    except (TypeError, ValueError):
+        whole = False
+    floats = [array for array in arrays.values() if array.dtype.kind == "f"]
+    if not whole or not all(np.isfinite(array).all() for array in floats):
+        raise MipError(f"{path}: is damaged: it holds what is no number; train it again")
+    return about, arrays
+
+
+def find_classifier(model: Path | str | None) -> Path:
+    """The file of a classifier: named, within a folder, or the one that comes along (None).
+
+    Raises:
+        MipError: there is none.
+    """
+    if model is None:
+        from nnunetv2_mip.nnunet.model_folder import bundled_model
+
+        path = bundled_model() / FILE_NAME
+        if not path.is_file():
+            raise MipError(
+                f"{path}: no classifier comes along: train one with nnUNetv2_mip_classify train, "
+                "and name it with -m"
+            )
+        return path
+    model = Path(model)
+    path = model / FILE_NAME if model.is_dir() else model
+    if not path.is_file():
+        raise MipError(f"{path}: no such classifier; check -m, or train one first")
+    return path
+
+
+def part_of(arrays: dict[str, np.ndarray], part: str) -> dict[str, np.ndarray]:
+    """The arrays of one part of a file of kind BOTH."""
+    return {name[len(part) :]: array for name, array in arrays.items() if name.startswith(part)}
+
+
+def network_folder(path: Path, about: dict, network: Path | str | None) -> Path:
+    """The segmentation model of a classifier; see `load_classifier`."""
+    if network is not None:
+        return Path(network)
+    if (path.parent / "plans.json").is_file():
+        return path.parent
+    folder = Path(about["network"])
+    if not (folder / "plans.json").is_file():
+        raise MipError(
+            f"{path}: its segmentation network is not where it was ({folder}): name it with "
+            "--network FOLDER"
+        )
+    return folder

@@ -1,0 +1,196 @@
+"""Inputs of a prediction: which images, stacks, volumes and DICOM studies a path holds."""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nnunetv2_mip.conventions import VOLUME_SUFFIXES
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.io.png import PNG_SUFFIX
+from nnunetv2_mip.io.study_layouts import NoStudy, StudyTree, case_name, scan_tree
+from nnunetv2_mip.io.volumes import check_written, has_suffix
+from nnunetv2_mip.views.stack_files import FILE_ENDING, case_of_channel_file, is_stack_file
+
+# Kinds of `Job` that are projected on views.
+VOLUMES = ("volume", "dicom")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One input and where its answer goes.
+
+    Attributes:
+        kind: `png`, `stack`, `volume` or `dicom`.
+        case: name of the case.
+        source: file to read; of `dicom` the folder.
+        target: file to write.
+        series: of `dicom` the SeriesInstanceUID of the PET, else None.
+        ct: of `volume` the CT on the same grid, or None.
+        clicks: of `volume` the file of a reader's clicks, or None.
+    """
+
+    kind: str
+    case: str
+    source: Path
+    target: Path
+    series: str | None = None
+    ct: Path | None = None
+    clicks: Path | None = None
+
+
+def find_jobs(
+    source: Path | str,
+    output: Path | str,
+    series: str | None = None,
+    ct: Path | str | None = None,
+    clicks: Path | str | None = None,
+) -> list[Job]:
+    """List what is to be predicted.
+
+    Args:
+        source: a PNG, a folder of PNGs, a stack, a SUV volume (NIfTI, MHA, NRRD), a folder of
+            stacks or volumes, an autoPET tree, or a folder with DICOM PET (one study or more).
+        output: a file where the input is one file and `output` has its kind of suffix, else a
+            folder.
+        series: SeriesInstanceUID of the PET series, where a DICOM study has several.
+        ct: CT on the grid of a single SUV volume; the studies of a tree have their own.
+        clicks: file of a reader's clicks (see `clicks`) on a single SUV volume.
+
+    Raises:
+        MipError: nothing that can be predicted, a study without SUV, or an answer that would
+            replace an input or another answer.
+    """
+    source, output = Path(source), Path(output)
+    jobs = _list_jobs(source, output, series)
+    for option, path in (("ct", ct), ("clicks", clicks)):
+        if path is None:
+            continue
+        if len(jobs) != 1 or jobs[0].kind != "volume":
+            raise MipError(f"--{option} {path}: belongs to a single SUV volume; {source} is none")
+        jobs = [replace(jobs[0], **{option: Path(path)})]
+    sources = {job.source.resolve() for job in jobs}
+    sources |= {job.ct.resolve() for job in jobs if job.ct is not None}
+    targets: dict[Path, Job] = {}
+    for job in jobs:
+        target = job.target.resolve()
+        if target in sources:
+            raise MipError(f"{job.target}: is an input and would be replaced; choose another -o")
+        if target in targets:
+            raise MipError(
+                f"{job.source}: would get the same mask file as {targets[target].source}; "
+                "rename one (channels of one case: the model takes one, give that alone)"
+            )
+        targets[target] = job
+    return jobs
+
+
+def _list_jobs(source: Path, output: Path, series: str | None) -> list[Job]:
+    if source.is_file():
+        return [_file_job(source, output)]
+    if not source.is_dir():
+        raise MipError(f"{source}: no such file or folder")
+    if output.is_file() or has_suffix(output, (PNG_SUFFIX, *VOLUME_SUFFIXES)):
+        raise MipError(f"{output}: the input is a folder, so -o must be one too")
+    files = sorted(path for path in source.iterdir() if path.is_file())
+    pngs = [path for path in files if path.suffix.lower() == PNG_SUFFIX]
+    volumes = [path for path in files if has_suffix(path, VOLUME_SUFFIXES)]
+    if pngs and volumes:
+        raise MipError(f"{source}: holds PNGs and volumes; put them into folders of their own")
+    if (pngs or volumes) and _holds_dicom(source, recursive=False):
+        kind = "PNGs" if pngs else "volumes"
+        raise MipError(f"{source}: holds {kind} and DICOM; put them into folders of their own")
+    if volumes and not (source / "SUV.nii.gz").is_file():
+        return [_file_job(path, output) for path in volumes]
+    if pngs:
+        return [_file_job(path, output) for path in pngs]
+    found = _scan_studies(source)
+    if found is None:
+        return _dicom_jobs(source, output, series)
+    for path, reason in found.problems:
+        raise MipError(f"{path}: {reason}")
+    return [
+        Job(
+            "volume",
+            study.case,
+            study.suv,
+            output / f"{study.case}{FILE_ENDING}",
+            ct=study.ct,
+        )
+        for study in found.studies
+    ]
+
+
+def _scan_studies(source: Path) -> StudyTree | None:
+    """The autoPET tree in a folder, or None where there is none but DICOM."""
+    try:
+        return scan_tree(source)
+    except NoStudy:
+        if _holds_dicom(source):
+            return None
+        raise MipError(
+            f"{source}: holds nothing to predict; expected PNGs (no JPEGs), stacks of views, SUV "
+            "volumes (.nii.gz, .mha, .nrrd), an autoPET tree, or DICOM PET"
+        ) from None
+
+
+def _holds_dicom(folder: Path, recursive: bool = True) -> bool:
+    from nnunetv2_mip.io.dicom.series import dicom_files
+
+    return any(True for _ in dicom_files(folder, recursive))
+
+
+def _dicom_jobs(source: Path, output: Path, series: str | None) -> list[Job]:
+    """One job a study; named like the folder, or of several like the folder each lies in."""
+    from nnunetv2_mip.io.dicom.pet import choose_pet
+    from nnunetv2_mip.io.dicom.seg import SEG_SUFFIX
+    from nnunetv2_mip.io.dicom.series import find_series
+
+    if output.resolve() == source.resolve():
+        raise MipError(f"{output}: holds the DICOM input; choose another -o")
+    if has_suffix(output, (SEG_SUFFIX,)):
+        raise MipError(f"{output}: of DICOM come a NIfTI and a SEG file, so -o must be a folder")
+    found = find_series(source)
+    pets = [item for item in found if item.modality == "PT" and series in (None, item.uid)]
+    studies = sorted({item.study_uid for item in pets})
+    if len(studies) <= 1:
+        pets = [choose_pet(found, source, series)]
+    else:
+        pets = [choose_pet([p for p in pets if p.study_uid == uid], source) for uid in studies]
+    jobs = []
+    for pet in pets:
+        folder = source
+        if len(pets) > 1:
+            # Its own folder, so that reading it does not scan all the others again.
+            folder = Path(os.path.commonpath([path.parent for path in pet.files]))
+        # Absolute: "." has no name.
+        parts = folder.relative_to(source).parts or (source.resolve().name,)
+        case = case_name("", "_".join(parts)) or "study"
+        jobs.append(Job("dicom", case, folder, output / f"{case}{FILE_ENDING}", pet.uid))
+    return sorted(jobs, key=lambda job: job.case)
+
+
+def _file_job(source: Path, output: Path) -> Job:
+    if source.suffix.lower() == PNG_SUFFIX:
+        kind, case, ending = "png", source.stem, PNG_SUFFIX
+    elif has_suffix(source, VOLUME_SUFFIXES):
+        kind = "stack" if is_stack_file(source) else "volume"
+        ending = next(s for s in VOLUME_SUFFIXES if source.name.lower().endswith(s))
+        case = source.name[: -len(ending)]
+        # A header whose voxels lie in another file; answers are one file each.
+        ending = ending.replace(".mhd", ".mha")
+        if kind == "stack":
+            case = case_of_channel_file(source)
+    else:
+        raise MipError(
+            f"{source}: unknown kind of file; PNG, NIfTI, MHA or NRRD is expected "
+            "(of a DICOM series give the folder)"
+        )
+    if kind != "png":
+        check_written(output)
+    own = (PNG_SUFFIX,) if kind == "png" else VOLUME_SUFFIXES
+    is_file = has_suffix(output, own) and not output.is_dir()
+    if not is_file and not output.is_dir() and has_suffix(output, (PNG_SUFFIX, *VOLUME_SUFFIXES)):
+        raise MipError(f"{output}: the answer to {source.name} is of type {' or '.join(own)}")
+    if not is_file and output.is_file():
+        raise MipError(f"{output}: is a file of unknown type; -o is a folder, or a {own[0]} file")
+    return Job(kind, case, source, output if is_file else output / f"{case}{ending}")
