@@ -13,14 +13,12 @@ from nnunetv2_mip.dataset_conversion.raw_dataset import (
     build_raw_dataset,
 )
 from nnunetv2_mip.files import write_json
-from nnunetv2_mip.io.read_study import read_pet_and_ct
+from nnunetv2_mip.io.read_study import read_study
 from nnunetv2_mip.io.study_layouts import CT_NAME, StudyFiles, scan_tree
-from nnunetv2_mip.io.volumes import read_mask, require_same_grid, suv_warning
 from nnunetv2_mip.parallel import threads_beside
-from nnunetv2_mip.views.channels import make_views
-from nnunetv2_mip.views.geometry import ViewGeometry
+from nnunetv2_mip.views.channels import view_study
 from nnunetv2_mip.views.labels import label_views
-from nnunetv2_mip.views.resampling import to_pixels, view_spacing_mm
+from nnunetv2_mip.views.resampling import to_pixels
 from nnunetv2_mip.views.settings import ViewSettings
 from nnunetv2_mip.views.stack_files import save_geometry, write_stack
 
@@ -88,27 +86,24 @@ def convert_autopet(
 
 def convert_study(payload: tuple[StudyFiles, ViewSettings], paths: CasePaths) -> dict:
     """Write the views, labels, geometry and lesions of one study; returns its record."""
-    study, settings = payload
-    warnings = []
-    with threads_beside(1) as beside:
-        # Inflating leaves the other cores idle.
-        later = beside.submit(read_mask, study.seg)
-        suv, ct = read_pet_and_ct(study.suv, study.ct, "ct" in settings.channels, warnings.append)
-        seg = later.result()
-    require_same_grid(seg, suv)
-    window, pixel = settings.window_suv, settings.pixel_mm
-    geometry = ViewGeometry.for_volume(suv, settings.angles, pixel).with_window(window)
-    views = make_views(
-        suv.array, None if ct is None else ct.array, geometry, settings.channels, window, pixel
-    )
-    spacing = view_spacing_mm(geometry, pixel)
+    files, settings = payload
+    study = read_study(files.suv, files.ct, files.seg, wants_ct="ct" in settings.channels)
+    views = view_study(study, settings)
+    geometry, pixel, spacing = views.geometry, views.pixel_mm, views.spacing_mm
     with threads_beside(3) as beside:
         # Deflating too.
         written = [
             beside.submit(write_stack, levels, spacing, paths.channel(index))
             for index, levels in enumerate(views.levels)
         ]
-        found = label_views(seg.array, suv.array, views.suv, geometry, window, settings.occlusion)
+        found = label_views(
+            study.seg.array,
+            study.suv.array,
+            views.suv,
+            geometry,
+            settings.window_suv,
+            settings.occlusion,
+        )
         labels = {settings.labels: paths.label}
         if settings.labels != "projected":
             labels["projected"] = paths.projected_label
@@ -128,7 +123,7 @@ def convert_study(payload: tuple[StudyFiles, ViewSettings], paths: CasePaths) ->
                 channel: BodyStatistics.of_levels(levels).to_list()
                 for channel, levels in zip(settings.channels, views.levels)
             },
-            "warnings": [*warnings, *filter(None, [suv_warning(suv)])],
+            "warnings": list(study.warnings),
         }
         for part in written:
             part.result()

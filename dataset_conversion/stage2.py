@@ -18,9 +18,9 @@ from nnunetv2_mip.dataset_conversion.raw_dataset import (
 )
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.evaluation.metrics import dice
-from nnunetv2_mip.io.read_study import read_pet_and_ct
+from nnunetv2_mip.io.read_study import read_study
 from nnunetv2_mip.io.study_layouts import CT_NAME, StudyFiles, scan_tree
-from nnunetv2_mip.io.volumes import read_mask, require_same_grid, write_volume
+from nnunetv2_mip.io.volumes import write_volume
 from nnunetv2_mip.nnunet.second_stage_data import CUE, INTENSITY, STAGE2, stage2_input
 from nnunetv2_mip.nnunet.training_splits import training_splits
 
@@ -114,14 +114,13 @@ def convert_stage2(
 
 def convert_study(study: _Study, paths: CasePaths) -> dict:
     """Write SUV, CT, cue and mask of one study in canonical axes; returns its record."""
-    warnings: list[str] = []
     wants_ct = "ct" in study.channels or (
         study.model is not None
         and "ct" in _predictor(study.model, study.fold, study.device).config.channels
     )
-    suv, ct = read_pet_and_ct(study.files.suv, study.files.ct, wants_ct, warnings.append)
-    seg = read_mask(study.files.seg)
-    require_same_grid(seg, suv)
+    files = study.files
+    found = read_study(files.suv, files.ct, files.seg, wants_ct=wants_ct)
+    suv, ct, seg = found.suv, found.ct, found.seg
     cue = np.zeros((0,), np.float32)
     record = {
         "has_lesion": bool(seg.array.any()),
@@ -129,18 +128,18 @@ def convert_study(study: _Study, paths: CasePaths) -> dict:
     }
     if study.model is not None:
         predictor = _predictor(study.model, study.fold, study.device)
-        found = predictor.predict_study(suv, ct, with_probability=True)
-        cue = found.probability
+        predicted = predictor.predict_study(found, with_probability=True)
+        cue = predicted.probability
         record["cue_fold"] = study.fold
         # How good the fused 2D answer is, for those who wonder what the second stage adds.
         if record["has_lesion"]:
-            record["fused_dice"] = round(dice(found.mask > 0, seg.array > 0), 4)
+            record["fused_dice"] = round(dice(predicted.mask > 0, seg.array > 0), 4)
     grid = suv.grid.canonical()
     array = stage2_input(study.channels, suv.array, ct and ct.array, cue, str(suv.path))
     for index, channel in enumerate(array):
         write_volume(channel, grid, paths.channel(index))
     write_volume(seg.array.astype(np.uint8), grid, paths.label)
-    return {**record, "warnings": warnings}
+    return {**record, "warnings": list(found.warnings)}
 
 
 @functools.lru_cache(maxsize=1)

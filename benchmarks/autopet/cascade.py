@@ -40,6 +40,7 @@ from nnunetv2_mip.evaluation.bootstrap import interval_over_groups
 from nnunetv2_mip.files import read_json, write_json
 from nnunetv2_mip.inference.predictor import MIPPredictor
 from nnunetv2_mip.inference.second_stage import Stage2Predictor
+from nnunetv2_mip.io.read_study import Study
 from nnunetv2_mip.io.study_layouts import find_studies
 from nnunetv2_mip.io.volumes import read_suv, write_volume
 
@@ -325,8 +326,8 @@ def _seconds_of_epochs(checkpoint: Path) -> float:
 
 def _mask_of(predictor, suv) -> np.ndarray:
     if isinstance(predictor, Stage2Predictor):
-        return predictor.predict(suv, None, np.zeros_like(suv.array))[0]
-    return predictor.predict_study(suv).mask
+        return predictor.predict(Study(suv), np.zeros_like(suv.array))[0]
+    return predictor.predict_study(Study(suv)).mask
 
 
 def _mean_and_interval(values: dict[str, float], patients: dict[str, str]) -> tuple:

@@ -30,6 +30,7 @@ import numpy as np
 from nnunetv2_mip.evaluation.metrics import dice, false_negative_volume_ml, false_positive_volume_ml
 from nnunetv2_mip.fusion.click_refinement import with_clicks
 from nnunetv2_mip.io.clicks import Clicks
+from nnunetv2_mip.io.read_study import Study
 from nnunetv2_mip.io.volumes import Volume, read_mask, read_suv
 from nnunetv2_mip.nnunet.model_folder import bundled_model
 from nnunetv2_mip.phantom.clicks import corrective_clicks, preset_clicks
@@ -46,7 +47,7 @@ def predicted(seed: int, index: int, folder: Path, load) -> dict:
     if not path.is_file():
         study = simulate_subject(seed, index, SPACING_MM)
         suv = np.ascontiguousarray(study.suv, np.float32)
-        found = load().predict_study(Volume(suv, study.grid, path))
+        found = load().predict_study(Study(Volume(suv, study.grid, path)))
         np.savez_compressed(path, suv=suv, seg=study.seg, mask=found.mask)
     with np.load(path) as content:
         return {name: content[name] for name in ("suv", "seg", "mask")}
@@ -124,7 +125,7 @@ def main() -> None:
     if args.sts:
         suv = read_suv(args.sts / "SUV.nii.gz")
         truth = read_mask(args.sts / "SEG.nii.gz", like=suv).array
-        mask = load().predict_study(suv).mask
+        mask = load().predict_study(Study(suv)).mask
         study = {"suv": suv.array, "seg": truth, "mask": mask}
         real = click_through("STS_001", study, suv.spacing_mm)
         summarise(real)

@@ -13,8 +13,7 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.inference.find_inputs import Job, find_jobs
 from nnunetv2_mip.io.png import decode_png
-from nnunetv2_mip.io.read_study import read_pet_and_ct
-from nnunetv2_mip.io.volumes import suv_warning
+from nnunetv2_mip.io.read_study import read_study
 from nnunetv2_mip.views.stack_files import FILE_ENDING, read_levels, read_stack
 
 if TYPE_CHECKING:
@@ -77,18 +76,11 @@ def views_of_job(
     if job.kind == "stack":
         levels, spacing = read_levels(job.source, predictor.config.window_suv)
         return levels, spacing[1:]
-    if job.kind == "dicom":
-        from nnunetv2_mip.io.dicom.pet import read_dicom_ct, read_dicom_pet
-
-        pet = read_dicom_pet(job.source, job.series)
-        for line in pet.warnings:
-            warn(line)
-        suv, ct = pet.suv, read_dicom_ct(job.source, pet) if predictor.wants_ct else None
-    else:
-        suv, ct = read_pet_and_ct(job.source, job.ct, predictor.wants_ct, warn)
-    for line in filter(None, [suv_warning(suv)]):
+    study = read_study(job.dicom or job.source, job.ct, wants_ct=predictor.wants_ct)
+    for line in study.warnings:
         warn(line)
-    return predictor.study_views(suv, ct)
+    views = predictor.view_study(study)
+    return views.levels, views.spacing_mm[1:]
 
 
 def labelled_studies(raw: Path, channels: int) -> list[LabelledStudy]:

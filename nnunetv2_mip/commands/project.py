@@ -36,13 +36,11 @@ def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.errors import MipError
     from nnunetv2_mip.files import check_output, write_json
     from nnunetv2_mip.io.png import write_view_png
-    from nnunetv2_mip.io.read_study import read_ct, read_pet
-    from nnunetv2_mip.io.volumes import read_mask, suv_warning
-    from nnunetv2_mip.views.channels import make_views
-    from nnunetv2_mip.views.geometry import ViewGeometry
+    from nnunetv2_mip.io.read_study import read_study
+    from nnunetv2_mip.views.channels import view_study
     from nnunetv2_mip.views.intensity import levels_from_suv
     from nnunetv2_mip.views.labels import label_views
-    from nnunetv2_mip.views.resampling import to_pixels, view_spacing_mm
+    from nnunetv2_mip.views.resampling import to_pixels
     from nnunetv2_mip.views.stack_files import (
         GEOMETRY_NAME,
         is_stack_file,
@@ -58,27 +56,24 @@ def run(args: argparse.Namespace) -> None:
         raise MipError(f"--ct {args.ct}: add --channels suv,ct to have its views")
     if is_stack_file(args.i):
         raise MipError(f"{args.i}: is a stack of views already, a SUV volume is needed")
-    suv = read_pet(args.i, warn=lambda line: print(f"warning: {line}", file=sys.stderr))
-    seg = read_mask(args.seg, like=suv) if args.seg else None
-    ct = read_ct(args.ct, like=suv) if args.ct else None
-    warning = suv_warning(suv)
-    if warning:
-        print(f"warning: {warning}", file=sys.stderr)
+    study = read_study(args.i, args.ct, args.seg, wants_ct=bool(args.ct))
+    for line in study.warnings:
+        print(f"warning: {line}", file=sys.stderr)
     folder = Path(args.o)
     if folder.exists() and not folder.is_dir():
         raise MipError(f"{folder}: is a file, the views need a folder")
     if folder.is_dir() and any(folder.iterdir()):
         # Views of two runs in one folder would be fused with the wrong geometry.
         raise MipError(f"{folder}: is not empty; name a new folder by -o")
-    geometry = ViewGeometry.for_volume(suv, settings.angles, settings.pixel_mm)
-    pixel, window = settings.pixel_mm, settings.window_suv
-    views = make_views(
-        suv.array, None if ct is None else ct.array, geometry, settings.channels, window
-    )
+    views = view_study(study, settings)
+    pixel, window, spacing = settings.pixel_mm, settings.window_suv, views.spacing_mm
+    # The stacks hold raw SUV.
+    geometry = views.geometry.with_window(None)
     folder.mkdir(parents=True, exist_ok=True)
-    spacing = view_spacing_mm(geometry, pixel)
-    if seg is not None:
-        found = label_views(seg.array, suv.array, views.suv, geometry, window, settings.occlusion)
+    if study.seg is not None:
+        found = label_views(
+            study.seg.array, study.suv.array, views.suv, geometry, window, settings.occlusion
+        )
         label = to_pixels(found.label(settings.labels), geometry, pixel, nearest=True)
         write_stack(label, spacing, folder / "seg.nii.gz")
         write_json(folder / "lesions.json", found.table(geometry))

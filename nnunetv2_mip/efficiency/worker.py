@@ -21,9 +21,8 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import write_json
 from nnunetv2_mip.inference.predictor import MIPPredictor
 from nnunetv2_mip.inference.second_stage import Stage2Predictor
-from nnunetv2_mip.io.read_study import read_pet_and_ct
+from nnunetv2_mip.io.read_study import Study, read_study
 from nnunetv2_mip.io.study_layouts import StudyFiles
-from nnunetv2_mip.io.volumes import Volume, read_mask, require_same_grid
 
 CLASSES = 2
 
@@ -107,15 +106,10 @@ def _load(task: Task) -> MIPPredictor | Stage2Predictor:
     return MIPPredictor.from_model_folder(*source, second_stage=False).override(**choices)
 
 
-def _read(
-    study: StudyFiles, predictor: MIPPredictor | Stage2Predictor
-) -> tuple[Volume, Volume | None, np.ndarray]:
-    """SUV, CT where the network wants it, and truth (z, y, x)."""
+def _read(files: StudyFiles, predictor: MIPPredictor | Stage2Predictor) -> Study:
+    """A study with its truth, and its CT where the network wants it."""
     wants_ct = getattr(predictor, "wants_ct", False) or "ct" in getattr(predictor, "channels", ())
-    suv, ct = read_pet_and_ct(study.suv, study.ct, wants_ct, lambda line: None)
-    truth = read_mask(study.seg)
-    require_same_grid(truth, suv)
-    return suv, ct, truth.array
+    return read_study(files.suv, files.ct, files.seg, wants_ct=wants_ct)
 
 
 def _measure_studies(task: Task) -> Iterator[str]:
@@ -123,23 +117,23 @@ def _measure_studies(task: Task) -> Iterator[str]:
     count, meter = OperationCount(predictor), Meter(predictor.device, task.energy)
     if not task.model.volumetric:
         # What is compiled at first use is no cost of a study.
-        suv, ct, _ = _read(task.studies[0], predictor)
-        predictor.override(views=1).predict_study(suv, ct)
-    for study in task.studies:
-        suv, ct, truth = _read(study, predictor)
+        predictor.override(views=1).predict_study(_read(task.studies[0], predictor))
+    for files in task.studies:
+        study = _read(files, predictor)
+        truth = study.seg.array
         scores = {}
         with count.counting() as operations, meter.measuring() as cost:
             if task.model.volumetric:
-                mask = predictor.predict(suv, ct, np.zeros_like(suv.array))[0]
+                mask = predictor.predict(study, np.zeros_like(study.suv.array))[0]
             else:
-                found = predictor.predict_study(suv, ct)
+                found = predictor.predict_study(study)
                 mask = found.mask
         if not task.model.volumetric:
             scores = view_quality(found, truth, predictor.config)
-        scores |= quality(mask, truth, suv, task.reference_views)
+        scores |= quality(mask, truth, study.suv, task.reference_views)
         record = {
-            "case": study.case,
-            "patient": study.patient,
+            "case": files.case,
+            "patient": files.patient,
             "has_lesion": bool(truth.any()),
             **{name: None if math.isnan(value) else value for name, value in scores.items()},
             "parameters": predictor.parameters,
@@ -149,8 +143,8 @@ def _measure_studies(task: Task) -> Iterator[str]:
             "engine": getattr(predictor, "engine", "torch"),
             "threads": torch.get_num_threads(),
         }
-        write_json(task.target / f"{study.case}.json", record)
-        yield study.case
+        write_json(task.target / f"{files.case}.json", record)
+        yield files.case
 
 
 def _measure_training(task: Task) -> None:

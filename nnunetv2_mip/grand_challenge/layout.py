@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
 from nnunetv2_mip.conventions import AIR_HU
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import write_json
 from nnunetv2_mip.io.grid import SourceGrid
-from nnunetv2_mip.io.volumes import Volume, image_on_grid, read_volume, write_volume
+from nnunetv2_mip.io.resampling import resample_to_grid
+from nnunetv2_mip.io.volumes import Volume, read_volume, write_volume
 
 PET_FOLDER, CT_FOLDER = Path("images/pet"), Path("images/ct")
 CLICKS_FILE = "lesion-clicks.json"
@@ -174,10 +174,7 @@ def read_challenge_ct(path: Path | None, like: Volume, warn: Callable[[str], Non
         f"{path}: lies on another grid than the PET ({ct.grid.describe()} against "
         f"{like.grid.describe()}) and is resampled to that"
     )
-    target = image_on_grid(np.zeros(like.array.shape, np.uint8), like.grid)
-    source = image_on_grid(ct.array.astype(np.float32), ct.grid)
-    found = sitk.Resample(source, target, sitk.Transform(), sitk.sitkLinear, AIR_HU)
-    return Volume(like.grid.to_canonical(sitk.GetArrayFromImage(found)), like.grid, path)
+    return resample_to_grid(ct, like.grid, AIR_HU)
 
 
 def answer_path(study: ChallengeStudy, output: Path | str) -> Path:

@@ -26,6 +26,7 @@ from nnunetv2_mip.grand_challenge.layout import (
 )
 from nnunetv2_mip.grand_challenge.time_budget import Setting, fit_to_budget
 from nnunetv2_mip.io.clicks import Clicks, read_clicks
+from nnunetv2_mip.io.read_study import Study
 from nnunetv2_mip.io.volumes import Volume, suv_warning
 
 if TYPE_CHECKING:
@@ -138,7 +139,8 @@ def _predict(
     warn: Callable[[str], None],
 ) -> np.ndarray:
     ct = read_challenge_ct(study.ct, pet, warn) if predictor.wants_ct else None
-    fitted = fit_to_budget(predictor, pet, ct, options.left_s - WRITING_S)
+    volumes = Study(pet, ct)
+    fitted = fit_to_budget(predictor, volumes, options.left_s - WRITING_S)
     config = fitted.config
     if fitted is not predictor:
         asked = Setting(predictor.config.views, predictor.config.tta)
@@ -148,7 +150,7 @@ def _predict(
             f"instead of {asked}{', without the second stage' if dropped else ''}"
         )
     say(f"{options.model}: {Setting(config.views, config.tta)}, on {fitted.device}")
-    return fitted.predict_study(pet, ct, clicks=clicks).mask
+    return fitted.predict_study(volumes, clicks=clicks).mask
 
 
 def _has_gpu() -> bool:

@@ -4,10 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nnunetv2_mip.io.volumes import Volume
-from nnunetv2_mip.views.channels import make_views
-from nnunetv2_mip.views.geometry import ViewGeometry
-from nnunetv2_mip.views.resampling import view_spacing_mm
+from nnunetv2_mip.io.read_study import Study
 
 if TYPE_CHECKING:
     from nnunetv2_mip.inference.predictor import MIPPredictor
@@ -58,16 +55,14 @@ def choose(options: list[Setting], seconds_a_view: dict[bool, float], seconds: f
     return options[-1]
 
 
-def fit_to_budget(
-    predictor: "MIPPredictor", suv: Volume, ct: Volume | None, seconds: float
-) -> "MIPPredictor":
+def fit_to_budget(predictor: "MIPPredictor", study: Study, seconds: float) -> "MIPPredictor":
     """The predictor itself where its recipe fits into the time, else one that takes less.
 
     One view of this study is timed, without and with mirroring, and one window of a second stage.
 
     Args:
         predictor: with its recipe.
-        suv, ct: as `MIPPredictor.predict_study` takes them.
+        study: as `MIPPredictor.predict_study` takes it.
         seconds: from now until the mask must be written.
 
     Raises:
@@ -75,12 +70,8 @@ def fit_to_budget(
     """
     config = predictor.config
     start = time.monotonic()
-    geometry = ViewGeometry.for_volume(suv, config.angles[:1], config.pixel_mm)
-    ct_array = None if ct is None else ct.array
-    view = make_views(
-        suv.array, ct_array, geometry, config.channels, config.window_suv, config.pixel_mm
-    )
-    pixel_mm = view_spacing_mm(geometry, config.pixel_mm)[1:]
+    view = predictor.override(views=1).view_study(study)
+    pixel_mm = view.spacing_mm[1:]
     timed = {}
     # The first call also warms up: it is not what a view takes.
     for tta in (False, False, True) if config.tta else (False, False):
@@ -90,7 +81,7 @@ def fit_to_budget(
     fitted = predictor
     second_s = 0.0
     if predictor.second_stage is not None:
-        second_s = MARGIN * predictor.second_stage.seconds(suv)
+        second_s = MARGIN * predictor.second_stage.seconds(study.suv)
         if second_s > MOST_OF_SECOND_STAGE * seconds:
             fitted, second_s = predictor.with_second_stage(None), 0.0
     left = seconds - second_s - (time.monotonic() - start)

@@ -15,6 +15,7 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json, write_json
 from nnunetv2_mip.fusion.rules import PREDICTED_VIEWS, FusionRule
 from nnunetv2_mip.views.geometry import DEFAULT_ARC_DEG, DEFAULT_VIEWS, view_angles
+from nnunetv2_mip.views.settings import ViewSettings
 
 FORMAT_VERSION = 1
 INFERENCE_FILE = "inference.json"
@@ -212,6 +213,19 @@ class InferenceConfig:
     def angles(self) -> tuple[float, ...]:
         """The projection angles in degrees."""
         return self.angles_deg or view_angles(self.views, self.arc_deg, self.start_deg)
+
+    @property
+    def view_settings(self) -> ViewSettings:
+        """How a study is projected for the network.
+
+        Raises:
+            MipError: a value that no views can have.
+        """
+        settings = {key: getattr(self, key) for key in DATA_KEYS}
+        if self.angles_deg is not None:
+            # Listed angles: arc and start do not count.
+            del settings["arc_deg"], settings["start_deg"]
+        return ViewSettings(**settings)
 
     def with_data_of(self, other: "InferenceConfig") -> "InferenceConfig":
         """These choices with the data settings of `other` (see `DATA_KEYS`)."""

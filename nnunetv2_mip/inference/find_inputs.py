@@ -1,8 +1,8 @@
 """Inputs of a prediction: which images, stacks, volumes and DICOM studies a path holds."""
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
@@ -10,6 +10,9 @@ from nnunetv2_mip.io.png import PNG_SUFFIX
 from nnunetv2_mip.io.study_layouts import NoStudy, StudyTree, case_name, scan_tree
 from nnunetv2_mip.io.volumes import check_written, has_suffix
 from nnunetv2_mip.views.stack_files import FILE_ENDING, case_of_channel_file, is_stack_file
+
+if TYPE_CHECKING:
+    from nnunetv2_mip.io.dicom.pet import DicomStudy
 
 # Kinds of `Job` that are projected on views.
 VOLUMES = ("volume", "dicom")
@@ -24,7 +27,7 @@ class Job:
         case: name of the case.
         source: file to read; of `dicom` the folder.
         target: file to write.
-        series: of `dicom` the SeriesInstanceUID of the PET, else None.
+        dicom: of `dicom` the series that were found, else None.
         ct: of `volume` the CT on the same grid, or None.
         clicks: of `volume` the file of a reader's clicks, or None.
     """
@@ -33,7 +36,7 @@ class Job:
     case: str
     source: Path
     target: Path
-    series: str | None = None
+    dicom: "DicomStudy | None" = None
     ct: Path | None = None
     clicks: Path | None = None
 
@@ -141,31 +144,19 @@ def _holds_dicom(folder: Path, recursive: bool = True) -> bool:
 
 def _dicom_jobs(source: Path, output: Path, series: str | None) -> list[Job]:
     """One job a study; named like the folder, or of several like the folder each lies in."""
-    from nnunetv2_mip.io.dicom.pet import choose_pet
+    from nnunetv2_mip.io.dicom.pet import find_dicom_studies
     from nnunetv2_mip.io.dicom.seg import SEG_SUFFIX
-    from nnunetv2_mip.io.dicom.series import find_series
 
     if output.resolve() == source.resolve():
         raise MipError(f"{output}: holds the DICOM input; choose another -o")
     if has_suffix(output, (SEG_SUFFIX,)):
         raise MipError(f"{output}: of DICOM come a NIfTI and a SEG file, so -o must be a folder")
-    found = find_series(source)
-    pets = [item for item in found if item.modality == "PT" and series in (None, item.uid)]
-    studies = sorted({item.study_uid for item in pets})
-    if len(studies) <= 1:
-        pets = [choose_pet(found, source, series)]
-    else:
-        pets = [choose_pet([p for p in pets if p.study_uid == uid], source) for uid in studies]
     jobs = []
-    for pet in pets:
-        folder = source
-        if len(pets) > 1:
-            # Its own folder, so that reading it does not scan all the others again.
-            folder = Path(os.path.commonpath([path.parent for path in pet.files]))
+    for study in find_dicom_studies(source, series):
         # Absolute: "." has no name.
-        parts = folder.relative_to(source).parts or (source.resolve().name,)
+        parts = study.folder.relative_to(source).parts or (source.resolve().name,)
         case = case_name("", "_".join(parts)) or "study"
-        jobs.append(Job("dicom", case, folder, output / f"{case}{FILE_ENDING}", pet.uid))
+        jobs.append(Job("dicom", case, study.folder, output / f"{case}{FILE_ENDING}", dicom=study))
     return sorted(jobs, key=lambda job: job.case)
 
 

@@ -11,7 +11,7 @@ from nnunetv2_mip.conventions import IGNORE_LABEL, VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.fusion.fuse import fuse
 from nnunetv2_mip.fusion.rules import DEFAULT_RULE, FusionRule
-from nnunetv2_mip.io.read_study import read_pet
+from nnunetv2_mip.io.read_study import read_study
 from nnunetv2_mip.io.volumes import has_suffix, write_volume
 from nnunetv2_mip.lesions.lesion_table import lesion_table, lesion_table_path, write_lesion_table
 from nnunetv2_mip.nnunet.paths import raw_dataset
@@ -62,7 +62,7 @@ def fuse_project_folder(
     _require_probabilities(stack, path)
     suv = None
     if suv_path is not None:
-        volume = read_pet(suv_path)
+        volume = read_study(suv_path).suv
         if not volume.grid.same_as(geometry.grid):
             raise MipError(
                 f"{suv_path}: lies on another grid than the views came from "

@@ -17,8 +17,8 @@ from nnunetv2_mip.files import atomic_path
 from nnunetv2_mip.inference.find_inputs import Job
 from nnunetv2_mip.io.clicks import Clicks, read_clicks
 from nnunetv2_mip.io.png import decode_png, image_warning, write_mask_png
-from nnunetv2_mip.io.read_study import read_pet_and_ct
-from nnunetv2_mip.io.volumes import Volume, suv_warning, write_volume
+from nnunetv2_mip.io.read_study import Study, read_study
+from nnunetv2_mip.io.volumes import write_volume
 from nnunetv2_mip.lesions.lesion_table import lesion_table, lesion_table_path, write_lesion_table
 from nnunetv2_mip.views.stack_files import (
     FILE_ENDING,
@@ -83,28 +83,25 @@ def _run_stack(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | Non
 
 
 def _run_volume(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | None:
-    warnings: list[str] = []
-    suv, ct = read_pet_and_ct(job.source, job.ct, predictor.wants_ct, warnings.append)
+    study = read_study(job.source, job.ct, wants_ct=predictor.wants_ct)
+    warnings = list(study.warnings)
     clicks = None
     if job.clicks is not None:
-        clicks = read_clicks(job.clicks, suv.grid, warnings.append)
-    _predict_volume(suv, ct, job, predictor, extras, clicks)
-    warnings += filter(None, [suv_warning(suv)])
+        clicks = read_clicks(job.clicks, study.grid, warnings.append)
+    _predict_volume(study, job, predictor, extras, clicks)
     return "; ".join(warnings) or None
 
 
 def _run_dicom(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | None:
-    from nnunetv2_mip.io.dicom.pet import read_dicom_ct, read_dicom_pet
     from nnunetv2_mip.io.dicom.seg import SEG_SUFFIX, import_highdicom, write_dicom_seg
 
     # Before the work, not after it.
     import_highdicom()
-    pet = read_dicom_pet(job.source, job.series)
-    warnings = [*pet.warnings, *filter(None, [suv_warning(pet.suv)])]
-    ct = read_dicom_ct(job.source, pet) if predictor.wants_ct else None
-    mask = _predict_volume(pet.suv, ct, job, predictor, extras)
+    study = read_study(job.dicom, wants_ct=predictor.wants_ct)
+    warnings = list(study.warnings)
+    mask = _predict_volume(study, job, predictor, extras)
     try:
-        write_dicom_seg(mask, pet, job.target.with_name(f"{job.case}{SEG_SUFFIX}"))
+        write_dicom_seg(mask, study.dicom, job.target.with_name(f"{job.case}{SEG_SUFFIX}"))
     except MipError as error:
         # The mask is there, and the other studies wait.
         warnings.append(str(error))
@@ -112,15 +109,15 @@ def _run_dicom(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | Non
 
 
 def _predict_volume(
-    suv: Volume,
-    ct: Volume | None,
+    study: Study,
     job: Job,
     predictor: "MIPPredictor",
     extras: Extras,
     clicks: Clicks | None = None,
 ) -> np.ndarray:
-    """Predict a volume and write the answer; returns the mask, (z, y, x)."""
-    found = predictor.predict_study(suv, ct, extras.probabilities, clicks)
+    """Predict a study and write its mask and lesion table; returns the mask, (z, y, x)."""
+    suv = study.suv
+    found = predictor.predict_study(study, extras.probabilities, clicks)
     folder = job.target.parent
     if extras.probabilities:
         write_volume(found.probability, suv.grid, folder / f"{job.case}_probabilities{FILE_ENDING}")

@@ -14,6 +14,7 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.inference.deadline import Cancelled, Watch
 from nnunetv2_mip.inference.l2snet_rules import combine_l2snet
+from nnunetv2_mip.io.read_study import Study
 from nnunetv2_mip.io.volumes import Volume
 from nnunetv2_mip.nnunet.loading import load_nnunet, quiet
 from nnunetv2_mip.nnunet.model_folder import CHECKPOINT
@@ -131,13 +132,12 @@ class Stage2Predictor:
         return windows
 
     def predict(
-        self, suv: Volume, ct: Volume | None, cue: np.ndarray, watch: Watch | None = None
+        self, study: Study, cue: np.ndarray, watch: Watch | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Mask (z, y, x) uint8 and probability (z, y, x) float32 of a study.
 
         Args:
-            suv: the study.
-            ct: on the same grid, for a model with that channel.
+            study: with its CT for a model with that channel.
             cue: (z, y, x) probability that the views give every voxel.
             watch: asked before every window; what it raises ends the work when the network is done.
 
@@ -146,14 +146,20 @@ class Stage2Predictor:
             Cancelled: the watch says so.
         """
         array = stage2_input(
-            self.channels, suv.array, None if ct is None else ct.array, cue, str(suv.path)
+            self.channels,
+            study.suv.array,
+            None if study.ct is None else study.ct.array,
+            cue,
+            str(study.source),
         )
-        probability = self._probability(array, suv, watch or Watch())
+        probability = self._probability(array, study.spacing_mm, watch or Watch())
         if self.combine == "l2snet":
             return combine_l2snet(probability, cue), probability
         return (probability > 0.5).astype(np.uint8), probability
 
-    def _probability(self, array: np.ndarray, suv: Volume, watch: Watch) -> np.ndarray:
+    def _probability(
+        self, array: np.ndarray, spacing_mm: Sequence[float], watch: Watch
+    ) -> np.ndarray:
         """What nnU-Net's `predict_single_npy_array` gives, with the watch in the middle."""
         from nnunetv2.inference.export_prediction import (
             convert_predicted_logits_to_segmentation_with_correct_shape as convert,
@@ -161,7 +167,7 @@ class Stage2Predictor:
 
         nnunet = self._nnunet
         plans, configuration = nnunet.plans_manager, nnunet.configuration_manager
-        properties = {"spacing": [float(step) for step in suv.spacing_mm]}
+        properties = {"spacing": [float(step) for step in spacing_mm]}
         with quiet():
             preprocessor = configuration.preprocessor_class(verbose=False)
             data, _, properties = preprocessor.run_case_npy(

@@ -1,60 +1,112 @@
-"""One door for PET: a SUV file or a DICOM folder, the answer is the same kind of volume."""
+"""A PET study in canonical axes, read once: SUV, CT and lesion mask on one grid."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.io.volumes import Volume, read_suv, read_volume, require_same_grid
+from nnunetv2_mip.io.dicom.pet import (
+    DicomPet,
+    DicomStudy,
+    read_dicom_ct,
+    read_dicom_pet,
+)
+from nnunetv2_mip.io.grid import SourceGrid
+from nnunetv2_mip.io.volumes import (
+    Volume,
+    read_mask,
+    read_suv,
+    read_volume,
+    require_same_grid,
+    suv_warning,
+)
+from nnunetv2_mip.parallel import threads_beside
 
 
-def read_pet(
-    path: Path | str,
-    series: str | None = None,
-    warn: Callable[[str], None] | None = None,
-) -> Volume:
-    """Read a PET as SUV, (z, y, x) in canonical axes.
+@dataclass(frozen=True)
+class Study:
+    """A PET study: volumes (z, y, x) in canonical axes on one grid.
+
+    Attributes:
+        suv: SUV, float32.
+        ct: HU; None where there is none, or it was not asked for.
+        seg: lesion mask of 0 and 1, uint8; None likewise.
+        warnings: lines for the user.
+        dicom: the PET series that the SUV was computed from, for objects that refer to it; None of
+            files.
+    """
+
+    suv: Volume
+    ct: Volume | None = None
+    seg: Volume | None = None
+    warnings: tuple[str, ...] = ()
+    dicom: DicomPet | None = None
+
+    @property
+    def grid(self) -> SourceGrid:
+        """The grid of the PET as its file has it."""
+        return self.suv.grid
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """(z, y, x) in mm."""
+        return self.suv.spacing_mm
+
+    @property
+    def source(self) -> Path:
+        """The file or folder that the PET was read from."""
+        return self.suv.path
+
+
+def read_study(
+    source: Path | str | DicomStudy,
+    ct: Path | str | None = None,
+    seg: Path | str | None = None,
+    *,
+    wants_ct: bool = False,
+) -> Study:
+    """Read a study.
 
     Args:
-        path: SUV volume (NIfTI, MHA, NRRD), or a folder with a DICOM PET series.
-        series: SeriesInstanceUID where the folder has several PET series.
-        warn: called with each line the user should see.
+        source: SUV volume (NIfTI, MHA, NRRD), a folder with the DICOM series of one study, or
+            series that were found already.
+        ct: file of the CT on the grid of the PET. Without it, the CT series of a DICOM study is
+            resampled to that grid.
+        seg: file of the lesion mask on the same grid; read while the PET is.
+        wants_ct: whether the CT is read.
 
     Raises:
-        MipError: as `volumes.read_suv` or `dicom_pet.read_dicom_pet`.
+        MipError: as `volumes.read_suv`, `volumes.read_mask` and `read_ct`; of DICOM as
+            `io.dicom.pet.find_dicom_study`, `read_dicom_pet` and `read_dicom_ct`.
     """
-    if not Path(path).is_dir():
-        return read_suv(path)
-    from nnunetv2_mip.io.dicom.pet import read_dicom_pet
+    if seg is None:
+        return _read_images(source, ct, wants_ct)
+    with threads_beside(1) as beside:
+        # Inflating leaves the other cores idle.
+        later = beside.submit(read_mask, seg)
+        study = _read_images(source, ct, wants_ct)
+        mask = later.result()
+    require_same_grid(mask, study.suv)
+    return Study(study.suv, study.ct, mask, study.warnings, study.dicom)
 
-    pet = read_dicom_pet(path, series)
-    for line in pet.warnings:
-        if warn is not None:
-            warn(line)
-    return pet.suv
 
-
-def read_pet_and_ct(
-    suv: Path, ct: Path | None, wants_ct: bool, warn: Callable[[str], None]
-) -> tuple[Volume, Volume | None]:
-    """Read a study: `suv` as `read_pet` takes it, and its CT if wanted.
-
-    The CT is the file `ct`; without one, a DICOM folder is searched for the series. None where
-    there is no CT.
-
-    Raises:
-        MipError: as `read_pet`, `views.read_ct` or `dicom_pet.read_dicom_ct`.
-    """
-    if ct is None and wants_ct and suv.is_dir():
-        from nnunetv2_mip.io.dicom.pet import read_dicom_ct, read_dicom_pet
-
-        pet = read_dicom_pet(suv)
-        for line in pet.warnings:
-            warn(line)
-        return pet.suv, read_dicom_ct(suv, pet)
-    volume = read_pet(suv, warn=warn)
-    return volume, read_ct(ct, like=volume) if wants_ct and ct is not None else None
+def _read_images(source: Path | str | DicomStudy, ct: Path | str | None, wants_ct: bool) -> Study:
+    pet, lines = None, ()
+    if isinstance(source, DicomStudy) or Path(source).is_dir():
+        pet = read_dicom_pet(source)
+        suv, lines = pet.suv, pet.warnings
+    else:
+        suv = read_suv(source)
+    unit = suv_warning(suv)
+    warnings = (*lines, unit) if unit else lines
+    if not wants_ct:
+        return Study(suv, warnings=warnings, dicom=pet)
+    if ct is not None:
+        found = read_ct(ct, like=suv)
+    else:
+        found = None if pet is None else read_dicom_ct(pet)
+    return Study(suv, found, warnings=warnings, dicom=pet)
 
 
 def read_ct(path: Path | str, like: Volume) -> Volume:

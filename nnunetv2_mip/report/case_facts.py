@@ -12,13 +12,12 @@ from nnunetv2_mip.dataset_conversion.body_statistics import BODY_LEVEL
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.io.png import decode_mask_png, decode_png
-from nnunetv2_mip.io.read_study import read_pet
+from nnunetv2_mip.io.read_study import read_study
 from nnunetv2_mip.io.volumes import (
     Volume,
     body_median_suv,
     read_mask,
     require_same_grid,
-    suv_warning,
 )
 from nnunetv2_mip.lesions.lesion_table import lesion_table
 from nnunetv2_mip.lesions.region_table import region_table
@@ -290,8 +289,6 @@ def _of_volume(source: Source, min_overlap: float) -> Facts:
     suv, truth, prediction = read_volume_case(source, warnings.append)
     like = next(volume for volume in (suv, truth, prediction) if volume is not None)
     values = None if suv is None else suv.array
-    if suv is not None:
-        warnings += filter(None, [suv_warning(suv)])
     rows, burden = {}, {}
     for name, mask, other in (("truth", truth, prediction), ("prediction", prediction, truth)):
         rows[name] = burden[name] = None
@@ -325,7 +322,11 @@ def read_volume_case(source: Source, warn=None):
     Raises:
         MipError: unreadable, or on another grid.
     """
-    suv = None if source.image is None else read_pet(source.image, warn=warn)
+    study = None if source.image is None else read_study(source.image)
+    suv = None if study is None else study.suv
+    if warn is not None and study is not None:
+        for line in study.warnings:
+            warn(line)
     truth = None if source.truth is None else read_mask(source.truth, like=suv)
     prediction = None if source.prediction is None else read_mask(source.prediction, like=suv)
     if source.is_missing:

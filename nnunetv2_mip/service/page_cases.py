@@ -23,7 +23,8 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.inference.deadline import Cancelled
 from nnunetv2_mip.inference.postprocessing import mask_of_view
 from nnunetv2_mip.inference.predictor import MIPPredictor, StudyPrediction
-from nnunetv2_mip.io.volumes import Volume, write_volume
+from nnunetv2_mip.io.read_study import Study
+from nnunetv2_mip.io.volumes import write_volume
 from nnunetv2_mip.lesions.lesion_table import lesion_table
 from nnunetv2_mip.lesions.region_table import region_table
 from nnunetv2_mip.service.image_codec import mask_png
@@ -77,8 +78,8 @@ class Case:
     pixel_mm: tuple[float, float] = (PNG_PIXEL_MM, PNG_PIXEL_MM)
     angles_deg: tuple[float, ...] = (0.0,)
     threshold: float = 0.5
-    suv: Volume | None = None
-    study: StudyPrediction | None = None
+    study: Study | None = None
+    found: StudyPrediction | None = None
     probability: np.ndarray | None = None
     marked: tuple[float, Marked] | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -88,7 +89,7 @@ class Case:
 
     @property
     def is_volume(self) -> bool:
-        return self.suv is not None
+        return self.study is not None
 
 
 class Cases:
@@ -191,7 +192,10 @@ class Cases:
                 case.state = "running"
                 wants_ct = self._desk.predictor.wants_ct
                 upload = read_upload(content, case.name, wants_ct, self._settings)
-            case.warnings = tuple(line.replace(str(content), case.name) for line in upload.warnings)
+            if upload.study is not None:
+                case.warnings = tuple(
+                    line.replace(str(content), case.name) for line in upload.study.warnings
+                )
             if case.dropped:
                 raise Cancelled
             watch = PatientWatch(
@@ -232,12 +236,12 @@ def _predict(case: Case, upload, predictor: MIPPredictor, watch: PatientWatch) -
         case.levels, case.probability = upload.levels[None], probability
         case.threshold = predictor.config.threshold
         return
-    study = predictor.predict_study(upload.suv, upload.ct, watch=watch)
-    case.study, case.suv = study, upload.suv
+    found = predictor.predict_study(upload.study, watch=watch)
+    case.found, case.study = found, upload.study
     case.threshold = predictor.volume_threshold
-    case.levels = study.levels
-    case.pixel_mm = study.spacing_mm[1:]
-    case.angles_deg = tuple(study.geometry.angles_deg)
+    case.levels = found.levels
+    case.pixel_mm = found.spacing_mm[1:]
+    case.angles_deg = tuple(found.geometry.angles_deg)
 
 
 def _mark_image(case: Case, threshold: float, predictor: MIPPredictor) -> Marked:
@@ -248,11 +252,11 @@ def _mark_image(case: Case, threshold: float, predictor: MIPPredictor) -> Marked
 
 
 def _mark_volume(case: Case, threshold: float, predictor: MIPPredictor) -> Marked:
-    study, config = case.study, predictor.config
-    mask = predictor.mask_at(study, case.suv, threshold)
-    shadow = project_mask(mask, study.geometry)
-    overlay = to_pixels(shadow, study.geometry, config.pixel_mm, nearest=True)
-    rows = lesion_table(mask, case.suv.array, case.suv.grid)
+    found, study = case.found, case.study
+    mask = predictor.mask_at(found, study, threshold)
+    shadow = project_mask(mask, found.geometry)
+    overlay = to_pixels(shadow, found.geometry, found.views.pixel_mm, nearest=True)
+    rows = lesion_table(mask, study.suv.array, study.grid)
     return Marked(mask, (overlay != 0).astype(np.uint8), rows)
 
 
@@ -262,5 +266,5 @@ def mask_file(case: Case, marked: Marked) -> tuple[bytes, str]:
         return mask_png(marked.mask), ".png"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"mask{NIFTI}"
-        write_volume(marked.mask, case.suv.grid, path)
+        write_volume(marked.mask, case.study.grid, path)
         return path.read_bytes(), NIFTI

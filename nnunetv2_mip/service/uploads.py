@@ -11,8 +11,8 @@ import numpy as np
 
 from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.io.read_study import read_pet_and_ct
-from nnunetv2_mip.io.volumes import Volume, has_suffix, suv_warning
+from nnunetv2_mip.io.read_study import Study, read_study
+from nnunetv2_mip.io.volumes import has_suffix
 from nnunetv2_mip.service.image_codec import decode_bytes
 from nnunetv2_mip.service.settings import Settings
 from nnunetv2_mip.service.volume_checks import check_volume
@@ -27,14 +27,11 @@ class Upload:
 
     Attributes:
         levels: (H, W) uint8 of an image, else None.
-        suv, ct: of a volume, else None.
-        warnings: lines for the user.
+        study: of a volume, else None.
     """
 
     levels: np.ndarray | None = None
-    suv: Volume | None = None
-    ct: Volume | None = None
-    warnings: tuple[str, ...] = ()
+    study: Study | None = None
 
 
 def read_upload(path: Path, name: str, wants_ct: bool, settings: Settings) -> Upload:
@@ -69,23 +66,22 @@ def _read(path: Path, wants_ct: bool, settings: Settings) -> Upload:
         if path.stat().st_size > settings.max_body_bytes:
             raise MipError(f"{path}: is too large for an image")
         return Upload(levels=decode_bytes(path.read_bytes(), settings))
-    warnings: list[str] = []
     if start.startswith(b"PK"):
         folder = Path(f"{path}.d")
         _unzip(path, folder, settings)
-        suv, ct = read_pet_and_ct(folder, None, wants_ct, warnings.append)
+        study = read_study(folder, wants_ct=wants_ct)
     elif has_suffix(path, VOLUME_SUFFIXES):
         check_volume(path, settings.max_voxels)
-        suv, ct = read_pet_and_ct(path, None, False, warnings.append)
+        study = read_study(path)
     else:
         raise MipError(
             f"{path}: is none of the kinds that are taken: PNG, SUV volume (.nii.gz, .nii, .mha, "
             ".nrrd), zip with a DICOM PET series"
         )
-    if suv.array.size > settings.max_voxels:
-        raise MipError(f"{path}: has {suv.array.size} voxels, at most {settings.max_voxels}")
-    warnings += filter(None, [suv_warning(suv)])
-    return Upload(suv=suv, ct=ct, warnings=tuple(warnings))
+    voxels = study.suv.array.size
+    if voxels > settings.max_voxels:
+        raise MipError(f"{path}: has {voxels} voxels, at most {settings.max_voxels}")
+    return Upload(study=study)
 
 
 def _unzip(path: Path, folder: Path, settings: Settings) -> None:

@@ -1,6 +1,6 @@
 """The one way from a study to what a network sees: channels of levels, view by view.
 
-Conversion and prediction both call `make_views`. Channels:
+Conversion and prediction both call `view_study`. Channels:
 
 - `suv`: the maximum of the ray (0 → 0, window → 255);
 - `ct`: the CT where the SUV ray wins (−1000 HU → 0, 1000 HU → 255; no winner is air);
@@ -15,11 +15,12 @@ from numba import njit, prange
 
 from nnunetv2_mip.conventions import AIR_HU
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.io.read_study import Study
 from nnunetv2_mip.views.geometry import ViewGeometry
 from nnunetv2_mip.views.intensity import ct_levels_from_hu, levels_from_depth, levels_from_suv
 from nnunetv2_mip.views.projection import project
-from nnunetv2_mip.views.resampling import to_pixels
-from nnunetv2_mip.views.settings import check_channels
+from nnunetv2_mip.views.resampling import to_pixels, view_spacing_mm
+from nnunetv2_mip.views.settings import ViewSettings, check_channels
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,45 @@ class StudyViews:
         suv: (V, H, W) float32, the SUV of the rays, in the detector's pixels.
         ct_hu: (V, H, W) float32, or None where the channel was not asked for.
         depth_mm: (V, H, W) float32, NaN where nothing wins, or None likewise.
+        geometry: of the rays.
+        pixel_mm: edge of the square pixels of `levels`; None: the detector's own pixels.
     """
 
     levels: np.ndarray
     suv: np.ndarray
     ct_hu: np.ndarray | None
     depth_mm: np.ndarray | None
+    geometry: ViewGeometry
+    pixel_mm: float | None
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """(view axis, row, column) spacing of `levels`, mm."""
+        return view_spacing_mm(self.geometry, self.pixel_mm)
+
+
+def view_study(study: Study, settings: ViewSettings) -> StudyViews:
+    """Project a study on the views of a data set or model.
+
+    Args:
+        study: with its CT where `settings.channels` names it.
+        settings: angles, channels, window and pixel size.
+
+    Returns:
+        Views whose geometry carries the window.
+
+    Raises:
+        MipError: as `make_views`, or as `ViewGeometry.for_volume`.
+    """
+    geometry = ViewGeometry.for_volume(study.suv, settings.angles, settings.pixel_mm)
+    return make_views(
+        study.suv.array,
+        None if study.ct is None else study.ct.array,
+        geometry.with_window(settings.window_suv),
+        settings.channels,
+        settings.window_suv,
+        settings.pixel_mm,
+    )
 
 
 def make_views(
@@ -78,7 +112,7 @@ def make_views(
             levels.append(ct_levels_from_hu(to_pixels(hu, geometry, pixel_mm, nearest=True)))
         else:
             levels.append(levels_from_depth(to_pixels(depth_mm, geometry, pixel_mm, nearest=True)))
-    return StudyViews(np.stack(levels), found.suv, hu, depth_mm)
+    return StudyViews(np.stack(levels), found.suv, hu, depth_mm, geometry, pixel_mm)
 
 
 def sample_winners(

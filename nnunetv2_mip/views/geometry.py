@@ -158,7 +158,7 @@ class ViewGeometry:
         """(view axis, row, column): the view axis gets a spacing no scanner has."""
         return (VIEW_AXIS_SPACING_MM, *self.pixel_mm)
 
-    def with_window(self, window_suv: float) -> "ViewGeometry":
+    def with_window(self, window_suv: float | None) -> "ViewGeometry":
         return replace(self, window_suv=window_suv)
 
     def to_dict(self) -> dict:

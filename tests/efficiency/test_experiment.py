@@ -39,6 +39,7 @@ from nnunetv2_mip.inference.engine import ENGINE_VARIABLE
 from nnunetv2_mip.inference.predictor import MIPPredictor, StudyPrediction
 from nnunetv2_mip.inference.second_stage import Stage2Predictor
 from nnunetv2_mip.io.grid import SourceGrid
+from nnunetv2_mip.io.read_study import Study
 from nnunetv2_mip.io.study_layouts import find_studies
 from nnunetv2_mip.io.volumes import Volume, read_mask, read_suv
 from nnunetv2_mip.nnunet.splits import SPLITS_FILE, without_patients
@@ -225,9 +226,9 @@ def test_scores_and_operations_are_those_of_the_predictors(ready, finished, monk
         for key in rows:
             with FlopCounterMode(display=False) as counter:
                 if key[0] == "flat":
-                    mask = flat.override(views=int(key[1])).predict_study(suv).mask
+                    mask = flat.override(views=int(key[1])).predict_study(Study(suv)).mask
                 else:
-                    mask = deep.predict(suv, None, np.zeros_like(suv.array))[0]
+                    mask = deep.predict(Study(suv), np.zeros_like(suv.array))[0]
             tflop[key].append(counter.get_total_flops() / 1e12)
             row = cases[key[0], key[1] or "3d", files.case]
             assert int(row["operations"]) == counter.get_total_flops() > 0

@@ -16,6 +16,7 @@ from nnunetv2_mip.commands import grand_challenge, phantom, predict
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.grand_challenge.time_budget import Setting, choose, settings_below
 from nnunetv2_mip.inference.config import InferenceConfig
+from nnunetv2_mip.io.read_study import Study
 
 ROOT = Path(nnunetv2_mip.__file__).parent.parent
 COMMAND = Path(sys.executable).with_name("nnUNetv2_mip_grand_challenge")
@@ -386,8 +387,8 @@ def test_short_of_time_there_are_fewer_views(folder, run, eager, monkeypatch, ca
 
     predictor = MIPPredictor.from_model_folder(eager, device="cpu").override(views=12)
     pet = read_challenge_pet(next((folder / "images/pet").iterdir()), print)
-    assert fit_to_budget(predictor, pet, None, 1000.0) is predictor
-    hurried = fit_to_budget(predictor, pet, None, 0.0).config
+    assert fit_to_budget(predictor, Study(pet), 1000.0) is predictor
+    hurried = fit_to_budget(predictor, Study(pet), 0.0).config
     assert (hurried.views, hurried.tta) == (4, False)
     # And the command says so, here of a run that may use none of its time.
     monkeypatch.setattr(time_budget, "KEPT_S", 1e9)

@@ -15,6 +15,7 @@ from nnunetv2_mip.commands import fuse, predict, project
 from nnunetv2_mip.fusion.rules import FusionRule
 from nnunetv2_mip.inference.find_inputs import find_jobs
 from nnunetv2_mip.io.grid import SourceGrid
+from nnunetv2_mip.io.read_study import Study
 from nnunetv2_mip.io.volumes import Volume
 from nnunetv2_mip.nnunet.model_folder import models_folder
 from nnunetv2_mip.views.geometry import ViewGeometry
@@ -47,7 +48,9 @@ def usual(tiny_trained) -> dict[str, float]:
         predictor = MIPPredictor.from_model_folder(tiny_trained.model, device="cpu")
     predictor = predictor.override(tta=False, fusion=FusionRule("max"))
     grid = SourceGrid((16, 12, 14), (4.1, 4.0, 5.0), (0.0, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
-    study = predictor.predict_study(Volume(volume(), grid, Path("usual")), with_probability=True)
+    study = predictor.predict_study(
+        Study(Volume(volume(), grid, Path("usual"))), with_probability=True
+    )
     _, image = predictor.predict_image(255 - picture())
     return {
         "2d": float(min(np.median(image), np.median(study.view_probability))),

@@ -26,6 +26,7 @@ from nnunetv2_mip.inference.export import export_model
 from nnunetv2_mip.inference.l2snet_rules import combine_l2snet
 from nnunetv2_mip.inference.second_stage import Stage2Predictor
 from nnunetv2_mip.io.grid import SourceGrid
+from nnunetv2_mip.io.read_study import Study
 from nnunetv2_mip.io.volumes import Volume
 from nnunetv2_mip.networks.cue import CuedResidualEncoderUNet, CuedUNet
 from nnunetv2_mip.nnunet.model_folder import VOLUMETRIC_STAGE
@@ -142,7 +143,7 @@ def test_from_out_of_fold_cues_to_a_mask(cohort, capsys, tmp_path):
             (path,) = [path for path in tree.rglob("SUV.nii.gz") if case.startswith(path.parts[-3])]
             suv = read_suv(path)
             own, other = (
-                predictor.predict_study(suv, with_probability=True).probability
+                predictor.predict_study(Study(suv), with_probability=True).probability
                 for predictor in (by_fold[fold], by_fold[1 - fold])
             )
             np.testing.assert_allclose(cue, own, atol=1e-5)
@@ -164,12 +165,12 @@ def test_from_out_of_fold_cues_to_a_mask(cohort, capsys, tmp_path):
     mask = read_mask(target, like=suv).array
     stage2 = Stage2Predictor.from_model_folder(second, device="cpu")
     both = MIPPredictor.from_model_folder(model, device="cpu").with_second_stage(stage2)
-    found = both.predict_study(suv)
+    found = both.predict_study(Study(suv))
     np.testing.assert_array_equal(mask, found.mask)
     np.testing.assert_array_equal(found.mask, found.probability > 0.5)
     # The cue matters: the same volume with another cue gives another answer.
     nothing = np.zeros_like(found.probability)
-    assert not np.allclose(stage2.predict(suv, None, nothing)[1], found.probability, atol=1e-4)
+    assert not np.allclose(stage2.predict(Study(suv), nothing)[1], found.probability, atol=1e-4)
 
     # The same from within the model's folder; in a hurry it is left out.
     whole = tmp_path / "whole"
@@ -177,19 +178,19 @@ def test_from_out_of_fold_cues_to_a_mask(cohort, capsys, tmp_path):
     shutil.copytree(second, whole / VOLUMETRIC_STAGE)
     within = MIPPredictor.from_model_folder(whole, device="cpu")
     within_model = ("-i", source, "-o", target, "-m", whole, "-device", "cpu")
-    np.testing.assert_array_equal(within.predict_study(suv).mask, mask)
+    np.testing.assert_array_equal(within.predict_study(Study(suv)).mask, mask)
     assert within.second_stage.seconds(suv) > 0
-    assert fit_to_budget(within, suv, None, 1000.0) is within
-    assert fit_to_budget(within, suv, None, 0.001).second_stage is None
+    assert fit_to_budget(within, Study(suv), 1000.0) is within
+    assert fit_to_budget(within, Study(suv), 0.001).second_stage is None
     # Its options reach it there too.
     assert answer(predict, *within_model, "--combine", "l2snet") == 0
-    cue = MIPPredictor.from_model_folder(model, device="cpu").predict_study(suv, None, True)
+    cue = MIPPredictor.from_model_folder(model, device="cpu").predict_study(Study(suv), True)
     edited = combine_l2snet(found.probability, cue.probability)
     assert (read_mask(target, like=suv).array != edited).mean() < 0.01
     assert answer(predict, *within_model, "--disable_tta", "--save_probabilities") == 0
     flat = within.override(tta=False)
     plain = flat.with_second_stage(stage2.override(mirror=False))
-    mirrored, unmirrored = (p.predict_study(suv).probability for p in (flat, plain))
+    mirrored, unmirrored = (p.predict_study(Study(suv)).probability for p in (flat, plain))
     written = sitk.GetArrayFromImage(
         sitk.ReadImage(str(next(tmp_path.glob("*_probabilities.nii.gz"))))
     )
@@ -198,16 +199,16 @@ def test_from_out_of_fold_cues_to_a_mask(cohort, capsys, tmp_path):
     assert np.abs(written - unmirrored).mean() < np.abs(written - mirrored).mean()
     # The watch is asked before every window of both networks, and may end the work.
     watch = Counting()
-    within.predict_study(suv, watch=watch)
+    within.predict_study(Study(suv), watch=watch)
     assert watch.asked == watch.windows + 2
     watch.asked, watch.stop_after = 0, 2
     with pytest.raises(Cancelled):
-        stage2.predict(suv, None, cue.probability, watch)
+        stage2.predict(Study(suv), cue.probability, watch)
     # Cues stay out of fold: the 3D network, which has seen the patient, makes none.
     assert cue_predictor(whole, 0, "cpu").second_stage is None
     # It goes along where the model goes.
     shipped = export_model(whole, tmp_path / "shipped", (0, 1))
-    again = MIPPredictor.from_model_folder(shipped, device="cpu").predict_study(suv)
+    again = MIPPredictor.from_model_folder(shipped, device="cpu").predict_study(Study(suv))
     assert np.quantile(np.abs(again.probability - found.probability), 0.95) < 0.02
     assert again.probability.any()
 

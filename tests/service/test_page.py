@@ -19,6 +19,7 @@ pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
 from nnunetv2_mip.fusion.rules import FusionRule
 from nnunetv2_mip.io.png import decode_mask_png
+from nnunetv2_mip.io.read_study import Study
 from nnunetv2_mip.io.volumes import read_suv
 from nnunetv2_mip.service.settings import Settings
 
@@ -361,26 +362,26 @@ def test_the_slider_keeps_to_the_method(tiny_predictor, volume):
     class Halves:
         channels = ()
 
-        def predict(self, suv, ct, cue, watch):
-            found = np.zeros(suv.array.shape, np.float32)
+        def predict(self, study, cue, watch):
+            found = np.zeros(study.suv.array.shape, np.float32)
             found[20:], found[30:] = 0.4, 0.8
             return (found > 0.5).astype(np.uint8), found
 
     both = tiny_predictor.override(tta=False).with_second_stage(Halves())
-    study = both.predict_study(suv)
+    study = both.predict_study(Study(suv))
     assert both.volume_threshold == 0.5
     for threshold, first in ((0.3, 20), (0.5, 30), (0.7, 30)):
-        mask = both.mask_at(study, suv, threshold)
+        mask = both.mask_at(study, Study(suv), threshold)
         assert mask[first:].all() and not mask[:first].any()
 
     rule = FusionRule("mean", threshold=0.3)
     voted = tiny_predictor.override(tta=False, fusion=rule)
-    study = voted.predict_study(suv)
+    study = voted.predict_study(Study(suv))
     assert voted.volume_threshold == 0.3 and study.mask.any()
-    beside = voted.mask_at(study, suv, 0.3001)
+    beside = voted.mask_at(study, Study(suv), 0.3001)
     # No jump beside the threshold of the recipe, and less the higher it is.
     assert (beside != study.mask).sum() <= 0.01 * study.mask.sum()
-    sizes = [voted.mask_at(study, suv, t).sum() for t in (0.1, 0.3, 0.6, 0.9)]
+    sizes = [voted.mask_at(study, Study(suv), t).sum() for t in (0.1, 0.3, 0.6, 0.9)]
     assert sizes == sorted(sizes, reverse=True) and sizes[0] > sizes[-1]
 
 

@@ -329,7 +329,7 @@ def test_three_channels_with_ignore_labels_train_and_predict(
     """Converted, planned, trained for a moment, and asked for a mask."""
     from nnunetv2_mip.commands import plan_and_preprocess
     from nnunetv2_mip.inference.predictor import MIPPredictor
-    from nnunetv2_mip.io.read_study import read_ct
+    from nnunetv2_mip.io.read_study import Study, read_ct
 
     for index in range(4):
         write_study(tmp_path / "tree" / f"PETCT_{index}" / "s", seed=index)
@@ -354,19 +354,19 @@ def test_three_channels_with_ignore_labels_train_and_predict(
     folder = tmp_path / "tree" / "PETCT_0" / "s"
     suv = read_suv(folder / "SUV.nii.gz")
     with pytest.raises(MipError, match="needs the CT"):
-        predictor.predict_study(suv)
+        predictor.predict_study(Study(suv))
     with pytest.raises(MipError, match="the model wants 3"):
         predictor.predict_image(np.full((20, 20), 9, np.uint8))
-    found = predictor.predict_study(suv, read_ct(folder / "CTres.nii.gz", suv))
-    assert found.views.shape == (3, *found.geometry.stack_shape)
+    found = predictor.predict_study(Study(suv, read_ct(folder / "CTres.nii.gz", suv)))
+    assert found.views.levels.shape == (3, *found.geometry.stack_shape)
     raw = untrained.base / "nnUNet_raw" / "Dataset503_AutoPETMIP" / "imagesTr"
     for channel in range(3):
         stack, _ = read_stack(raw / f"PETCT_0_s_{channel:04d}.nii.gz")
-        assert np.array_equal(found.views[channel], stack)
+        assert np.array_equal(found.views.levels[channel], stack)
     assert found.mask.shape == suv.array.shape
     fine = predictor.override(pixel_mm=2.0).predict_study(
-        suv, read_ct(folder / "CTres.nii.gz", suv)
+        Study(suv, read_ct(folder / "CTres.nii.gz", suv))
     )
-    assert fine.views.shape[2:] == view_shape(fine.geometry, 2.0)[1:]
+    assert fine.views.levels.shape[2:] == view_shape(fine.geometry, 2.0)[1:]
     assert fine.spacing_mm == (1000.0, 2.0, 2.0)
     assert fine.mask.shape == suv.array.shape

@@ -1,45 +1,60 @@
-"""DICOM studies in: the PET series of a folder as a SUV volume, its CT on the same grid."""
+"""PET series of a DICOM study as a SUV volume, and its CT in HU on the same grid."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import SimpleITK as sitk
 
+from nnunetv2_mip.conventions import AIR_HU
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.dicom.series import Series, Slices, find_series, read_values, sort_slices
 from nnunetv2_mip.io.dicom.suv import suv_factors
-from nnunetv2_mip.io.volumes import Volume, image_on_grid
+from nnunetv2_mip.io.resampling import resample_to_grid
+from nnunetv2_mip.io.volumes import Volume
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-AIR_HU = -1000.0
+
+@dataclass(frozen=True)
+class DicomStudy:
+    """The series of one study that are read, as one scan of its folder found them.
+
+    Attributes:
+        folder: holds the study.
+        pet: its PET series.
+        ct: the CT series of the same study and frame of reference with the most slices, or None.
+    """
+
+    folder: Path
+    pet: Series
+    ct: Series | None
 
 
 @dataclass(frozen=True)
 class DicomPet:
-    """A PET series as SUV, and what is needed to refer to it.
+    """A PET series as SUV, and the headers that a DICOM object refers to.
 
     Attributes:
         suv: SUV (body weight), float32; its path is the folder.
-        series: the series it was made from.
+        study: the series it was made from, and its CT.
         files: one a slice, in the order of the slice axis of `suv.grid`.
         headers: pydicom data sets of these files without pixels, in the same order.
         warnings: lines for the user.
     """
 
     suv: Volume
-    series: Series
+    study: DicomStudy
     files: tuple[Path, ...]
     headers: tuple["Dataset", ...]
     warnings: tuple[str, ...]
 
 
-def read_dicom_pet(folder: Path | str, series: str | None = None) -> DicomPet:
-    """Read the PET series of a folder (searched with the folders in it) as SUV by body weight.
+def find_dicom_study(folder: Path | str, series: str | None = None) -> DicomStudy:
+    """The one study in a folder (searched with the folders in it).
 
     Of several PET series of one study the attenuation-corrected one with the most slices is
     taken. Other series and other files in the folder do not matter.
@@ -49,11 +64,61 @@ def read_dicom_pet(folder: Path | str, series: str | None = None) -> DicomPet:
         series: SeriesInstanceUID of the PET series to take.
 
     Raises:
-        MipError: pydicom is not installed; no PET series; several that could be meant; missing
-            or doubled slices; a tag that SUV needs is missing (names file and tag).
+        MipError: pydicom is not installed; no PET series, or several that could be meant.
     """
     folder = Path(folder)
-    chosen = choose_pet(find_series(folder), folder, series)
+    found = find_series(folder)
+    return _study_of(choose_pet(found, folder, series), found, folder)
+
+
+def find_dicom_studies(folder: Path | str, series: str | None = None) -> list[DicomStudy]:
+    """All studies with a PET series in a folder, each with the folder that its PET lies in.
+
+    Args:
+        folder, series: as of `find_dicom_study`.
+
+    Raises:
+        MipError: as `find_dicom_study`, of one of the studies.
+    """
+    folder = Path(folder)
+    found = find_series(folder)
+    pets = [item for item in found if item.modality == "PT" and series in (None, item.uid)]
+    studies = sorted({item.study_uid for item in pets})
+    if len(studies) <= 1:
+        return [_study_of(choose_pet(found, folder, series), found, folder)]
+    chosen = [choose_pet([p for p in pets if p.study_uid == uid], folder) for uid in studies]
+    return [
+        _study_of(pet, found, Path(os.path.commonpath([path.parent for path in pet.files])))
+        for pet in chosen
+    ]
+
+
+def _study_of(pet: Series, found: Sequence[Series], folder: Path) -> DicomStudy:
+    fitting = [
+        item
+        for item in found
+        if item.modality == "CT"
+        and not item.localizer
+        and item.study_uid == pet.study_uid
+        and item.frame_uid == pet.frame_uid
+        and len(item.files) > 1
+    ]
+    return DicomStudy(folder, pet, max(fitting, key=lambda item: len(item.files), default=None))
+
+
+def read_dicom_pet(source: DicomStudy | Path | str, series: str | None = None) -> DicomPet:
+    """SUV by body weight of the PET series of a study.
+
+    Args:
+        source: series that were found, or a folder to be searched.
+        series: as of `find_dicom_study`, of a folder.
+
+    Raises:
+        MipError: as `find_dicom_study`, of a folder; missing or doubled slices; a tag that SUV
+            needs is missing (names file and tag).
+    """
+    study = source if isinstance(source, DicomStudy) else find_dicom_study(source, series)
+    folder, chosen = study.folder, study.pet
     slices = sort_slices(chosen)
     warnings = _incomplete(slices)
     # The factors first: a missing tag is found before the pixels are read.
@@ -66,11 +131,11 @@ def read_dicom_pet(folder: Path | str, series: str | None = None) -> DicomPet:
         raise MipError(f"{folder}: the PET series {chosen.describe()} is empty (no value above 0)")
     suv = np.ascontiguousarray(slices.grid.to_canonical(array))
     volume = Volume(suv, slices.grid, folder)
-    return DicomPet(volume, chosen, slices.files, slices.headers, (*warnings, *more))
+    return DicomPet(volume, study, slices.files, slices.headers, (*warnings, *more))
 
 
 def choose_pet(found: Sequence[Series], folder: Path, series: str | None = None) -> Series:
-    """The PET series that is meant (see `read_dicom_pet`).
+    """The PET series that is meant (see `find_dicom_study`).
 
     Raises:
         MipError: there is none, or several could be meant; names them.
@@ -122,42 +187,19 @@ def _incomplete(slices: Slices) -> list[str]:
     ]
 
 
-def read_dicom_ct(folder: Path | str, pet: DicomPet) -> Volume | None:
+def read_dicom_ct(pet: DicomPet) -> Volume | None:
     """The CT that belongs to a PET series, in HU on the grid of the PET (linear, air outside).
 
-    The CT series of the same study and frame of reference with the most slices is taken; scouts
-    do not count.
-
     Returns:
-        float32 volume on `pet.suv.grid`, or None where the folder has no such CT.
+        float32 volume on `pet.suv.grid`, or None where the study has no such CT.
 
     Raises:
-        MipError: the CT cannot be stacked or decoded (see `dicom_series`).
+        MipError: the CT cannot be stacked or decoded (see `io.dicom.series`).
     """
-    fitting = [
-        item
-        for item in find_series(folder)
-        if item.modality == "CT"
-        and not item.localizer
-        and item.study_uid == pet.series.study_uid
-        and item.frame_uid == pet.series.frame_uid
-        and len(item.files) > 1
-    ]
-    if not fitting:
+    series = pet.study.ct
+    if series is None:
         return None
-    slices = sort_slices(max(fitting, key=lambda item: len(item.files)))
+    slices = sort_slices(series)
     hounsfield = slices.grid.to_canonical(read_values(slices))
-    target = pet.suv.grid
-    resampled = sitk.Resample(
-        image_on_grid(hounsfield, slices.grid),
-        target.size,
-        sitk.Transform(),
-        sitk.sitkLinear,
-        target.origin,
-        target.spacing,
-        target.direction,
-        AIR_HU,
-        sitk.sitkFloat32,
-    )
-    array = target.to_canonical(sitk.GetArrayFromImage(resampled))
-    return Volume(np.ascontiguousarray(array), target, Path(folder))
+    ct = Volume(hounsfield, slices.grid, pet.study.folder)
+    return resample_to_grid(ct, pet.suv.grid, AIR_HU)

@@ -18,7 +18,7 @@ from pydicom.uid import (  # noqa: E402
 from nnunetv2_mip.commands import convert_autopet, fuse, project  # noqa: E402
 from nnunetv2_mip.errors import MipError  # noqa: E402
 from nnunetv2_mip.io.dicom.pet import read_dicom_ct, read_dicom_pet  # noqa: E402
-from nnunetv2_mip.io.read_study import read_pet  # noqa: E402
+from nnunetv2_mip.io.read_study import read_study  # noqa: E402
 from nnunetv2_mip.io.volumes import read_mask, read_suv, write_volume  # noqa: E402
 
 PET_SOP, CT_SOP = "1.2.840.10008.5.1.4.1.1.128", "1.2.840.10008.5.1.4.1.1.2"
@@ -464,7 +464,7 @@ def test_the_attenuation_corrected_and_longest_series_is_taken(tmp_path):
     write_series(tmp_path / "ac", SeriesInstanceUID=chosen)
     write_series(tmp_path / "nac", count=9, CorrectedImage=["DECY"])
     write_series(tmp_path / "head", count=3)
-    assert read_dicom_pet(tmp_path).series.uid == chosen
+    assert read_dicom_pet(tmp_path).study.pet.uid == chosen
     twin = generate_uid()
     write_series(tmp_path / "other", SeriesInstanceUID=twin, PatientWeight="140")
     message = refused(tmp_path)
@@ -495,12 +495,12 @@ def write_ct(folder: Path, level=lambda z: 10 * z, count: int = 12, **changes) -
 
 def test_ct_comes_in_hu_on_the_grid_of_the_pet(tmp_path):
     write_series(tmp_path / "pet")
-    pet = read_dicom_pet(tmp_path)
-    assert read_dicom_ct(tmp_path, pet) is None
+    assert read_dicom_ct(read_dicom_pet(tmp_path)) is None
     write_ct(tmp_path / "ct", count=9)
     write_ct(tmp_path / "scout", count=20, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     write_ct(tmp_path / "elsewhere", count=20, FrameOfReferenceUID=generate_uid())
-    ct = read_dicom_ct(tmp_path, pet)
+    pet = read_dicom_pet(tmp_path)
+    ct = read_dicom_ct(pet)
     assert ct.grid == pet.suv.grid
     assert ct.array.shape == SHAPE
     # z is -100, -97, -94, -91; the slices of the CT lie between, up to -93.5.
@@ -515,14 +515,14 @@ def test_no_pet_in_the_folder(tmp_path):
     assert "no such folder" in refused(tmp_path / "nowhere")
 
 
-def test_one_door_for_files_and_folders(tmp_path):
+def test_a_study_reads_the_same_from_files_and_from_a_folder(tmp_path):
     write_series(tmp_path / "dicom", SeriesTime="170000")
-    lines = []
-    from_dicom = read_pet(tmp_path / "dicom", warn=lines.append)
-    assert len(lines) == 1
-    write_volume(from_dicom.array, from_dicom.grid, tmp_path / "suv.nii.gz")
-    from_file = read_pet(tmp_path / "suv.nii.gz")
-    np.testing.assert_array_equal(from_dicom.array, from_file.array)
+    from_dicom = read_study(tmp_path / "dicom")
+    assert "the series time 17:00:00 is later" in from_dicom.warnings[0]
+    write_volume(from_dicom.suv.array, from_dicom.grid, tmp_path / "suv.nii.gz")
+    from_file = read_study(tmp_path / "suv.nii.gz")
+    assert from_file.dicom is None and from_dicom.dicom.suv is from_dicom.suv
+    np.testing.assert_array_equal(from_dicom.suv.array, from_file.suv.array)
 
 
 def convert(tree: Path, raw: Path, monkeypatch, *options: str) -> Path:
@@ -538,7 +538,7 @@ def test_a_tree_of_dicom_studies_converts_as_the_same_volumes_do(tmp_path, monke
     write_series(dicom / "pet")
     write_ct(dicom / "ct")
     pet = read_dicom_pet(dicom)
-    ct = read_dicom_ct(dicom, pet)
+    ct = read_dicom_ct(pet)
     mask = pet.suv.array > np.percentile(pet.suv.array, 90)
     for study in (dicom, nifti):
         write_volume(mask.astype(np.uint8), pet.suv.grid, study / "SEG.nii.gz")

@@ -200,11 +200,12 @@ def names_in(folder: Path) -> set[str]:
 def eager(tiny_model, tmp_path) -> tuple:
     """The tiny model, with a threshold so low that it marks half of the series here."""
     from nnunetv2_mip.inference.predictor import MIPPredictor
+    from nnunetv2_mip.io.read_study import read_study
 
     predictor = MIPPredictor.from_model_folder(tiny_model, device="cpu")
     predictor = predictor.override(tta=False, views=2, fusion=FusionRule("max"))
     found = predictor.predict_study(
-        read_dicom_pet(write_pet(tmp_path / "usual")).suv, with_probability=True
+        read_study(write_pet(tmp_path / "usual")), with_probability=True
     )
     folder = tmp_path / "eager"
     shutil.copytree(tiny_model, folder, ignore=shutil.ignore_patterns("validation", "*.png"))
@@ -247,7 +248,7 @@ def test_jobs_of_dicom_folders(tmp_path, monkeypatch):
     source = write_pet(tmp_path / "in" / "ann")
     (job,) = find_jobs(source, tmp_path / "out")
     assert (job.kind, job.case, job.source) == ("dicom", "ann", source)
-    assert job.series == read_dicom_pet(source).series.uid
+    assert job.dicom.pet.uid == read_dicom_pet(source).study.pet.uid
     monkeypatch.chdir(source)
     (job,) = find_jobs(".", tmp_path / "out")
     assert job.target == tmp_path / "out" / "ann.nii.gz"
