@@ -16,7 +16,15 @@ from nnunetv2_mip.dataset_conversion.raw_dataset import (
 )
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import write_json
-from nnunetv2_mip.io.png import PNG_SUFFIX, decode_mask_png, decode_png
+from nnunetv2_mip.io.dmiai_layout import (
+    CONTROLS,
+    IMAGES,
+    LABELS,
+    PATIENTS,
+    images_in,
+    mask_of_image,
+)
+from nnunetv2_mip.io.png import decode_mask_png, decode_png
 from nnunetv2_mip.views.geometry import image_geometry
 from nnunetv2_mip.views.stack_files import write_stack
 
@@ -42,28 +50,28 @@ def convert_dmiai(
         MipError: a folder or label is missing, or see `raw_dataset.build_raw_dataset`.
     """
     data = Path(data)
-    images, labels = data / "patients" / "imgs", data / "patients" / "labels"
+    images, labels = data / PATIENTS / IMAGES, data / PATIENTS / LABELS
     for folder in (images, labels):
         if not folder.is_dir():
             raise MipError(f"{folder}: no such folder; expected patients/imgs and patients/labels")
-    pictures = _pngs(images)
+    pictures = images_in(images)
     if not pictures:
         raise MipError(f"{images}: holds no PNG")
     cases, problems = [], []
     for image in pictures:
-        label = _label_of(image, labels)
+        label = mask_of_image(image, labels)
         if label is None:
             problems.append((labels / image.name, f"no such file; it is the mask of {image}"))
         else:
             cases.append(_case(image, label))
     used = {case.payload[1] for case in cases}
-    for label in _pngs(labels):
+    for label in images_in(labels):
         if label not in used:
             problems.append((label, f"is the mask of no image in {images}"))
-    healthy = _pngs(data / "controls" / "imgs") if controls != 0 else []
+    healthy = images_in(data / CONTROLS / IMAGES) if controls != 0 else []
     if controls is not None and controls > len(healthy):
         raise MipError(
-            f"{data / 'controls' / 'imgs'}: holds {len(healthy)} PNGs, --controls "
+            f"{data / CONTROLS / IMAGES}: holds {len(healthy)} PNGs, --controls "
             f"{controls} asked; --controls all takes those that are there"
         )
     cases += [_case(image, None) for image in healthy[:controls]]
@@ -112,20 +120,6 @@ def convert_image(payload: tuple[Path, Path | None], paths: CasePaths) -> dict:
     }
 
 
-def _pngs(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() == PNG_SUFFIX)
-
-
 def _case(image: Path, label: Path | None) -> Case:
     name = re.sub(r"[^A-Za-z0-9-]+", "_", image.stem).strip("_")
     return Case(name, name, (image, label))
-
-
-def _label_of(image: Path, labels: Path) -> Path | None:
-    """The mask of `patient_017.png`: `segmentation_017.png`, or the same name."""
-    for name in (image.name, re.sub(r"^patient_", "segmentation_", image.name)):
-        if (labels / name).is_file():
-            return labels / name
-    return None

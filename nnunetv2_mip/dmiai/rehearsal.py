@@ -17,10 +17,9 @@ import numpy as np
 from PIL import Image
 
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.io.png import PNG_SUFFIX, decode_mask_png
+from nnunetv2_mip.io.dmiai_layout import IMAGES, LABELS, PATIENTS, images_in, mask_of_image
+from nnunetv2_mip.io.png import decode_mask_png
 from nnunetv2_mip.service.settings import CALLER_LIMIT_S
-
-LABEL_PREFIX = "segmentation_"
 
 
 @dataclass(frozen=True)
@@ -63,22 +62,15 @@ def find_pictures(folder: Path | str) -> list[Picture]:
     folder = Path(folder)
     if not folder.is_dir():
         raise MipError(f"{folder}: no such folder")
-    home = next((h for h in (folder / "patients", folder) if (h / "imgs").is_dir()), None)
-    images = sorted((home / "imgs" if home else folder).glob(f"*{PNG_SUFFIX}"))
+    parents = (folder / PATIENTS, folder)
+    parent = next((path for path in parents if (path / IMAGES).is_dir()), None)
+    images = images_in(folder if parent is None else parent / IMAGES)
     if not images:
         raise MipError(f"{folder}: holds no PNG (looked for patients/imgs, imgs, and PNGs in it)")
     return [
-        Picture(path.stem, path, _label(home / "labels", path.stem) if home else None)
+        Picture(path.stem, path, None if parent is None else mask_of_image(path, parent / LABELS))
         for path in images
     ]
-
-
-def _label(folder: Path, name: str) -> Path | None:
-    number = name.rsplit("_", 1)[-1]
-    for stem in (f"{LABEL_PREFIX}{number}", name):
-        if (folder / f"{stem}{PNG_SUFFIX}").is_file():
-            return folder / f"{stem}{PNG_SUFFIX}"
-    return None
 
 
 def rehearse(

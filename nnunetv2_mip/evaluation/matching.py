@@ -23,8 +23,17 @@ from pathlib import Path
 
 from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.io.dmiai_layout import (
+    CONTROLS,
+    IMAGES,
+    LABELS,
+    PATIENTS,
+    case_of_mask,
+    images_in,
+)
+from nnunetv2_mip.io.folder_layout import Layout, files_with_suffix, recognise
 from nnunetv2_mip.io.png import PNG_SUFFIX
-from nnunetv2_mip.io.study_layouts import SEG_NAME, SUV_NAME, find_studies
+from nnunetv2_mip.io.study_layouts import IMAGES_FOLDER, LABELS_FOLDER, SEG_NAME, find_studies
 from nnunetv2_mip.io.volumes import has_suffix
 
 
@@ -175,21 +184,18 @@ class _Truth:
 
 def _truths_in(folder: Path) -> tuple[list[_Truth], bool]:
     """The truths of a folder, and whether they are PNGs."""
-    if (folder / "patients" / "labels").is_dir():
-        masks = sorted(_files(folder / "patients" / "labels", (PNG_SUFFIX,)))
-        controls = folder / "controls" / "imgs"
-        images = sorted(_files(controls, (PNG_SUFFIX,))) if controls.is_dir() else []
-        found = [_Truth(_case_of_file(path), path) for path in masks]
-        return _unique([*found, *(_Truth(_stem(path), path, True) for path in images)]), True
-    if (folder / SUV_NAME).is_file():
-        return _studies_in(folder), False
-    images, volumes = _files(folder, (PNG_SUFFIX,)), _files(folder, VOLUME_SUFFIXES)
-    if images and volumes:
-        raise MipError(f"{folder}: holds PNGs and volumes; evaluate them separately")
-    if images or volumes:
-        found = [_Truth(_case_of_file(path), path) for path in sorted(images or volumes)]
-        return _unique(found), bool(images)
-    if (folder / "labelsTr").is_dir():
+    content = recognise(folder)
+    labels = folder / PATIENTS / LABELS
+    if content.layout is Layout.DMIAI and labels.is_dir():
+        found = [_Truth(_case_of_file(path), path) for path in images_in(labels)]
+        controls = images_in(folder / CONTROLS / IMAGES)
+        return _unique([*found, *(_Truth(_stem(path), path, True) for path in controls)]), True
+    if content.layout is Layout.FILES:
+        if content.pngs and content.volumes:
+            raise MipError(f"{folder}: holds PNGs and volumes; evaluate them separately")
+        files = content.pngs or content.volumes
+        return _unique([_Truth(_case_of_file(path), path) for path in files]), bool(content.pngs)
+    if content.layout is Layout.DATASET and (folder / LABELS_FOLDER).is_dir():
         return _labels_in(folder), False
     return _studies_in(folder), False
 
@@ -204,11 +210,11 @@ def _studies_in(folder: Path) -> list[_Truth]:
 def _labels_in(folder: Path) -> list[_Truth]:
     """The labels of a nnU-Net data set, named as the converters name the cases of a release."""
     names = {}
-    if any((folder / "imagesTr").glob("*_0001.nii.gz")):
+    if any((folder / IMAGES_FOLDER).glob("*_0001.nii.gz")):
         names = {study.seg: study.case for study in find_studies(folder) if study.seg}
-    labels = sorted(_files(folder / "labelsTr", VOLUME_SUFFIXES))
+    labels = files_with_suffix(folder / LABELS_FOLDER)
     if not labels:
-        raise MipError(f"{folder / 'labelsTr'}: holds no label files")
+        raise MipError(f"{folder / LABELS_FOLDER}: holds no label files")
     return _unique([_Truth(names.get(path, _stem(path)), path) for path in labels])
 
 
@@ -219,14 +225,6 @@ def _unique(truths: list[_Truth]) -> list[_Truth]:
             raise MipError(f"{truth.path}: names the same case as {seen[truth.case]}; remove one")
         seen[truth.case] = truth.path
     return truths
-
-
-def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    return [
-        path
-        for path in folder.iterdir()
-        if path.is_file() and has_suffix(path, suffixes) and not path.name.startswith(".")
-    ]
 
 
 def _files_by_key(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
@@ -265,6 +263,4 @@ def _stem(path: Path) -> str:
 def _case_of_file(path: Path) -> str:
     """The stem; the DM-i-AI mask `segmentation_017.png` belongs to the case `patient_017`."""
     stem = _stem(path)
-    if has_suffix(path, (PNG_SUFFIX,)) and stem.startswith("segmentation_"):
-        return "patient_" + stem.removeprefix("segmentation_")
-    return stem
+    return case_of_mask(stem) if has_suffix(path, (PNG_SUFFIX,)) else stem

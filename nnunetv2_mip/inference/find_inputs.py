@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.io.folder_layout import FolderContent, Layout, recognise
 from nnunetv2_mip.io.png import PNG_SUFFIX
 from nnunetv2_mip.io.study_layouts import NoStudy, StudyTree, case_name, scan_tree
 from nnunetv2_mip.io.volumes import check_written, has_suffix
@@ -94,19 +95,16 @@ def _list_jobs(source: Path, output: Path, series: str | None) -> list[Job]:
         raise MipError(f"{source}: no such file or folder")
     if output.is_file() or has_suffix(output, (PNG_SUFFIX, *VOLUME_SUFFIXES)):
         raise MipError(f"{output}: the input is a folder, so -o must be one too")
-    files = sorted(path for path in source.iterdir() if path.is_file())
-    pngs = [path for path in files if path.suffix.lower() == PNG_SUFFIX]
-    volumes = [path for path in files if has_suffix(path, VOLUME_SUFFIXES)]
+    content = recognise(source)
+    pngs, volumes = content.pngs, content.volumes
     if pngs and volumes:
         raise MipError(f"{source}: holds PNGs and volumes; put them into folders of their own")
-    if (pngs or volumes) and _holds_dicom(source, recursive=False):
+    if (pngs or volumes) and content.holds_dicom(recursive=False):
         kind = "PNGs" if pngs else "volumes"
         raise MipError(f"{source}: holds {kind} and DICOM; put them into folders of their own")
-    if volumes and not (source / "SUV.nii.gz").is_file():
-        return [_file_job(path, output) for path in volumes]
-    if pngs:
-        return [_file_job(path, output) for path in pngs]
-    found = _scan_studies(source)
+    if content.layout is Layout.FILES:
+        return [_file_job(path, output) for path in (*pngs, *volumes)]
+    found = _scan_studies(content)
     if found is None:
         return _dicom_jobs(source, output, series)
     for path, reason in found.problems:
@@ -123,23 +121,17 @@ def _list_jobs(source: Path, output: Path, series: str | None) -> list[Job]:
     ]
 
 
-def _scan_studies(source: Path) -> StudyTree | None:
+def _scan_studies(content: FolderContent) -> StudyTree | None:
     """The autoPET tree in a folder, or None where there is none but DICOM."""
     try:
-        return scan_tree(source)
+        return scan_tree(content.folder)
     except NoStudy:
-        if _holds_dicom(source):
+        if content.holds_dicom():
             return None
         raise MipError(
-            f"{source}: holds nothing to predict; expected PNGs (no JPEGs), stacks of views, SUV "
-            "volumes (.nii.gz, .mha, .nrrd), an autoPET tree, or DICOM PET"
+            f"{content.folder}: holds nothing to predict; expected PNGs (no JPEGs), stacks of "
+            "views, SUV volumes (.nii.gz, .mha, .nrrd), an autoPET tree, or DICOM PET"
         ) from None
-
-
-def _holds_dicom(folder: Path, recursive: bool = True) -> bool:
-    from nnunetv2_mip.io.dicom.series import dicom_files
-
-    return any(True for _ in dicom_files(folder, recursive))
 
 
 def _dicom_jobs(source: Path, output: Path, series: str | None) -> list[Job]:

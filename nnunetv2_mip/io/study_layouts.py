@@ -10,6 +10,8 @@ from nnunetv2_mip.files import files_below
 from nnunetv2_mip.io.dicom.series import dicom_files
 
 SUV_NAME, CT_NAME, SEG_NAME = "SUV.nii.gz", "CTres.nii.gz", "SEG.nii.gz"
+# Of nnU-Net data sets.
+IMAGES_FOLDER, LABELS_FOLDER = "imagesTr", "labelsTr"
 _TCIA_STUDY = re.compile(r"^(\d{2}-\d{2}-\d{4}|\d{4}-\d{2}-\d{2})\b.*-(\d+)$")
 
 
@@ -70,7 +72,7 @@ def scan_tree(tree: Path | str) -> StudyTree:
     if not tree.is_dir():
         reason = "is a file, a folder is needed" if tree.exists() else "no such folder"
         raise MipError(f"{tree}: {reason}")
-    found = _scan_nnunet(tree) if (tree / "imagesTr").is_dir() else _scan_tcia(tree)
+    found = _scan_nnunet(tree) if (tree / IMAGES_FOLDER).is_dir() else _scan_tcia(tree)
     if not found.studies and not found.problems:
         raise NoStudy(
             f"{tree}: no study found; expected PETCT_*/<study>/{SUV_NAME} (TCIA) or "
@@ -143,7 +145,7 @@ def _scan_tcia(tree: Path) -> StudyTree:
 
 
 def _scan_nnunet(tree: Path) -> StudyTree:
-    images, labels = tree / "imagesTr", tree / "labelsTr"
+    images, labels = tree / IMAGES_FOLDER, tree / LABELS_FOLDER
     studies, problems, unnamed = [], [], []
     names = {path.name for path in images.glob("*.nii.gz")}
     raw_cases = sorted({re.sub(r"_\d{4}\.nii\.gz$", "", name) for name in names})

@@ -17,6 +17,7 @@ from nnunetv2_mip.files import atomic_path
 from nnunetv2_mip.io.grid import SourceGrid
 from nnunetv2_mip.io.nifti import read_nifti_voxels
 
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
 # Negative SUV down to this is rounding of a resampler; below it the values are no SUV.
 NEGATIVE_SUV_TOLERANCE = 1e-3
 # The median SUV of the body lies here in any FDG or PSMA study; far from it the unit is not SUV.
@@ -77,14 +78,13 @@ def read_volume(path: Path | str) -> Volume:
         MipError: unreadable, not 3D, more than one value a voxel, empty, or oblique.
     """
     path = Path(path)
-    image = read_image(path) if not has_suffix(path, (".nii", ".nii.gz")) else None
-    header = image or _read_header(path)
+    header = read_header(path)
     if header.GetDimension() != 3:
         raise MipError(
             f"{path}: has {header.GetDimension()} dimensions, a volume has 3 "
             "(split a dynamic or multi-frame image first)"
         )
-    if _components(header) != 1:
+    if values_per_voxel(header) != 1:
         raise MipError(f"{path}: has several values per voxel, one is expected")
     grid = SourceGrid.of_image(header)
     if min(grid.size) < 1 or max(grid.size) == 1:
@@ -93,13 +93,18 @@ def read_volume(path: Path | str) -> Volume:
         raise MipError(
             f"{path}: is oblique to the body axes; resample it to an axis-aligned grid first"
         )
-    voxels = None if image is not None else read_nifti_voxels(path)
-    if voxels is None:
-        voxels = sitk.GetArrayFromImage(image if image is not None else read_image(path))
-    return Volume(grid.to_canonical(voxels.reshape(grid.size[::-1])), grid, path)
+    return Volume(grid.to_canonical(read_voxels(path, header)), grid, path)
 
 
-def _read_header(path: Path) -> sitk.ImageFileReader:
+def read_header(path: Path | str) -> sitk.Image | sitk.ImageFileReader:
+    """Size, spacing and axes of an image; of NIfTI without its voxels, of other files the image.
+
+    Raises:
+        MipError: the file is missing, or its header cannot be read.
+    """
+    path = Path(path)
+    if not has_suffix(path, NIFTI_SUFFIXES):
+        return read_image(path)
     if not path.is_file():
         raise MipError(f"{path}: no such file")
     reader = sitk.ImageFileReader()
@@ -111,7 +116,24 @@ def _read_header(path: Path) -> sitk.ImageFileReader:
     return reader
 
 
-def _components(header: sitk.Image | sitk.ImageFileReader) -> int:
+def read_voxels(path: Path, header: sitk.Image | sitk.ImageFileReader) -> np.ndarray:
+    """Voxels of an image whose header was read by `read_header`, in the order of the file.
+
+    Returns:
+        (k, j, i) of a 3D image.
+
+    Raises:
+        MipError: truncated or damaged. ITK fills a truncated NIfTI with zeros, so `nifti` reads it.
+    """
+    image = header if isinstance(header, sitk.Image) else None
+    voxels = read_nifti_voxels(path) if image is None else None
+    if voxels is None:
+        voxels = sitk.GetArrayFromImage(image if image is not None else read_image(path))
+    return voxels.reshape(header.GetSize()[::-1])
+
+
+def values_per_voxel(header: sitk.Image | sitk.ImageFileReader) -> int:
+    """Number of values of a voxel: 1 of a scalar image."""
     if isinstance(header, sitk.Image):
         return header.GetNumberOfComponentsPerPixel()
     return header.GetNumberOfComponents()

@@ -8,8 +8,10 @@ from pathlib import Path
 from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.evaluation.matching import Pair, predictions_of, truths_of
+from nnunetv2_mip.io.dmiai_layout import CONTROLS, IMAGES, PATIENTS, images_in
+from nnunetv2_mip.io.folder_layout import Layout, recognise
 from nnunetv2_mip.io.png import PNG_SUFFIX
-from nnunetv2_mip.io.study_layouts import SEG_NAME, SUV_NAME, find_studies
+from nnunetv2_mip.io.study_layouts import IMAGES_FOLDER, SEG_NAME, SUV_NAME, find_studies
 from nnunetv2_mip.io.volumes import has_suffix
 from nnunetv2_mip.views.stack_files import (
     FILE_ENDING,
@@ -19,7 +21,6 @@ from nnunetv2_mip.views.stack_files import (
 )
 
 KINDS = ("png", "volume", "stack")
-IMAGES_FOLDER, LABELS_FOLDER = "imagesTr", "labelsTr"
 
 
 @dataclass(frozen=True)
@@ -116,16 +117,15 @@ def find_images(folder: Path, plain: bool = False) -> dict[str, Path]:
         return {_stem(folder): folder} if plain else {}
     if not folder.is_dir():
         raise MipError(f"{folder}: no such file or folder")
-    if (folder / "patients" / "imgs").is_dir():
-        found = {}
-        for part in ("patients", "controls"):
-            found |= _by_name(folder / part / "imgs", (PNG_SUFFIX,))
-        return found
-    if (folder / IMAGES_FOLDER).is_dir():
+    content = recognise(folder)
+    if content.layout is Layout.DMIAI:
+        images = [images_in(folder / part / IMAGES) for part in (PATIENTS, CONTROLS)]
+        return {path.stem: path for part in images for path in part}
+    if content.layout is Layout.DATASET and (folder / IMAGES_FOLDER).is_dir():
         return _images_of_dataset(folder)
-    files = _by_name(folder, (PNG_SUFFIX, *VOLUME_SUFFIXES))
-    if files and not (folder / SUV_NAME).is_file():
-        return files if plain else {}
+    if content.layout is Layout.FILES:
+        stacks = {case_of_channel_file(path): path for path in content.volumes}
+        return {path.stem: path for path in content.pngs} | stacks if plain else {}
     try:
         return {study.case: study.suv for study in find_studies(folder)}
     except MipError:
@@ -146,16 +146,6 @@ def _images_of_dataset(folder: Path) -> dict[str, Path]:
         for path in sorted(images.iterdir())
         if has_suffix(path, VOLUME_SUFFIXES) and re.search(r"_0000\.", path.name)
         for case in (case_of_channel_file(path),)
-    }
-
-
-def _by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    if not folder.is_dir():
-        return {}
-    return {
-        case_of_channel_file(path) if has_suffix(path, VOLUME_SUFFIXES) else path.stem: path
-        for path in sorted(folder.iterdir())
-        if path.is_file() and has_suffix(path, suffixes) and not path.name.startswith(".")
     }
 
 

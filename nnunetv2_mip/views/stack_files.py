@@ -8,8 +8,13 @@ import SimpleITK as sitk
 from nnunetv2_mip.conventions import STACK_SPACING_MM, VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json, write_json
-from nnunetv2_mip.io.nifti import read_nifti_voxels
-from nnunetv2_mip.io.volumes import has_suffix, read_image, write_image
+from nnunetv2_mip.io.volumes import (
+    has_suffix,
+    read_header,
+    read_voxels,
+    values_per_voxel,
+    write_image,
+)
 from nnunetv2_mip.views.geometry import ViewGeometry
 from nnunetv2_mip.views.intensity import levels_from_suv
 from nnunetv2_mip.views.resampling import view_shape
@@ -35,16 +40,11 @@ def read_stack(path: Path | str) -> tuple[np.ndarray, tuple[float, float, float]
     Raises:
         MipError: unreadable or not three-dimensional.
     """
-    image = read_image(path)
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+    header = read_header(path)
+    if header.GetDimension() != 3 or values_per_voxel(header) != 1:
         raise MipError(f"{path}: is not a stack of views (V, H, W)")
-    spacing = image.GetSpacing()
-    # ITK fills a truncated NIfTI with zeros; the checking reader refuses it.
-    nifti = has_suffix(Path(path), (".nii", ".nii.gz"))
-    voxels = read_nifti_voxels(Path(path)) if nifti else None
-    if voxels is None:
-        voxels = sitk.GetArrayFromImage(image)
-    return voxels.reshape(image.GetSize()[::-1]), (spacing[2], spacing[1], spacing[0])
+    spacing = header.GetSpacing()
+    return read_voxels(Path(path), header), (spacing[2], spacing[1], spacing[0])
 
 
 def case_of_channel_file(path: Path | str) -> str:
