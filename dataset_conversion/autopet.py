@@ -1,4 +1,4 @@
-"""autoPET PET/CT studies to a nnU-Net data set of MIP views, one stack a study and channel."""
+"""Converter of autoPET PET/CT studies: one stack of MIP views a study and channel."""
 
 from dataclasses import asdict
 from pathlib import Path

@@ -48,7 +48,7 @@ class BodyStatistics:
 
 @njit(cache=True)
 def count_levels(levels):
-    """How often each of the 256 levels occurs (numpy would make integers of 8 bytes of all)."""
+    """Histogram of the 256 levels, int64 (numpy would copy all levels to 8-byte integers)."""
     counts = np.zeros(256, np.int64)
     for level in levels:
         counts[level] += 1

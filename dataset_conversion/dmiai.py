@@ -1,4 +1,4 @@
-"""DM-i-AI MIP-PET PNGs to a nnU-Net data set, one single-view stack an image."""
+"""Converter of DM-i-AI MIP-PET PNGs: one stack of a single view an image."""
 
 import re
 from pathlib import Path

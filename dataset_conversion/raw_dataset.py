@@ -1,4 +1,4 @@
-"""Building a nnU-Net raw data set case by case: resumable, parallel, whole or not at all.
+"""Builder of nnU-Net raw data sets, case by case: parallel, resumable, whole or not at all.
 
 A conversion works in `.<Dataset>.partial` beside its target, with a manifest of its settings.
 A case is done when its record exists; the record is written last, after the case's files. When
@@ -46,7 +46,7 @@ class Case:
 
 @dataclass(frozen=True)
 class CasePaths:
-    """Where the files of a case go."""
+    """Paths of the files of a case."""
 
     images: Path
     labels: Path
@@ -65,16 +65,16 @@ class CasePaths:
 
     @property
     def projected_label(self) -> Path:
-        """The any-hit label, where the label to train on is another one."""
+        """Path of the projected label, where the label to train on is another kind."""
         return self.labels.with_name(PROJECTED_LABELS) / self.label.name
 
     @property
     def lesions(self) -> Path:
-        """Which lesion is seen in which view."""
+        """Path of the table of lesions and the views that show them."""
         return self.images / f"{self.case}{LESIONS_SUFFIX}"
 
     def files(self) -> list[Path]:
-        """The files of this case that exist (and of no other: `p_1` is not a file of `p`)."""
+        """Existing files of this case alone (`p_1` is no file of `p`)."""
         channels = self.images.glob(f"{self.case}_[0-9][0-9][0-9][0-9]{FILE_ENDING}")
         others = (self.label, self.projected_label, self.geometry, self.lesions)
         return [path for path in (*channels, *others) if path.is_file()]
@@ -82,7 +82,7 @@ class CasePaths:
 
 @dataclass
 class ConversionPlan:
-    """What a converter wants built.
+    """Plan of a conversion.
 
     Attributes:
         dataset_id, name: of the target, `Dataset<id>_<name>`.
@@ -119,7 +119,7 @@ class ConversionPlan:
 
 @dataclass
 class ConversionResult:
-    """What came of it: the finished data set folder, and its summary."""
+    """Result of a conversion: the finished data set folder, and its summary."""
 
     folder: Path
     summary: dict = field(default_factory=dict)
@@ -156,7 +156,7 @@ def build_raw_dataset(
     problems = [(str(path), reason) for path, reason in plan.problems]
     problems += _convert_missing(plan, partial, workers, dask)
     if problems and not skip_broken:
-        _give_up(partial, plan, problems)
+        _refuse(partial, plan, problems)
     return _finish(target, partial, plan, problems)
 
 
@@ -187,7 +187,7 @@ def _open_partial(target: Path, plan: ConversionPlan) -> Path:
 def _convert_missing(
     plan: ConversionPlan, partial: Path, workers: int, dask: str | None
 ) -> list[tuple[str, str]]:
-    """Convert what has no record yet; returns (case, reason) of the failures."""
+    """Convert the cases without a record; returns (case, reason) of the failures."""
     todo = [case for case in plan.cases if not _record_path(partial, case.name).is_file()]
     # Workers may have another working directory.
     work = functools.partial(_convert_case, plan.convert, partial.absolute())
@@ -208,7 +208,7 @@ def _convert_missing(
 
 
 def _convert_case(convert: Callable, partial: Path, case: Case) -> str | None:
-    """Convert one case and write its record last; the reason if it cannot be served."""
+    """Convert one case and write its record last; returns the reason where that fails."""
     paths = CasePaths(partial / "imagesTr", partial / "labelsTr", case.name)
     try:
         record = convert(case.payload, paths)
@@ -224,8 +224,8 @@ def _record_path(partial: Path, case: str) -> Path:
     return partial / _RECORDS / f"{case}.json"
 
 
-def _give_up(partial: Path, plan: ConversionPlan, problems: list[tuple[str, str]]) -> None:
-    """Name the broken cases; leave a partial folder only where it holds finished work."""
+def _refuse(partial: Path, plan: ConversionPlan, problems: list[tuple[str, str]]) -> None:
+    """Raise the error that names the broken cases; a partial folder with finished cases stays."""
     done = sum(1 for _ in (partial / _RECORDS).glob("*.json"))
     if not done:
         shutil.rmtree(partial)
@@ -239,8 +239,8 @@ def _give_up(partial: Path, plan: ConversionPlan, problems: list[tuple[str, str]
     )
 
 
-def _sweep(partial: Path, records: Iterable[str]) -> None:
-    """Remove what belongs to no converted case: halves left by a killed run, cases gone since."""
+def _remove_unfinished(partial: Path, records: Iterable[str]) -> None:
+    """Remove files of no converted case: unfinished ones of a killed run, cases that are gone."""
     images, labels = partial / "imagesTr", partial / "labelsTr"
     projected = partial / PROJECTED_LABELS
     keep = {path for case in records for path in CasePaths(images, labels, case).files()}
@@ -265,7 +265,7 @@ def _finish(
     if not records:
         shutil.rmtree(partial)
         raise MipError(f"{_line(*problems[0])} [no case could be converted]")
-    _sweep(partial, records)
+    _remove_unfinished(partial, records)
     patients = {case.name: case.patient for case in plan.cases if case.name in records}
     patients = dict(sorted(patients.items()))
     has_lesion = {case: bool(record["has_lesion"]) for case, record in records.items()}
@@ -316,7 +316,7 @@ def _finish(
 
 
 def _intensity_of(channels: Sequence[str], records: Iterable[dict]) -> dict[str, dict[str, float]]:
-    """The constants of every channel from what the records say of the body."""
+    """Normalisation constants of every channel from the body statistics of the records."""
     records = list(records)
     found = {
         channel: sum((BodyStatistics(*r["body"][channel]) for r in records), BodyStatistics())

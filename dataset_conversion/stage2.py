@@ -1,4 +1,4 @@
-"""PET/CT studies to the volumetric data set of the second stage, with the cue of a 2D model.
+"""Converter of PET/CT studies to the volumes of the second stage, with the cue of a 2D model.
 
 Every cue is out of fold: it comes from the one fold of the 2D model that has not seen the patient.
 """
@@ -30,7 +30,7 @@ CHECKPOINT = "checkpoint_final.pth"
 
 @dataclass(frozen=True)
 class _Study:
-    """What one case needs; `model` and `fold` are None without a cue."""
+    """Input of one case; `model` and `fold` are None without a cue."""
 
     files: StudyFiles
     channels: tuple[str, ...]
@@ -131,7 +131,7 @@ def convert_study(study: _Study, paths: CasePaths) -> dict:
         predicted = predictor.predict_study(found, with_probability=True)
         cue = predicted.probability
         record["cue_fold"] = study.fold
-        # How good the fused 2D answer is, for those who wonder what the second stage adds.
+        # Dice of the fused views: what the second stage adds is measured against it.
         if record["has_lesion"]:
             record["fused_dice"] = round(dice(predicted.mask > 0, seg.array > 0), 4)
     grid = suv.grid.canonical()

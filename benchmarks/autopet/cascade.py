@@ -39,7 +39,7 @@ from nnunetv2_mip.efficiency.cost import OperationCount, forward_operations
 from nnunetv2_mip.evaluation.bootstrap import interval_over_groups
 from nnunetv2_mip.files import read_json, write_json
 from nnunetv2_mip.inference.predictor import MIPPredictor
-from nnunetv2_mip.inference.second_stage import Stage2Predictor
+from nnunetv2_mip.inference.second_stage import SecondStagePredictor
 from nnunetv2_mip.io.read_study import Study
 from nnunetv2_mip.io.study_layouts import find_studies
 from nnunetv2_mip.io.volumes import read_suv, write_volume
@@ -279,13 +279,13 @@ class Bench:
     def _predictor(self, name: str, stages: tuple, folders: list[Path]):
         device = self.args.device
         if name == "3d":
-            return Stage2Predictor.from_model_folder(
+            return SecondStagePredictor.from_model_folder(
                 folders[0], ("all",), device=device, mirror=False
             )
         fast = {"tta": False, "tiling": "whole"}
         if name == "3d+cue":
             first = MIPPredictor.from_model_folder(folders[0], FOLDS, device=device)
-            second = Stage2Predictor.from_model_folder(
+            second = SecondStagePredictor.from_model_folder(
                 folders[1], ("all",), device=device, mirror=False
             )
             return first.override(**fast).with_second_stage(second)
@@ -325,7 +325,7 @@ def _seconds_of_epochs(checkpoint: Path) -> float:
 
 
 def _mask_of(predictor, suv) -> np.ndarray:
-    if isinstance(predictor, Stage2Predictor):
+    if isinstance(predictor, SecondStagePredictor):
         return predictor.predict(Study(suv), np.zeros_like(suv.array))[0]
     return predictor.predict_study(Study(suv)).mask
 

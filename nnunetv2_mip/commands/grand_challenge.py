@@ -1,4 +1,4 @@
-"""`nnUNetv2_mip_grand_challenge`: one study in, one mask out, as autoPET's platform asks."""
+"""`nnUNetv2_mip_grand_challenge`: mask of the one study of an autoPET challenge run."""
 
 import argparse
 import sys
@@ -59,11 +59,11 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     started = time.monotonic()
     from nnunetv2_mip.errors import MipError
-    from nnunetv2_mip.grand_challenge.sandbox import settle_in
+    from nnunetv2_mip.grand_challenge.sandbox import prepare_environment
 
     if not args.budget > 0:
         raise MipError(f"--budget {args.budget:g}: must be above 0")
-    settle_in()
+    prepare_environment()
     from nnunetv2_mip.grand_challenge.layout import find_study
     from nnunetv2_mip.grand_challenge.run import RunOptions, run_study
 

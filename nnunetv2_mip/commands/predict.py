@@ -97,9 +97,9 @@ def run(args: argparse.Namespace) -> None:
     )
     predictor = predictor.override(**choices)
     if args.stage2 is not None:
-        from nnunetv2_mip.inference.second_stage import Stage2Predictor
+        from nnunetv2_mip.inference.second_stage import SecondStagePredictor
 
-        second = Stage2Predictor.from_model_folder(
+        second = SecondStagePredictor.from_model_folder(
             args.stage2, checkpoint=args.chk, device=args.device
         )
         predictor = predictor.with_second_stage(second)

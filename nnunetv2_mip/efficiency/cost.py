@@ -44,7 +44,7 @@ class OperationCount:
     """Counts what the networks of a predictor do.
 
     Args:
-        predictor: a `MIPPredictor` (all of its stages count) or a `Stage2Predictor`.
+        predictor: a `MIPPredictor` (all of its stages count) or a `SecondStagePredictor`.
     """
 
     def __init__(self, predictor):

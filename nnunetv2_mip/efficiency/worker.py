@@ -20,7 +20,7 @@ from nnunetv2_mip.efficiency.scores import quality, view_quality
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import write_json
 from nnunetv2_mip.inference.predictor import MIPPredictor
-from nnunetv2_mip.inference.second_stage import Stage2Predictor
+from nnunetv2_mip.inference.second_stage import SecondStagePredictor
 from nnunetv2_mip.io.read_study import Study, read_study
 from nnunetv2_mip.io.study_layouts import StudyFiles
 
@@ -94,11 +94,11 @@ def work(task: Task, pipe, environment: dict[str, str]) -> None:
         pipe.send(("broken", traceback.format_exc()))
 
 
-def _load(task: Task) -> MIPPredictor | Stage2Predictor:
+def _load(task: Task) -> MIPPredictor | SecondStagePredictor:
     model = task.model
     source = (model.folder, model.folds, model.checkpoint, task.device)
     if model.volumetric:
-        return Stage2Predictor.from_model_folder(*source, mirror=task.tta)
+        return SecondStagePredictor.from_model_folder(*source, mirror=task.tta)
     choices = {} if task.views is None else {"views": task.views}
     if not task.tta:
         choices["tta"] = False
@@ -106,7 +106,7 @@ def _load(task: Task) -> MIPPredictor | Stage2Predictor:
     return MIPPredictor.from_model_folder(*source, second_stage=False).override(**choices)
 
 
-def _read(files: StudyFiles, predictor: MIPPredictor | Stage2Predictor) -> Study:
+def _read(files: StudyFiles, predictor: MIPPredictor | SecondStagePredictor) -> Study:
     """A study with its truth, and its CT where the network wants it."""
     wants_ct = getattr(predictor, "wants_ct", False) or "ct" in getattr(predictor, "channels", ())
     return read_study(files.suv, files.ct, files.seg, wants_ct=wants_ct)

@@ -1,4 +1,4 @@
-"""What grand-challenge puts where for autoPET I to IV: the study of a run, and its answer.
+"""Files of a grand-challenge run for autoPET I to IV: its study, and its answer.
 
 Every edition gives one PET in SUV and one CT on its grid, `images/pet/*.mha` and
 `images/ct/*.mha`, under names that differ. Edition IV adds `lesion-clicks.json`. The mask bears
@@ -29,7 +29,7 @@ UNDERSHOOT = 0.1
 
 @dataclass(frozen=True)
 class Edition:
-    """What an edition of autoPET asks for.
+    """Interface of an edition of autoPET.
 
     Attributes:
         number: 1 to 4.
@@ -54,7 +54,7 @@ EDITIONS = {
 
 @dataclass(frozen=True)
 class ChallengeStudy:
-    """The files of a run.
+    """Files of a run.
 
     Attributes:
         edition: whose rules hold.
@@ -70,12 +70,12 @@ class ChallengeStudy:
 
     @property
     def case(self) -> str:
-        """The name that the mask bears: that of the CT, or of the PET where there is no CT."""
+        """Name of the mask: that of the CT, or of the PET where there is no CT."""
         return (self.ct or self.pet).name[: -len(IMAGE_SUFFIX)]
 
 
 def find_study(folder: Path | str, edition: str = AUTO) -> ChallengeStudy:
-    """The study in an input folder.
+    """Study of an input folder.
 
     Args:
         folder: as the platform mounts it at /input.
@@ -107,7 +107,7 @@ def find_study(folder: Path | str, edition: str = AUTO) -> ChallengeStudy:
 
 
 def _only_image(folder: Path) -> Path | None:
-    """The image in a folder, or None where there is none."""
+    """The one image of a folder, or None where there is none."""
     if not folder.is_dir():
         return None
     there = [path for path in folder.iterdir() if path.is_file() and path.name[0] != "."]
@@ -119,7 +119,7 @@ def _only_image(folder: Path) -> Path | None:
 
 
 def read_challenge_pet(path: Path, warn: Callable[[str], None]) -> Volume:
-    """Read a PET in SUV as float32, forgiving what `volumes.read_suv` refuses.
+    """PET volume in SUV, float32; small faults that `volumes.read_suv` refuses are mended.
 
     A run without a mask costs a whole submission. Values that are not finite count as 0, slight
     negative ones too, and an image without uptake is one; each is told to `warn`. A sound image
@@ -150,10 +150,10 @@ def read_challenge_pet(path: Path, warn: Callable[[str], None]) -> Volume:
 
 
 def read_challenge_ct(path: Path | None, like: Volume, warn: Callable[[str], None]) -> Volume:
-    """Read a CT in HU, resampled to the grid of the PET where it lies on another one.
+    """CT volume in HU, resampled to the grid of the PET where it lies on another one.
 
     Values that are not finite count as air, and so does a CT that is not there (None); each is
-    told to `warn`. A sound CT on the grid gives exactly what `views.read_ct` gives.
+    told to `warn`. A sound CT on the grid gives exactly what `read_study.read_ct` gives.
 
     Raises:
         MipError: as `volumes.read_volume`.
@@ -178,7 +178,7 @@ def read_challenge_ct(path: Path | None, like: Volume, warn: Callable[[str], Non
 
 
 def answer_path(study: ChallengeStudy, output: Path | str) -> Path:
-    """Where the mask goes."""
+    """Path of the mask."""
     return Path(output) / study.edition.masks / f"{study.case}{IMAGE_SUFFIX}"
 
 
@@ -189,7 +189,7 @@ def write_answer(
     output: Path | str,
     data_centric: bool = False,
 ) -> Path:
-    """Write a mask (z, y, x) of 0 and 1, and what else the edition asks for.
+    """Write the answer of a run: the mask (z, y, x) of 0 and 1, and the other file of the edition.
 
     Returns:
         the path of the mask: uint8, compressed, with exactly the header of the PET.

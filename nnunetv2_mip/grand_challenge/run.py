@@ -1,4 +1,4 @@
-"""A run of the challenge container: always a mask in time, the full recipe's where it fits.
+"""Run of the challenge container: a mask in time in any case, with all settings where time allows.
 
 Whatever happens once the PET has been read, an answer is written: where inference fails, or is not
 done when the time is over, a mask of nothing but the reader's clicks, with the reason in the log.
@@ -38,7 +38,7 @@ WRITING_S = 5.0
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run may be told.
+    """Options of a run.
 
     Attributes:
         model: folder of the model.
@@ -68,7 +68,7 @@ def run_study(
     say: Callable[[str], None],
     warn: Callable[[str], None],
 ) -> Path:
-    """Segment a study and write its answer; returns the path of the mask.
+    """Segment a study and write its mask; returns the path of the mask.
 
     Where the time is over before the mask is there, the process ends here, with exit code 0 (1 if
     strict).
@@ -94,7 +94,9 @@ def run_study(
         clicks = read_clicks(study.clicks, pet.grid, warn)
         say(f"{study.clicks}: clicks: {clicks}")
     answer = _Answer(pet, clicks, study, output, options)
-    watch = threading.Timer(max(0.0, options.left_s - WRITING_S), answer.give_up, [warn])
+    watch = threading.Timer(
+        max(0.0, options.left_s - WRITING_S), answer.write_clicks_and_exit, [warn]
+    )
     watch.daemon = True
     watch.start()
     try:
@@ -112,7 +114,7 @@ def run_study(
 
 
 def _mask(study, pet, clicks, options, say, warn) -> np.ndarray:
-    """The mask of the model, tried again on the CPU where the GPU fails."""
+    """Mask of the model, tried again on the CPU where the GPU fails."""
     if not pet.array.any():
         return with_clicks(np.zeros(pet.array.shape, np.uint8), pet.array, clicks, pet.spacing_mm)
     from nnunetv2_mip.inference.predictor import MIPPredictor
@@ -165,7 +167,7 @@ def _reason(error: Exception) -> str:
 
 
 class _Answer:
-    """The answer of a run, written once: by the run, or by its clock."""
+    """Answer of a run, written once: by the run, or by its timer."""
 
     def __init__(self, pet, clicks, study, output, options):
         self.pet, self.clicks, self.study = pet, clicks, study
@@ -180,7 +182,7 @@ class _Answer:
             )
 
     def of_clicks(self) -> np.ndarray:
-        """(z, y, x): what the clicks say without any view; at worst their voxels."""
+        """Mask (z, y, x) of the clicks alone; at worst their voxels."""
         mask = np.zeros(self.pet.array.shape, np.uint8)
         try:
             return with_clicks(mask, self.pet.array, self.clicks, self.pet.spacing_mm)
@@ -189,8 +191,8 @@ class _Answer:
                 mask[click] = 1
             return mask
 
-    def give_up(self, warn: Callable[[str], None]) -> None:
-        """Write what there is without inference, and end the process: nothing else stops it."""
+    def write_clicks_and_exit(self, warn: Callable[[str], None]) -> None:
+        """Write the mask of the clicks, and end the process: nothing else stops an inference."""
         mask = self.of_clicks()
         with self.lock:
             if self.written:

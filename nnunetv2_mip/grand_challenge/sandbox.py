@@ -1,4 +1,4 @@
-"""What a locked-down machine needs before the heavy imports: few threads, and caches in /tmp.
+"""Environment of a restricted container: number of threads, and cache folders in /tmp.
 
 A container may run as a user without a home, on a read-only root, with few processes allowed.
 """
@@ -14,8 +14,8 @@ THREADS = 8
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def settle_in() -> None:
-    """Set what numpy, numba, torch and matplotlib read when they are imported.
+def prepare_environment() -> None:
+    """Set the variables that numpy, numba, torch and matplotlib read when they are imported.
 
     Variables that are set already stay as they are. To be called before the heavy imports.
     """
@@ -33,14 +33,14 @@ def settle_in() -> None:
         for name in ("MPLCONFIGDIR", "XDG_CACHE_HOME"):
             if name not in os.environ:
                 os.environ[name] = tempfile.mkdtemp(prefix="cache-")
-    _bring_compiled_kernels(Path(str(files("nnunetv2_mip"))))
+    _copy_compiled_kernels(Path(str(files("nnunetv2_mip"))))
 
 
-def _bring_compiled_kernels(package: Path) -> None:
-    """Copy compiled kernels to where numba may write.
+def _copy_compiled_kernels(package: Path) -> None:
+    """Copy compiled kernels to a folder where numba may write.
 
-    numba takes compiled kernels from a folder only if it may write there, and refuses to work
-    where there is none such.
+    numba loads compiled kernels only from a folder where it may write, and stops where it finds
+    no such folder.
     """
     caches = sorted({path.parent for path in package.rglob("__pycache__/*.nbi")})
     if "NUMBA_CACHE_DIR" in os.environ or all(map(_may_write, caches or [package])):

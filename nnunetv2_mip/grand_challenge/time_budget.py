@@ -1,4 +1,4 @@
-"""An answer in time: what a prediction costs, and which settings fit into what is left."""
+"""Time budget of a run: seconds of a view, and the settings that fit into the time left."""
 
 import time
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ MOST_OF_SECOND_STAGE = 0.5
 
 @dataclass(frozen=True)
 class Setting:
-    """How many views, mirrored or not."""
+    """Number of views, and whether they are mirrored."""
 
     views: int
     tta: bool
@@ -30,7 +30,7 @@ class Setting:
 
 
 def settings_below(views: int, tta: bool) -> list[Setting]:
-    """A recipe's own setting, then those that cost less, the dearest first.
+    """Settings to choose from: the model's own, then cheaper ones, the most expensive first.
 
     All, three quarters and half of the views, mirrored and not; at last a quarter, not mirrored;
     never fewer than `FEWEST_VIEWS` (unless the recipe itself has fewer).
@@ -56,7 +56,7 @@ def choose(options: list[Setting], seconds_a_view: dict[bool, float], seconds: f
 
 
 def fit_to_budget(predictor: "MIPPredictor", study: Study, seconds: float) -> "MIPPredictor":
-    """The predictor itself where its recipe fits into the time, else one that takes less.
+    """The predictor itself where its settings fit into the time, else one with cheaper settings.
 
     One view of this study is timed, without and with mirroring, and one window of a second stage.
 

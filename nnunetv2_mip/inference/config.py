@@ -1,7 +1,7 @@
-"""`inference.json`: the one recipe that predictor, service and container read.
+"""Settings of inference, `inference.json`: read by predictor, service and container.
 
-It lies in the model folder, beside nnU-Net's plans.json, and says how an input becomes views and
-how the answers become a mask.
+The file lies in the model folder, beside nnU-Net's plans.json. It says how an input becomes views
+and how probabilities become a mask.
 """
 
 from collections.abc import Mapping
@@ -19,10 +19,10 @@ from nnunetv2_mip.views.settings import ViewSettings
 
 FORMAT_VERSION = 1
 INFERENCE_FILE = "inference.json"
-# "impulse" removes salt-and-pepper noise where there is some (see `prefilter`).
+# "impulse" removes salt-and-pepper noise where there is some (see `impulse_noise`).
 PREFILTERS = ("none", "impulse")
 TILINGS = ("patch", "whole")
-# Settings that follow from how the training data were made; the others are choices of a reader.
+# Settings that follow from how the training data were made; the others are free choices.
 DATA_KEYS = (
     "window_suv",
     "pixel_mm",
@@ -36,7 +36,7 @@ DATA_KEYS = (
 
 @dataclass(frozen=True)
 class InferenceConfig:
-    """How a trained model is used.
+    """Settings of inference with a trained model.
 
     Attributes:
         window_suv: SUV that maps to level 255.
@@ -106,7 +106,7 @@ class InferenceConfig:
         _require(_is_number(fusion.threshold) and 0 < fusion.threshold <= 1, "fusion", self)
 
     def changed(self, **choices: Any) -> "InferenceConfig":
-        """With other choices; another number of views replaces a list of angles.
+        """The same settings with other choices; another number of views replaces a list of angles.
 
         Raises:
             MipError: a value that cannot be.
@@ -117,7 +117,7 @@ class InferenceConfig:
 
     @classmethod
     def from_dict(cls, content: Any, source: str = INFERENCE_FILE) -> "InferenceConfig":
-        """Read what `to_dict` gave.
+        """Settings from the content of `inference.json`.
 
         Args:
             content: decoded JSON.
@@ -157,7 +157,7 @@ class InferenceConfig:
     def from_dataset_json(
         cls, dataset_json: dict, source: str = "dataset.json"
     ) -> "InferenceConfig":
-        """The settings that follow from how a data set was made, and defaults for the rest.
+        """Settings that follow from how a data set was made, and defaults for the rest.
 
         A data set of single images (one view a case) does not say how many views a volume needs:
         then it is the default number.
@@ -182,7 +182,7 @@ class InferenceConfig:
 
     @classmethod
     def load(cls, model_folder: Path | str) -> "InferenceConfig":
-        """The settings of a model folder.
+        """Settings of a model folder.
 
         A folder without `inference.json` (trained with nnU-Net's own trainer) is served by the
         defaults for its dataset.json.
@@ -197,7 +197,7 @@ class InferenceConfig:
         return cls.from_dataset_json(read_json(dataset_file), str(dataset_file))
 
     def save(self, folder: Path | str) -> Path:
-        """Write `inference.json` into `folder`, whole or not at all, and give its path."""
+        """Write `inference.json` into `folder`, whole or not at all; returns its path."""
         path = Path(folder) / INFERENCE_FILE
         write_json(path, self.to_dict())
         return path
@@ -216,7 +216,7 @@ class InferenceConfig:
 
     @property
     def view_settings(self) -> ViewSettings:
-        """How a study is projected for the network.
+        """Settings of the projection of a study for the network.
 
         Raises:
             MipError: a value that no views can have.

@@ -1,4 +1,4 @@
-"""The network of a trained model, ready to be run: on PyTorch, or on a CPU by OpenVINO.
+"""Engine of a trained network: PyTorch, or OpenVINO on a CPU.
 
 OpenVINO (an optional package) runs the same float32 network about twice as fast as PyTorch does on
 a CPU, to rounding; `NNUNETV2_MIP_ENGINE=torch` does without it.
@@ -16,7 +16,7 @@ ENGINE_VARIABLE = "NNUNETV2_MIP_ENGINE"
 
 
 class Network:
-    """The folds of a model as functions from (B, C, H, W) float32 to logits (B, K, H, W).
+    """Networks of the folds of a model: (B, C, H, W) float32 to logits (B, K, H, W).
 
     Args:
         module: nnU-Net's network.
@@ -51,10 +51,10 @@ class Network:
         return len(self.folds)
 
     def logits(self, images: torch.Tensor, fold: int) -> torch.Tensor:
-        """Logits (B, K, H, W) float32 on `device` of one fold (a position in `folds`)."""
+        """Logits (B, K, H, W) float32 on `device`, of one fold (a position in `folds`)."""
         self.asked[tuple(images.shape)] += 1
         if self.engine == "openvino" and fold not in self._compiled:
-            self._compile_or_do_without(fold)
+            self._compile_or_use_torch(fold)
         if self.engine == "openvino":
             # OpenVINO hands out its own memory, which the next call overwrites.
             return torch.from_numpy(self._compiled[fold](images.contiguous().numpy())[0].copy())
@@ -65,7 +65,7 @@ class Network:
         return self.module(images)
 
     def torch_module(self, fold: int) -> torch.nn.Module:
-        """The network itself on `device`, with the weights of one fold; not to be changed."""
+        """PyTorch module on `device` with the weights of one fold; not to be changed."""
         self._load(fold)
         return self.module
 
@@ -76,7 +76,7 @@ class Network:
             self.module.to(self.device).eval()
             self._loaded = fold
 
-    def _compile_or_do_without(self, fold: int) -> None:
+    def _compile_or_use_torch(self, fold: int) -> None:
         """Compile a fold; where OpenVINO does not give what PyTorch gives, PyTorch runs them all.
 
         Tracing follows one image through the network. A network that decides by the size of its
@@ -135,7 +135,7 @@ class Network:
 
 
 def _input_channels(module: torch.nn.Module) -> int:
-    """Channels that the first convolution takes."""
+    """Number of input channels of the first convolution."""
     return next(weight.shape[1] for weight in module.parameters() if weight.ndim == 4)
 
 

@@ -1,4 +1,4 @@
-"""Export of a trained model to a small folder for prediction."""
+"""Export of a trained model to a small folder for prediction: weights alone, half precision."""
 
 import contextlib
 import io
@@ -24,7 +24,7 @@ def export_model(
     folds: Sequence[int | str],
     checkpoint: str = CHECKPOINT,
 ) -> Path:
-    """Write a trained model folder in the form that ships: weights alone, in half precision.
+    """Write a copy of a model folder for prediction: weights alone, in half precision.
 
     Optimiser, logs and what names the machine stay behind. Where the network is the one nnU-Net
     builds from the plans, the checkpoint asks for nnU-Net's own trainer, which starts faster. The
@@ -110,7 +110,7 @@ def _write_weights(checkpoint: dict, target: Path) -> None:
 
 
 def _trainer_for_inference(name: str) -> str:
-    """nnU-Net's own trainer where that builds the same network, else `name`.
+    """Name of the trainer to store: nnU-Net's own where it builds the same network, else `name`.
 
     nnU-Net looks a trainer up to let it build the network, and takes seconds for any other name.
     """

@@ -1,4 +1,4 @@
-"""Inputs of a prediction: which images, stacks, volumes and DICOM studies a path holds."""
+"""Inputs of a prediction: the images, stacks, volumes and DICOM studies of a path."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ VOLUMES = ("volume", "dicom")
 
 @dataclass(frozen=True)
 class Job:
-    """One input and where its answer goes.
+    """One input and the file of its mask.
 
     Attributes:
         kind: `png`, `stack`, `volume` or `dicom`.
@@ -49,7 +49,7 @@ def find_jobs(
     ct: Path | str | None = None,
     clicks: Path | str | None = None,
 ) -> list[Job]:
-    """List what is to be predicted.
+    """Inputs of a path, each with the file of its mask.
 
     Args:
         source: a PNG, a folder of PNGs, a stack, a SUV volume (NIfTI, MHA, NRRD), a folder of
@@ -61,8 +61,8 @@ def find_jobs(
         clicks: file of a reader's clicks (see `clicks`) on a single SUV volume.
 
     Raises:
-        MipError: nothing that can be predicted, a study without SUV, or an answer that would
-            replace an input or another answer.
+        MipError: nothing that can be predicted, a study without SUV, or a mask that would replace
+            an input or another mask.
     """
     source, output = Path(source), Path(output)
     jobs = _list_jobs(source, output, series)
@@ -122,7 +122,7 @@ def _list_jobs(source: Path, output: Path, series: str | None) -> list[Job]:
 
 
 def _scan_studies(content: FolderContent) -> StudyTree | None:
-    """The autoPET tree in a folder, or None where there is none but DICOM."""
+    """Studies of an autoPET tree, or None where the folder holds DICOM instead."""
     try:
         return scan_tree(content.folder)
     except NoStudy:
@@ -135,7 +135,7 @@ def _scan_studies(content: FolderContent) -> StudyTree | None:
 
 
 def _dicom_jobs(source: Path, output: Path, series: str | None) -> list[Job]:
-    """One job a study; named like the folder, or of several like the folder each lies in."""
+    """One job a study, named like the folder, or of several studies like the folder of each."""
     from nnunetv2_mip.io.dicom.pet import find_dicom_studies
     from nnunetv2_mip.io.dicom.seg import SEG_SUFFIX
 

@@ -1,4 +1,4 @@
-"""What the fuse command does with files."""
+"""Fusion of view stacks on disk into 3D masks."""
 
 import zlib
 from pathlib import Path
@@ -39,7 +39,7 @@ def fuse_project_folder(
     threshold: float,
     uptake_share: float = 0.0,
 ) -> None:
-    """Fuse one stack of masks or probabilities that lies beside its geometry.json.
+    """Fuse one stack of masks or probabilities with the geometry.json beside it.
 
     Args:
         rule: of `fusion_rules.RULES`; None is `DEFAULT_RULE`.

@@ -1,4 +1,4 @@
-"""Take salt-and-pepper noise out of a view, and leave a view without it exactly as it is.
+"""Filter of salt-and-pepper noise; a view without noise stays exactly as it is.
 
 A pixel counts as an impulse when it is at one end of the scale (0 or 255) and far from the median
 of its neighbourhood; a saturated tumour is at the end too, but so are its neighbours. Only a view
@@ -24,7 +24,7 @@ _MEDIAN_OF_NINE = (
 
 
 def impulses(levels: np.ndarray) -> np.ndarray:
-    """Where view (H, W) has pixels at 0 or 255 that stand alone; bool (H, W)."""
+    """Isolated pixels of a view (H, W) at 0 or 255; bool (H, W)."""
     return _impulses(levels, _median(levels))
 
 

@@ -1,4 +1,4 @@
-"""L2SNet's rules that combine a 3D probability with the cue of the 2D stage.
+"""Rules of L2SNet that combine a 3D probability with the cue of the 2D stage.
 
 Source: arXiv 2309.05446 and its published description. The rules mark single voxels where they
 doubt: a lesion of which one voxel is marked counts as found in the autoPET metrics, so that its
@@ -20,7 +20,7 @@ FAINT, FAINTEST, LARGE_CUE = 0.10, 1e-5, 35
 def combine_l2snet(
     probability: np.ndarray, cue: np.ndarray, large_cue: int = LARGE_CUE
 ) -> np.ndarray:
-    """The mask of a 3D probability, edited by the cue.
+    """Mask of a 3D probability, edited by the cue.
 
     Components are 18-connected. Nothing is edited where the largest confident component
     (probability above 0.9) has fewer than 50 voxels and the largest likely one (above 0.5) fewer
@@ -61,7 +61,7 @@ def combine_l2snet(
 
 
 def _components(mask: np.ndarray) -> list[tuple[tuple[slice, ...], np.ndarray]]:
-    """Box and mask within it of every component."""
+    """Bounding box of every component, and its mask in the box."""
     labels = cc3d.connected_components(mask, connectivity=18)
     boxes = cc3d.statistics(labels)["bounding_boxes"][1:]
     return [(box, labels[box] == number) for number, box in enumerate(boxes, start=1)]

@@ -1,4 +1,4 @@
-"""From probabilities to masks in the plane: threshold, small components, the non-empty mode."""
+"""Mask of a view from its probabilities: threshold, smallest component, the non-empty mode."""
 
 import cc3d
 import numpy as np
@@ -8,7 +8,7 @@ from nnunetv2_mip.lesions.components import drop_small
 
 
 def mask_of_view(probability: np.ndarray, config: InferenceConfig) -> np.ndarray:
-    """Threshold one view and tidy it as the recipe says.
+    """Mask of one view by the settings of inference.
 
     Args:
         probability: (H, W) in [0, 1].

@@ -1,4 +1,4 @@
-"""What the predict command does with files: find out what it got, predict, write the answer.
+"""Prediction of files: each input is read, predicted, and its mask written.
 
 PNGs give mask PNGs (0/255) of the same size; stacks give mask stacks; volumes and studies give a
 3D mask with exactly the header of their PET; DICOM studies give the same on the grid of their PET
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Extras:
-    """What to write beside the masks."""
+    """Files to write beside the masks."""
 
     views: bool = False
     probabilities: bool = False
@@ -46,7 +46,7 @@ class Extras:
 def run_jobs(
     jobs: list[Job], predictor: "MIPPredictor", extras: Extras
 ) -> Iterator[tuple[Job, str | None]]:
-    """Predict and write job after job; yields each with a warning for the user, or None.
+    """Predict job after job and write the masks; yields each job with a warning, or None.
 
     Raises:
         MipError: an input that cannot be read (the answers before it are written and whole).

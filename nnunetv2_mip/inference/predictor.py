@@ -1,4 +1,4 @@
-"""Studies through a trained model: views, their probabilities, and the fused 3D mask."""
+"""Predictor of studies: views, their probabilities, and the fused 3D mask."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from nnunetv2_mip.views.geometry import ViewGeometry
 from nnunetv2_mip.views.resampling import to_detector
 
 if TYPE_CHECKING:
-    from nnunetv2_mip.inference.second_stage import Stage2Predictor
+    from nnunetv2_mip.inference.second_stage import SecondStagePredictor
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class StudyPrediction:
 
 
 class MIPPredictor(ViewPredictor):
-    """A trained model of views applied to studies, with its second stage in 3D if it has one."""
+    """Predictor of studies: a trained model of views, and its second stage in 3D if it has one."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class MIPPredictor(ViewPredictor):
         config: InferenceConfig,
         first_stage: ViewPredictor | None = None,
         network: Network | None = None,
-        second_stage: "Stage2Predictor | None" = None,
+        second_stage: "SecondStagePredictor | None" = None,
     ):
         super().__init__(nnunet_predictor, config, first_stage, network)
         self._second_stage = second_stage
@@ -95,21 +95,21 @@ class MIPPredictor(ViewPredictor):
         volumetric = Path(folder) / VOLUMETRIC_STAGE
         if not second_stage or not volumetric.is_dir():
             return predictor
-        from nnunetv2_mip.inference.second_stage import Stage2Predictor
+        from nnunetv2_mip.inference.second_stage import SecondStagePredictor
 
         return predictor.with_second_stage(
-            Stage2Predictor.from_model_folder(volumetric, checkpoint=checkpoint, device=device)
+            SecondStagePredictor.from_model_folder(volumetric, checkpoint=checkpoint, device=device)
         )
 
     def _parts(self) -> dict[str, Any]:
         return {**super()._parts(), "second_stage": self._second_stage}
 
     @property
-    def second_stage(self) -> "Stage2Predictor | None":
+    def second_stage(self) -> "SecondStagePredictor | None":
         """The second stage in 3D, which is given the cue of the views."""
         return self._second_stage
 
-    def with_second_stage(self, second_stage: "Stage2Predictor | None") -> "MIPPredictor":
+    def with_second_stage(self, second_stage: "SecondStagePredictor | None") -> "MIPPredictor":
         """The same views with another second stage; None: the mask is fused from the views."""
         return self._changed(second_stage=second_stage)
 
@@ -120,7 +120,7 @@ class MIPPredictor(ViewPredictor):
         return "ct" in self.config.channels or (second is not None and "ct" in second.channels)
 
     def view_study(self, study: Study) -> StudyViews:
-        """The views of a study as the network is to see them.
+        """Views of a study as the network sees them.
 
         Raises:
             MipError: the model wants the CT and there is none.
@@ -164,11 +164,11 @@ class MIPPredictor(ViewPredictor):
 
     @property
     def volume_threshold(self) -> float:
-        """The threshold at which `mask_at` gives the mask of `predict_study`."""
+        """Threshold at which `mask_at` gives the mask of `predict_study`."""
         return 0.5 if self._second_stage is not None else self.config.fusion.border
 
     def mask_at(self, found: StudyPrediction, study: Study, threshold: float) -> np.ndarray:
-        """The mask of a study at another threshold, by the same method.
+        """Mask of a study at another threshold, by the same method.
 
         Args:
             found: from `predict_study`, without clicks.

@@ -1,4 +1,4 @@
-"""The second stage: a 3D nnU-Net that is given the cue of the views."""
+"""Second stage in 3D: a nnU-Net of volumes that takes the cue of the views as a channel."""
 
 import contextlib
 import math
@@ -23,8 +23,8 @@ from nnunetv2_mip.nnunet.second_stage_data import STAGE2, stage2_input
 COMBINATIONS = ("none", "l2snet")
 
 
-class Stage2Predictor:
-    """A trained second stage, loaded once.
+class SecondStagePredictor:
+    """Predictor of a trained second stage, loaded once.
 
     Attributes:
         channels: what it is given, in order.
@@ -43,9 +43,11 @@ class Stage2Predictor:
         self.combine = combine
         self.mirror = mirror
 
-    def override(self, combine: str | None = None, mirror: bool | None = None) -> "Stage2Predictor":
+    def override(
+        self, combine: str | None = None, mirror: bool | None = None
+    ) -> "SecondStagePredictor":
         """The same weights with other choices; None keeps its own."""
-        return Stage2Predictor(
+        return SecondStagePredictor(
             self._nnunet,
             self.channels,
             self.combine if combine is None else combine,
@@ -61,7 +63,7 @@ class Stage2Predictor:
         device: str = "cuda",
         combine: str = "none",
         mirror: bool = True,
-    ) -> "Stage2Predictor":
+    ) -> "SecondStagePredictor":
         """Load a model folder that was trained on a data set of `nnUNetv2_mip_convert_stage2`.
 
         Args:
@@ -83,7 +85,7 @@ class Stage2Predictor:
 
     @property
     def module(self) -> torch.nn.Module:
-        """The network (that nnU-Net fills with the weights of one fold after the other)."""
+        """The network; nnU-Net loads the weights of one fold after the other into it."""
         network = self._nnunet.network
         return getattr(network, "_orig_mod", network)
 
@@ -104,7 +106,7 @@ class Stage2Predictor:
         return plans.batch_size, len(self.channels), *plans.patch_size
 
     def seconds(self, suv: Volume) -> float:
-        """About how long the network takes for a study, from one window that is timed."""
+        """Estimated seconds of the network for a study, from one window that is timed."""
         predictor, plan = self._nnunet, self._nnunet.configuration_manager
         patch = torch.zeros(1, len(self.channels), *plan.patch_size, device=predictor.device)
         took = 0.0
@@ -118,7 +120,7 @@ class Stage2Predictor:
         return self._windows(shape) * took
 
     def _windows(self, shape: Sequence[int]) -> int:
-        """How often the network is asked for a study of that (z, y, x) on its own voxels."""
+        """Number of windows for a study of this shape (z, y, x) on the network's voxels."""
         from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
 
         predictor, plan = self._nnunet, self._nnunet.configuration_manager

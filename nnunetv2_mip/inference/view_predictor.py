@@ -1,4 +1,4 @@
-"""Images and view stacks through a trained 2D nnU-Net model: lesion probabilities, in memory.
+"""Predictor of images and view stacks: a trained 2D nnU-Net model, in memory.
 
 Preprocessing and the way back to pixels are nnU-Net's own; windows, mirrored copies and folds are
 those of `sliding_window`, with nnU-Net's results. No worker process is started. The settings are
@@ -26,7 +26,7 @@ from nnunetv2_mip.views.settings import check_channels
 
 
 class ViewPredictor:
-    """A trained model of views, loaded once.
+    """Predictor of views with a trained model, loaded once.
 
     Attributes:
         config: settings; `override` gives a predictor with other choices and the same weights.
@@ -116,7 +116,7 @@ class ViewPredictor:
 
     @property
     def networks(self) -> list[Network]:
-        """What runs for an answer: the network, after that of a first stage where there is one."""
+        """All networks of a prediction: that of a first stage where there is one, then its own."""
         return [*(self._first_stage.networks if self._first_stage else ()), self._network]
 
     @property
@@ -133,7 +133,7 @@ class ViewPredictor:
 
     @property
     def engine(self) -> str:
-        """What runs the network: `torch` or `openvino`."""
+        """Engine of the network: `torch` or `openvino`."""
         return self._network.engine
 
     def view_probabilities(
@@ -156,7 +156,7 @@ class ViewPredictor:
         """
         watch = watch or Watch()
         levels = self._checked(levels)
-        if not self._holds_something(levels, pixel_mm):
+        if not self._shows_uptake(levels, pixel_mm):
             return np.zeros(levels.shape[1:], np.float32)
         data, properties, effort = self._input(levels, pixel_mm, watch)
         with watch.running():
@@ -168,7 +168,7 @@ class ViewPredictor:
         return probabilities
 
     def network_input(self, levels: np.ndarray, pixel_mm: tuple[float, float]) -> torch.Tensor:
-        """What the network is shown of a stack, before it is cut or padded.
+        """Input of the network for a stack, before it is cut or padded.
 
         Args:
             levels, pixel_mm: as of `view_probabilities`.
@@ -181,7 +181,7 @@ class ViewPredictor:
             MipError: another number of channels than the model has, or nothing in the stack.
         """
         levels = self._checked(levels)
-        if not self._holds_something(levels, pixel_mm):
+        if not self._shows_uptake(levels, pixel_mm):
             raise MipError("the image is empty: it shows no uptake at all")
         return self._input(levels, pixel_mm, Watch())[0]
 
@@ -193,12 +193,12 @@ class ViewPredictor:
 
     @property
     def network(self) -> Network:
-        """The networks themselves, fold by fold."""
+        """The networks of the folds."""
         return self._network
 
     @property
     def windows(self) -> Windows | None:
-        """How views are cut for the network; None for a configuration that nnU-Net itself runs."""
+        """Windows of the network; None for a configuration that nnU-Net itself runs."""
         plans = self._nnunet.configuration_manager
         if len(plans.patch_size) != 2:
             return None
@@ -217,7 +217,7 @@ class ViewPredictor:
     def predict_image(
         self, levels: np.ndarray, watch: Watch | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """One MIP-PET image, as `png.decode_png` gives it.
+        """Mask and probability of one MIP-PET image, as `png.decode_png` gives it.
 
         Args:
             levels: (H, W), 0–255, bright is uptake, pixels of 2 mm.
@@ -233,7 +233,7 @@ class ViewPredictor:
     def predict_stack(
         self, levels: np.ndarray, pixel_mm: tuple[float, float]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """A stack of views: masks (V, H, W) uint8 and probabilities (V, H, W) float32."""
+        """Masks (V, H, W) uint8 and probabilities (V, H, W) float32 of a stack of views."""
         probabilities = self.view_probabilities(levels, pixel_mm)
         masks = np.stack([mask_of_view(view, self.config) for view in probabilities])
         return masks, probabilities
@@ -254,7 +254,7 @@ class ViewPredictor:
     def _input(
         self, levels: np.ndarray, pixel_mm: tuple[float, float], watch: Watch
     ) -> tuple[torch.Tensor, dict, Effort | None]:
-        """Filter, first stage and preprocessing; also what the first stage was left of its work."""
+        """Filter, first stage and preprocessing; also what the first stage left out for time."""
         if self.config.prefilter == "impulse":
             # The SUV channel: PNGs have no other, and CT and depth are computed here.
             cleaned = [without_impulses(view) for view in levels[0]]
@@ -269,8 +269,8 @@ class ViewPredictor:
             effort = watch.effort
         return *self._preprocess(levels, pixel_mm, found), effort
 
-    def _holds_something(self, levels: np.ndarray, pixel_mm: tuple[float, float]) -> bool:
-        """Whether what is not zero (nnU-Net crops to it) is at least a pixel of the network's."""
+    def _shows_uptake(self, levels: np.ndarray, pixel_mm: tuple[float, float]) -> bool:
+        """Whether the levels above 0 (nnU-Net crops to their box) fill a pixel of the network."""
         target = self._nnunet.configuration_manager.spacing[-2:]
         for axis, spacing, wanted in zip((2, 3), pixel_mm, target):
             others = tuple(k for k in range(4) if k != axis)

@@ -1,4 +1,4 @@
-"""Voxel grid of a file, and its way to canonical axes and back."""
+"""Voxel grid of a file, and the exchange of its axes with canonical ones."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +12,7 @@ OBLIQUE_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class SourceGrid:
-    """The voxel grid of a file, as ITK says it: (x, y, z) index order, physical LPS mm.
+    """Voxel grid of a file as ITK describes it: (x, y, z) index order, physical LPS mm.
 
     Attributes:
         size: voxels along the file's index axes (i, j, k).
@@ -40,7 +40,7 @@ class SourceGrid:
         return {key: list(value) for key, value in asdict(self).items()}
 
     def _axes(self) -> tuple[list[int], list[int]]:
-        """Index axis that runs along physical x, y, z, and its sign there."""
+        """Index axes along physical x, y and z, and their signs."""
         direction = np.array(self.direction).reshape(3, 3)
         axes = [int(np.abs(direction[physical]).argmax()) for physical in range(3)]
         signs = [1 if direction[physical, axes[physical]] > 0 else -1 for physical in range(3)]
@@ -85,19 +85,19 @@ class SourceGrid:
         )
 
     def to_canonical(self, array: np.ndarray) -> np.ndarray:
-        """File order (k, j, i) to canonical (z, y, x); a view, not a copy."""
+        """Array in file order (k, j, i) as canonical (z, y, x); a view, not a copy."""
         axes, signs = self._axes()
         array = array.transpose([2 - axes[physical] for physical in (2, 1, 0)])
         return array[tuple(slice(None, None, signs[physical]) for physical in (2, 1, 0))]
 
     def from_canonical(self, array: np.ndarray) -> np.ndarray:
-        """Canonical (z, y, x) to file order (k, j, i); the inverse of `to_canonical`."""
+        """Canonical array (z, y, x) in file order (k, j, i); the inverse of `to_canonical`."""
         axes, signs = self._axes()
         array = array[tuple(slice(None, None, signs[physical]) for physical in (2, 1, 0))]
         return array.transpose(np.argsort([2 - axes[physical] for physical in (2, 1, 0)]))
 
     def to_canonical_index(self, index: Sequence[int]) -> tuple[int, int, int]:
-        """Voxel (i, j, k) of the file to its place (z, y, x) in the canonical array."""
+        """Place (z, y, x) in the canonical array of voxel (i, j, k) of the file."""
         axes, signs = self._axes()
         place = [
             index[axis] if sign > 0 else self.size[axis] - 1 - index[axis]
@@ -106,7 +106,7 @@ class SourceGrid:
         return tuple(int(value) for value in place[::-1])
 
     def from_canonical_index(self, place: Sequence[int]) -> tuple[int, int, int]:
-        """Canonical (z, y, x) to the file's (i, j, k); the inverse of `to_canonical_index`."""
+        """Voxel (i, j, k) of the file at (z, y, x) of the canonical array."""
         axes, signs = self._axes()
         index = [0, 0, 0]
         for axis, sign, value in zip(axes, signs, place[::-1]):
@@ -114,7 +114,7 @@ class SourceGrid:
         return tuple(index)
 
     def same_as(self, other: "SourceGrid") -> bool:
-        """Equal size, and equal geometry within a hundredth of a voxel over the whole extent."""
+        """Whether both grids have one size, and the same corners within a hundredth of a voxel."""
         if self.size != other.size:
             return False
         return bool(np.abs(self._corners() - other._corners()).max() <= 0.01 * min(self.spacing))

@@ -1,4 +1,4 @@
-"""Finding PET/CT studies on disk: the autoPET TCIA tree and the nnU-Net-style release."""
+"""PET/CT studies of a folder: autoPET's TCIA tree and the nnU-Net-style release."""
 
 import re
 from collections import Counter
@@ -16,12 +16,12 @@ _TCIA_STUDY = re.compile(r"^(\d{2}-\d{2}-\d{4}|\d{4}-\d{2}-\d{2})\b.*-(\d+)$")
 
 
 class NoStudy(MipError):
-    """A folder without a study of either layout."""
+    """Error: a folder without a study of either layout."""
 
 
 @dataclass(frozen=True)
 class StudyFiles:
-    """The files of one study; `ct` and `seg` are None where absent.
+    """Files of one study; `ct` and `seg` are None where absent.
 
     Attributes:
         case: name of the case, safe for nnU-Net.
@@ -37,12 +37,12 @@ class StudyFiles:
 
 @dataclass(frozen=True)
 class StudyTree:
-    """What was found under a folder.
+    """Studies of a folder.
 
     Attributes:
         layout: `tcia` or `nnunet`.
         studies: in a fixed order (by case name).
-        problems: (folder or file, reason) of everything that looked like a study but is none.
+        problems: (folder or file, reason) of each incomplete study.
         warnings: lines for the user.
     """
 
@@ -53,12 +53,12 @@ class StudyTree:
 
 
 def find_studies(tree: Path | str) -> list[StudyFiles]:
-    """The studies under `tree`, in either layout (see `scan_tree`)."""
+    """Studies of a folder in either layout (see `scan_tree`)."""
     return list(scan_tree(tree).studies)
 
 
 def scan_tree(tree: Path | str) -> StudyTree:
-    """Find out which layout a folder has and list its studies.
+    """Layout and studies of a folder.
 
     - TCIA: `PETCT_<id>/<study with spaces>/{SUV,CTres,SEG}.nii.gz`, at any depth; instead of
       SUV.nii.gz the study's folder may hold its DICOM series (`suv` is then that folder);
@@ -85,7 +85,7 @@ def scan_tree(tree: Path | str) -> StudyTree:
 
 
 def case_name(patient: str, study: str) -> str:
-    """A nnU-Net case name from a patient folder and a study folder (spaces, dots, … removed).
+    """nnU-Net case name of a patient's and a study's folder (spaces, dots, … removed).
 
     `PETCT_0011f3deaf`, `03-23-2003-NA-PET-CT Ganzkoerper  primaer mit KM-04689` →
     `PETCT_0011f3deaf_03-23-2003_04689`.

@@ -49,7 +49,7 @@ def has_suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
 
 
 def read_image(path: Path | str) -> sitk.Image:
-    """Read any image SimpleITK knows.
+    """Image of any type that SimpleITK reads.
 
     Raises:
         MipError: the file is missing, truncated, or not an image.
@@ -72,7 +72,7 @@ def _unreadable(path: Path, error: RuntimeError) -> MipError:
 
 
 def read_volume(path: Path | str) -> Volume:
-    """Read a 3D scalar image into canonical axes.
+    """Volume of a 3D scalar image, in canonical axes.
 
     Raises:
         MipError: unreadable, not 3D, more than one value a voxel, empty, or oblique.
@@ -140,7 +140,7 @@ def values_per_voxel(header: sitk.Image | sitk.ImageFileReader) -> int:
 
 
 def read_suv(path: Path | str) -> Volume:
-    """Read a PET volume in SUV as float32.
+    """PET volume in SUV, float32.
 
     Raises:
         MipError: as `read_volume`; also NaN or infinite values, negative SUV, or all zero.
@@ -163,7 +163,7 @@ def read_suv(path: Path | str) -> Volume:
 
 
 def read_mask(path: Path | str, like: Volume | None = None) -> Volume:
-    """Read a binary mask (0 and one other value), as uint8 of 0 and 1.
+    """Binary mask (0 and one other value) as a volume of 0 and 1, uint8.
 
     Args:
         path: the file.
@@ -188,7 +188,11 @@ def read_mask(path: Path | str, like: Volume | None = None) -> Volume:
 
 
 def require_same_grid(volume: Volume, like: Volume) -> None:
-    """Raise MipError, naming both files, when the two volumes lie on different grids."""
+    """Check that two volumes lie on one grid.
+
+    Raises:
+        MipError: they do not; names both files.
+    """
     if not volume.grid.same_as(like.grid):
         raise MipError(
             f"{volume.path}: lies on another grid than {like.path} "
@@ -209,7 +213,7 @@ def body_median_suv(suv: np.ndarray) -> float:
 
 
 def suv_warning(volume: Volume) -> str | None:
-    """One line when the values can hardly be SUV (wrong unit), else None."""
+    """Warning, one line, where the values can hardly be SUV (wrong unit), else None."""
     median = body_median_suv(volume.array)
     low, high = PLAUSIBLE_BODY_MEDIAN_SUV
     if low <= median <= high:
@@ -221,7 +225,7 @@ def suv_warning(volume: Volume) -> str | None:
 
 
 def image_on_grid(array: np.ndarray, grid: SourceGrid) -> sitk.Image:
-    """A canonical (z, y, x) array as an image with exactly the header of its source grid."""
+    """Image of a canonical (z, y, x) array, with exactly the header of its source grid."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(grid.from_canonical(array)))
     image.SetSpacing(grid.spacing)
     image.SetOrigin(grid.origin)
@@ -230,7 +234,11 @@ def image_on_grid(array: np.ndarray, grid: SourceGrid) -> sitk.Image:
 
 
 def check_written(path: Path) -> None:
-    """Raise MipError for a type that is read but not written: a header beside its voxels."""
+    """Check that a file of this type is written; a header beside its voxels (.mhd) is read only.
+
+    Raises:
+        MipError: it is not.
+    """
     if has_suffix(path, (".mhd",)):
         raise MipError(f"{path}: would be two files, and is not written; choose .mha")
 

@@ -37,7 +37,7 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.inference.config import InferenceConfig
 from nnunetv2_mip.inference.engine import ENGINE_VARIABLE
 from nnunetv2_mip.inference.predictor import MIPPredictor, StudyPrediction
-from nnunetv2_mip.inference.second_stage import Stage2Predictor
+from nnunetv2_mip.inference.second_stage import SecondStagePredictor
 from nnunetv2_mip.io.grid import SourceGrid
 from nnunetv2_mip.io.read_study import Study
 from nnunetv2_mip.io.study_layouts import find_studies
@@ -219,7 +219,7 @@ def test_scores_and_operations_are_those_of_the_predictors(ready, finished, monk
         (row["model"], row["views"], row["case"]): row for row in read_csv(finished / "cases.csv")
     }
     flat = MIPPredictor.from_model_folder(ready.flat, device="cpu").override(tta=False)
-    deep = Stage2Predictor.from_model_folder(ready.deep, device="cpu", mirror=False)
+    deep = SecondStagePredictor.from_model_folder(ready.deep, device="cpu", mirror=False)
     tflop = {key: [] for key in rows}
     for files in find_studies(ready.tree):
         suv, truth = read_suv(files.suv), read_mask(files.seg).array

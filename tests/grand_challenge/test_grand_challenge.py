@@ -492,7 +492,7 @@ def test_on_a_read_only_package_the_compiled_kernels_are_brought_along(tmp_path,
     import numba
 
     monkeypatch.setattr(numba.config, "CACHE_DIR", numba.config.CACHE_DIR)
-    locked_down._bring_compiled_kernels(package)
+    locked_down._copy_compiled_kernels(package)
     folder = Path(os.environ["NUMBA_CACHE_DIR"])
     (brought,) = folder.rglob("*.nbi")
     assert brought.read_bytes() == b"index" and brought.parent.name.startswith("package_")

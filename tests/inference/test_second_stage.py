@@ -24,7 +24,7 @@ from nnunetv2_mip.grand_challenge.time_budget import fit_to_budget
 from nnunetv2_mip.inference.deadline import Cancelled, Watch
 from nnunetv2_mip.inference.export import export_model
 from nnunetv2_mip.inference.l2snet_rules import combine_l2snet
-from nnunetv2_mip.inference.second_stage import Stage2Predictor
+from nnunetv2_mip.inference.second_stage import SecondStagePredictor
 from nnunetv2_mip.io.grid import SourceGrid
 from nnunetv2_mip.io.read_study import Study
 from nnunetv2_mip.io.volumes import Volume
@@ -163,7 +163,7 @@ def test_from_out_of_fold_cues_to_a_mask(cohort, capsys, tmp_path):
     assert answer(predict, *common, "--stage2", second) == 0
     suv = read_suv(source)
     mask = read_mask(target, like=suv).array
-    stage2 = Stage2Predictor.from_model_folder(second, device="cpu")
+    stage2 = SecondStagePredictor.from_model_folder(second, device="cpu")
     both = MIPPredictor.from_model_folder(model, device="cpu").with_second_stage(stage2)
     found = both.predict_study(Study(suv))
     np.testing.assert_array_equal(mask, found.mask)
@@ -339,7 +339,7 @@ def test_rules_of_l2snet_take_the_cue_of_the_views(tmp_path):
     )
     cue = block(volume.array.shape, (2, 2, 2), (8, 8, 8)).astype(np.float32)
 
-    class Sure(Stage2Predictor):
+    class Sure(SecondStagePredictor):
         def _probability(self, array, suv, watch):
             return 0.95 * cue
 
