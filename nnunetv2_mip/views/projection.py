@@ -15,9 +15,10 @@ import numba
 import numpy as np
 from numba import njit, prange
 
+from nnunetv2_mip.views import simd, simd_plain
 from nnunetv2_mip.views.footprint import column_range
 from nnunetv2_mip.views.geometry import ViewGeometry
-from nnunetv2_mip.views.simd import LANES, SAMPLES, raise_maximum, raise_maximum_and_winner
+from nnunetv2_mip.views.simd import LANES, SAMPLES
 
 _CACHE_LINE = 64
 # Edge of the squares of columns that are projected on all views before the next, in voxels.
@@ -58,6 +59,7 @@ def project(suv: np.ndarray, geometry: ViewGeometry, depth: bool = False) -> Pro
     rays = np.empty((2 if depth else 1, geometry.views, geometry.columns, LANES), np.float32)
     frame = _ray_frame(geometry)
     threads = numba.get_num_threads()
+    llvm, plain = (None, True) if simd.needs_plain_form() else (True, None)
     # With fewer views than threads a view is cut into stripes of columns.
     stripes = math.ceil(2 * threads / geometry.views)
     for first_z in range(0, len(suv), LANES):
@@ -76,6 +78,8 @@ def project(suv: np.ndarray, geometry: ViewGeometry, depth: bool = False) -> Pro
             rays,
             views,
             depth_mm,
+            llvm,
+            plain,
         )
     return Projection(views, depth_mm)
 
@@ -229,6 +233,8 @@ def _project_kernel(
     rays,
     views,
     depth_mm,
+    llvm,
+    plain,
 ):
     """Fill the rows of a slab in views (V, H, W): ray maxima and, if it is not None, their depth.
 
@@ -311,12 +317,24 @@ def _project_kernel(
                                 ts[free] = ts[0]
                             waiting = 0
                             if depth_mm is None:
-                                lowest = raise_maximum(voxels, line, places, near_xs, near_ys, best)
+                                if llvm is not None:
+                                    lowest = simd.update_maximum(
+                                        voxels, line, places, near_xs, near_ys, best
+                                    )
+                                if plain is not None:
+                                    lowest = simd_plain.update_maximum(
+                                        voxels, line, places, near_xs, near_ys, best
+                                    )
                             else:
                                 winner = rays[1, view, column]
-                                lowest = raise_maximum_and_winner(
-                                    voxels, line, places, near_xs, near_ys, best, ts, winner
-                                )
+                                if llvm is not None:
+                                    lowest = simd.update_maximum_and_winner(
+                                        voxels, line, places, near_xs, near_ys, best, ts, winner
+                                    )
+                                if plain is not None:
+                                    lowest = simd_plain.update_maximum_and_winner(
+                                        voxels, line, places, near_xs, near_ys, best, ts, winner
+                                    )
                     reached[view, column] = lowest
         for unit in range(hand, n_views * stripes, threads):
             view, stripe = unit // stripes, unit % stripes
