@@ -9,7 +9,7 @@ from nnunetv2_mip.conventions import STACK_SPACING_MM, VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json, write_json
 from nnunetv2_mip.io.nifti import read_nifti_voxels
-from nnunetv2_mip.io.volumes import has_suffix, read_image, write_image
+from nnunetv2_mip.io.volumes import has_suffix, read_image, without_suffix, write_image
 from nnunetv2_mip.views.geometry import ViewGeometry
 from nnunetv2_mip.views.intensity import levels_from_suv
 from nnunetv2_mip.views.resampling import view_shape
@@ -49,10 +49,9 @@ def read_stack(path: Path | str) -> tuple[np.ndarray, tuple[float, float, float]
 
 def case_of_channel_file(path: Path | str) -> str:
     """`NAME_0000.nii.gz` → `NAME`; a name without a channel number stays."""
-    stem = Path(path).name
-    stem = next((stem[: -len(s)] for s in VOLUME_SUFFIXES if stem.lower().endswith(s)), stem)
-    head, _, tail = stem.rpartition("_")
-    return head if head and len(tail) == 4 and tail.isdigit() else stem
+    name = without_suffix(path)
+    head, _, tail = name.rpartition("_")
+    return head if head and len(tail) == 4 and tail.isdigit() else name
 
 
 def geometry_path(stack_path: Path | str) -> Path | None:
