@@ -17,7 +17,7 @@ from nnunetv2_mip.inference.config import InferenceConfig
 from nnunetv2_mip.io.grid import SourceGrid
 from nnunetv2_mip.io.png import decode_png
 from nnunetv2_mip.io.volumes import Volume, read_mask, read_suv, write_volume
-from nnunetv2_mip.views.channels import make_views, sample_winners
+from nnunetv2_mip.views.channels import make_views, sample_at_depth
 from nnunetv2_mip.views.geometry import ViewGeometry, view_angles
 from nnunetv2_mip.views.intensity import ct_levels_from_hu, levels_from_depth, levels_from_suv
 from nnunetv2_mip.views.projection import project as project_volume
@@ -111,7 +111,7 @@ def test_sampling_the_suv_itself_where_it_wins_gives_the_maximum(angle, seed):
     suv = np.random.default_rng(seed).uniform(0.1, 9, (4, 9, 12)).astype(np.float32)
     geometry = ViewGeometry.for_volume(volume_of(suv, (3.0, 2.0, 2.7)), (angle,))
     found = project_volume(suv, geometry, depth=True)
-    again = sample_winners(suv, found.depth_mm, geometry, outside=0.0)
+    again = sample_at_depth(suv, found.depth_mm, geometry, outside=0.0)
     assert again == pytest.approx(found.suv, abs=2e-3)
 
 

@@ -47,7 +47,7 @@ def scene() -> tuple[np.ndarray, np.ndarray]:
 def test_a_lesion_before_colder_tissue_is_wholly_visible():
     suv, seg = scene()
     found, geometry = look(seg, suv, (0.0, 45.0, 90.0), settings=OcclusionSettings())
-    assert found.unseen == []
+    assert found.in_no_view == []
     assert found.lesions[0].visible_share[0] == found.lesions[0].visible_share[2] == 1.0
     projected = project_mask(seg, geometry)
     for mode in ("projected", "visible", "ignore"):
@@ -60,14 +60,14 @@ def test_a_lesion_behind_a_hot_slab_is_hidden_where_the_slab_is_in_the_way():
     # At 90° the slab is seen edge on, beside the lesion.
     found, geometry = look(seg, suv, (0.0, 90.0))
     assert found.lesions[0].visible_share == (0.0, 1.0)
-    assert found.lesions[0].seen == (False, True)
+    assert found.lesions[0].labelled == (False, True)
     projected = project_mask(seg, geometry)
     assert projected[0].sum() == 6 * 8
     assert not found.label("visible")[0].any()
     assert np.array_equal(found.label("ignore")[0], projected[0] * 2)
     assert np.array_equal(found.label("ignore")[1], projected[1])
     assert np.array_equal(found.label("projected"), projected)
-    assert found.unseen == []
+    assert found.in_no_view == []
 
 
 def test_a_lesion_in_a_hot_shell_is_seen_in_no_view():
@@ -75,7 +75,7 @@ def test_a_lesion_in_a_hot_shell_is_seen_in_no_view():
     y, x = np.mgrid[:40, :40] - 19.5
     suv[:, np.hypot(y, x) > 15] = 9
     found, geometry = look(seg, suv, (0.0, 30.0, 60.0, 90.0, 120.0, 150.0))
-    assert found.unseen == [1]
+    assert found.in_no_view == [1]
     assert found.table(geometry)["seen_in_no_view"] == [1]
     assert set(np.unique(found.label("ignore"))) == {0, 2}
 
@@ -111,7 +111,7 @@ def test_fragments_must_be_large_and_have_an_edge(settings, kept):
     suv[:, 30:32, 20:] = 9
     found, _ = look(seg, suv, (0.0,), settings=settings)
     assert found.label("visible").any() == kept
-    assert found.lesions[0].seen == (kept,)
+    assert found.lesions[0].labelled == (kept,)
     assert found.label("ignore")[0].astype(bool).sum() == 48
 
 
