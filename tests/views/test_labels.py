@@ -1,4 +1,4 @@
-"""Lesions in views: hand-made scenes, and a slow reference that follows the definition."""
+"""Label views: scenes made by hand, and a slow reference that follows the definition."""
 
 import math
 from pathlib import Path
@@ -12,7 +12,6 @@ from scipy import ndimage
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.grid import SourceGrid
 from nnunetv2_mip.io.volumes import Volume
-from nnunetv2_mip.lesions.components import lesion_voxels
 from nnunetv2_mip.views.geometry import ViewGeometry
 from nnunetv2_mip.views.labels import label_views
 from nnunetv2_mip.views.projection import project, project_mask
@@ -144,14 +143,6 @@ def test_a_lesion_before_another_hides_it():
     assert second.centre_mm == pytest.approx((10 + 8.5, 20 + 21.5, 30 + 2.5))
     rows = found.table(geometry)["lesions"]
     assert [row["seen_in"] for row in rows] == [[0, 1], [1]]
-
-
-def test_voxels_that_share_an_edge_are_one_lesion_and_a_corner_parts_them():
-    seg = np.zeros((4, 4, 4), np.uint8)
-    seg[0, 0, 0] = seg[0, 1, 1] = seg[1, 2, 2] = 1
-    zyx, starts = lesion_voxels(seg)
-    assert starts.tolist() == [0, 2, 3]
-    assert zyx.tolist() == [[0, 0, 0], [0, 1, 1], [1, 2, 2]]
 
 
 def test_centres_are_in_patient_space_whatever_the_axes_of_the_file():
