@@ -103,7 +103,8 @@ setup(
         "SimpleITK>=2.3",
         "batchgenerators",
         "acvl-utils",
-        "numba>=0.60",
+        # views/simd.py writes LLVM IR through llvmlite, which each numba pins.
+        "numba>=0.60,<0.70",
         "connected-components-3d>=3.12",
         "isal>=1.6",
         "pillow",

@@ -116,8 +116,8 @@ def convert_study(payload: tuple[StudyFiles, ViewSettings], paths: CasePaths) ->
             "has_lesion": bool(found.lesions),
             "lesion_ml": round(sum(lesion.volume_ml for lesion in found.lesions), 3),
             "lesions": len(found.lesions),
-            "lesions_seen_in_no_view": len(found.unseen),
-            "unseen_ml": round(sum(found.lesions[n - 1].volume_ml for n in found.unseen), 3),
+            "lesions_seen_in_no_view": len(found.in_no_view),
+            "unseen_ml": round(sum(found.lesions[n - 1].volume_ml for n in found.in_no_view), 3),
             "stack": list(views.levels.shape[1:]),
             "body": {
                 channel: BodyStatistics.of_levels(levels).to_list()

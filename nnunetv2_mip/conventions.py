@@ -1,17 +1,19 @@
-"""Shared numbers: intensity levels, spacings of view stacks, labels, file suffixes."""
+"""Shared constants: intensity levels, spacings of view stacks, labels, file suffixes."""
 
-# Levels that networks see, 0 to this, bright is uptake (see `views.intensity`).
+# Highest level of the images that networks see; 0 is the lowest, bright is uptake (see
+# `views.intensity`).
 LEVEL_MAX = 255
+# SUV of the highest level.
 DEFAULT_WINDOW_SUV = 10.0
 AIR_HU = -1000.0
-# In-plane pixel of the DM-i-AI images.
+# In-plane pixel of the DM-i-AI images, mm.
 PNG_PIXEL_MM = 2.0
-# Spacing of a view stack along the view axis; no scanner has it, so it also marks a stack.
+# Spacing of a view stack along the view axis, mm. No scanner has it, so it also marks a stack.
 VIEW_AXIS_SPACING_MM = 1000.0
-# A first spacing from here on is that of a stack.
+# An image whose first spacing (of its slices) is at least this many mm is a view stack.
 STACK_SPACING_MM = 500.0
-# Labels of masks. `IGNORE_LABEL`, of the label kind `ignore`, is what is neither lesion nor
-# background; nnU-Net wants it to be the highest.
+# Labels of masks. `IGNORE_LABEL` of the label kind `ignore` marks pixels that are neither lesion
+# nor background. nnU-Net requires it to be the highest label.
 LESION = 1
 IGNORE_LABEL = 2
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")

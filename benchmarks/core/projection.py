@@ -5,8 +5,9 @@
 Volume: a simulated patient on autoPET's grid (400 x 400 x 326 voxels of 2.036 x 2.036 x 3 mm), or
 --study, a folder with SUV.nii.gz and SEG.nii.gz. Four tables are printed and written as JSON:
 
-- `rivals`: 48 SUV views and 48 mask views, by this projector and by rotating the volume for every
-  view and taking the maximum: MONAI's Affine (as "MIP-Based Tumor Segmentation", arXiv 2510.09326,
+- `rivals`: 48 SUV views and 48 mask views, by this projector, by its plain numba form (the one it
+  takes where LLVM refuses its own IR), and by rotating the volume for every view and taking the
+  maximum: MONAI's Affine (as "MIP-Based Tumor Segmentation", arXiv 2510.09326,
   has it), scipy.ndimage.rotate, and SimpleITK's resampler. A rival's cost a view does not depend on
   the angle: --rival-views of them are timed, evenly spread, and the mean is multiplied by 48.
 - `conversion`: one study from files to files with every kind of label, against the floor: reading
@@ -46,6 +47,7 @@ from nnunetv2_mip.io.grid import SourceGrid
 from nnunetv2_mip.io.study_layouts import StudyFiles
 from nnunetv2_mip.io.volumes import Volume, read_mask, read_suv, write_volume
 from nnunetv2_mip.phantom.subject import simulate_subject
+from nnunetv2_mip.views import simd
 from nnunetv2_mip.views.geometry import ViewGeometry, view_angles
 from nnunetv2_mip.views.labels import label_views
 from nnunetv2_mip.views.projection import project, project_mask
@@ -125,6 +127,7 @@ def compare_rivals(suv: Volume, seg: np.ndarray, rival_views: int, repeats: int)
     table["this projector"]["occlusion_aware_against_projected"] = table["this projector"][
         "suv_and_labels_s"
     ] / (table["this projector"]["suv_s"] + table["this projector"]["projected_label_s"])
+    table["in plain numba"] = time_plain_form(suv, geometry, repeats)
     angles = view_angles(rival_views, start_deg=7.0)
     for name, rotate in (("MONAI Affine", monai), ("scipy", scipy), ("SimpleITK", simpleitk)):
         suv_rotate, seg_rotate = rotate(suv.array, False), rotate(seg, True)
@@ -140,6 +143,20 @@ def compare_rivals(suv: Volume, seg: np.ndarray, rival_views: int, repeats: int)
             "slower": sum(per_view) * VIEWS / table["this projector"]["suv_and_labels_s"],
         }
     return table
+
+
+def time_plain_form(suv: Volume, geometry: ViewGeometry, repeats: int) -> dict:
+    """Seconds of the projection by `views.simd_plain`."""
+    os.environ[simd.FORM_VARIABLE] = "plain"
+    simd.needs_plain_form.cache_clear()
+    try:
+        return {
+            "suv_s": timed(lambda: project(suv.array, geometry), repeats),
+            "suv_with_depth_s": timed(lambda: project(suv.array, geometry, depth=True), repeats),
+        }
+    finally:
+        del os.environ[simd.FORM_VARIABLE]
+        simd.needs_plain_form.cache_clear()
 
 
 def _seconds(view: Callable, angle: float) -> float:

@@ -1,4 +1,4 @@
-"""`nnUNetv2_mip_fuse`: masks or probabilities of views back to one 3D mask."""
+"""Command `nnUNetv2_mip_fuse`: fusion of masks or probabilities of views to a 3D mask."""
 
 import argparse
 from collections.abc import Sequence
@@ -58,11 +58,32 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nnunetv2_mip.errors import MipError
     from nnunetv2_mip.files import check_output
     from nnunetv2_mip.inference.fuse_files import fuse_nnunet_output, fuse_project_folder
 
     check_output(args.o)
+    _check_options(args)
+    if args.d is None:
+        fuse_project_folder(
+            args.i,
+            args.o,
+            args.views_file or DEFAULT_VIEWS_FILE,
+            args.suv,
+            args.rule,
+            args.threshold,
+            args.uptake_share,
+        )
+        print(f"{args.o}: written")
+        return
+    rule = args.rule or DEFAULT_RULE
+    written = fuse_nnunet_output(args.i, args.d, args.o, args.geometry, rule, args.threshold)
+    print(f"{Path(args.o)}: {len(written)} masks written")
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """Check of options that need or exclude each other, before any file is read."""
+    from nnunetv2_mip.errors import MipError
+
     if args.rule == "visibility" and not args.suv and args.d is None:
         raise MipError("--rule visibility needs the SUV volume: add --suv SUV.nii.gz")
     if not 0 < args.threshold <= 1:
@@ -82,21 +103,6 @@ def run(args: argparse.Namespace) -> None:
         )
     if args.uptake_share and not args.suv:
         raise MipError("--uptake-share needs the SUV volume: add --suv SUV.nii.gz")
-    if args.d is None:
-        fuse_project_folder(
-            args.i,
-            args.o,
-            args.views_file or DEFAULT_VIEWS_FILE,
-            args.suv,
-            args.rule,
-            args.threshold,
-            args.uptake_share,
-        )
-        print(f"{args.o}: written")
-        return
-    rule = args.rule or DEFAULT_RULE
-    written = fuse_nnunet_output(args.i, args.d, args.o, args.geometry, rule, args.threshold)
-    print(f"{Path(args.o)}: {len(written)} masks written")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

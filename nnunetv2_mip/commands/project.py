@@ -1,12 +1,21 @@
-"""`nnUNetv2_mip_project`: the views of one study, as stacks and as pictures."""
+"""Command `nnUNetv2_mip_project`: views of one study, as stacks and as PNG images."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.commands._options import add_view_options, view_settings
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from nnunetv2_mip.io.read_study import Study
+    from nnunetv2_mip.views.channels import StudyViews
+    from nnunetv2_mip.views.geometry import ViewGeometry
+    from nnunetv2_mip.views.settings import ViewSettings
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -32,65 +41,108 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nnunetv2_mip.conventions import PNG_PIXEL_MM
-    from nnunetv2_mip.errors import MipError
-    from nnunetv2_mip.files import check_output, write_json
-    from nnunetv2_mip.io.png import write_view_png
+    from nnunetv2_mip.files import check_output
     from nnunetv2_mip.io.read_study import read_study
     from nnunetv2_mip.views.channels import view_study
-    from nnunetv2_mip.views.intensity import levels_from_suv
-    from nnunetv2_mip.views.labels import label_views
-    from nnunetv2_mip.views.resampling import to_pixels
-    from nnunetv2_mip.views.stack_files import (
-        GEOMETRY_NAME,
-        is_stack_file,
-        save_geometry,
-        write_stack,
-    )
+    from nnunetv2_mip.views.stack_files import GEOMETRY_NAME, save_geometry
 
     check_output(args.o)
     settings = view_settings(args)
+    _check_options(args, settings)
+    study = read_study(args.i, args.ct, args.seg, wants_ct=bool(args.ct))
+    for line in study.warnings:
+        print(f"warning: {line}", file=sys.stderr)
+    folder = _new_folder(Path(args.o))
+    views = view_study(study, settings)
+    # The stacks hold raw SUV.
+    geometry = views.geometry.with_window(None)
+    folder.mkdir(parents=True, exist_ok=True)
+    if study.seg is not None:
+        _write_labels(study, views.suv, geometry, settings, folder)
+    count, rows, columns = _write_stacks(views, geometry, settings, folder)
+    save_geometry(geometry, folder / GEOMETRY_NAME, settings.pixel_mm)
+    if args.png:
+        _write_pngs(views.suv, geometry, settings, folder / "png")
+    _, row_mm, column_mm = views.spacing_mm
+    print(
+        f"{folder}: {count} views of {rows} x {columns} pixels, {row_mm:.3g} x {column_mm:.3g} mm"
+    )
+
+
+def _check_options(args: argparse.Namespace, settings: "ViewSettings") -> None:
+    """Check of options that need or exclude each other, before any volume is read."""
+    from nnunetv2_mip.errors import MipError
+    from nnunetv2_mip.views.stack_files import is_stack_file
+
     if settings.labels != "projected" and not args.seg:
         raise MipError(f"--labels {settings.labels}: needs the lesion mask, --seg FILE")
     if args.ct and "ct" not in settings.channels:
         raise MipError(f"--ct {args.ct}: add --channels suv,ct to have its views")
     if is_stack_file(args.i):
         raise MipError(f"{args.i}: is a stack of views already, a SUV volume is needed")
-    study = read_study(args.i, args.ct, args.seg, wants_ct=bool(args.ct))
-    for line in study.warnings:
-        print(f"warning: {line}", file=sys.stderr)
-    folder = Path(args.o)
+
+
+def _new_folder(folder: Path) -> Path:
+    """The output folder, which must be new or empty."""
+    from nnunetv2_mip.errors import MipError
+
     if folder.exists() and not folder.is_dir():
         raise MipError(f"{folder}: is a file, the views need a folder")
     if folder.is_dir() and any(folder.iterdir()):
         # Views of two runs in one folder would be fused with the wrong geometry.
         raise MipError(f"{folder}: is not empty; name a new folder by -o")
-    views = view_study(study, settings)
-    pixel, window, spacing = settings.pixel_mm, settings.window_suv, views.spacing_mm
-    # The stacks hold raw SUV.
-    geometry = views.geometry.with_window(None)
-    folder.mkdir(parents=True, exist_ok=True)
-    if study.seg is not None:
-        found = label_views(
-            study.seg.array, study.suv.array, views.suv, geometry, window, settings.occlusion
-        )
-        label = to_pixels(found.label(settings.labels), geometry, pixel, nearest=True)
-        write_stack(label, spacing, folder / "seg.nii.gz")
-        write_json(folder / "lesions.json", found.table(geometry))
+    return folder
+
+
+def _write_labels(
+    study: "Study",
+    suv_views: "np.ndarray",
+    geometry: "ViewGeometry",
+    settings: "ViewSettings",
+    folder: Path,
+) -> None:
+    """Write the label views of a study's mask and the table of its lesions."""
+    from nnunetv2_mip.files import write_json
+    from nnunetv2_mip.views.labels import label_views
+    from nnunetv2_mip.views.resampling import to_pixels, view_spacing_mm
+    from nnunetv2_mip.views.stack_files import write_stack
+
+    window, occlusion = settings.window_suv, settings.occlusion
+    found = label_views(study.seg.array, study.suv.array, suv_views, geometry, window, occlusion)
+    label = to_pixels(found.label(settings.labels), geometry, settings.pixel_mm, nearest=True)
+    write_stack(label, view_spacing_mm(geometry, settings.pixel_mm), folder / "seg.nii.gz")
+    write_json(folder / "lesions.json", found.table(geometry))
+
+
+def _write_stacks(
+    views: "StudyViews", geometry: "ViewGeometry", settings: "ViewSettings", folder: Path
+) -> tuple[int, int, int]:
+    """Write a stack for each channel; returns their shape (V, H, W)."""
+    from nnunetv2_mip.views.resampling import to_pixels, view_spacing_mm
+    from nnunetv2_mip.views.stack_files import write_stack
+
+    spacing = view_spacing_mm(geometry, settings.pixel_mm)
     stacks = {"suv": views.suv, "ct": views.ct_hu, "depth": views.depth_mm}
     for channel in settings.channels:
-        stack = to_pixels(stacks[channel], geometry, pixel, nearest=channel != "suv")
+        nearest = channel != "suv"
+        stack = to_pixels(stacks[channel], geometry, settings.pixel_mm, nearest=nearest)
         write_stack(stack, spacing, folder / f"{channel}.nii.gz")
-    save_geometry(geometry, folder / GEOMETRY_NAME, pixel)
-    if args.png:
-        pictures = levels_from_suv(to_pixels(views.suv, geometry, pixel or PNG_PIXEL_MM), window)
-        for view, levels in enumerate(pictures):
-            write_view_png(levels, folder / "png" / f"view_{view:03d}.png")
-    count, rows, columns = stack.shape
-    print(
-        f"{folder}: {count} views of {rows} x {columns} pixels, "
-        f"{spacing[1]:.3g} x {spacing[2]:.3g} mm"
-    )
+    return stack.shape
+
+
+def _write_pngs(
+    suv_views: "np.ndarray", geometry: "ViewGeometry", settings: "ViewSettings", folder: Path
+) -> None:
+    """Write a PNG of each view (V, H, W), in SUV."""
+    from nnunetv2_mip.conventions import PNG_PIXEL_MM
+    from nnunetv2_mip.io.png import write_view_png
+    from nnunetv2_mip.views.intensity import levels_from_suv
+    from nnunetv2_mip.views.resampling import to_pixels
+
+    pixel_mm = settings.pixel_mm or PNG_PIXEL_MM
+    pictures = levels_from_suv(to_pixels(suv_views, geometry, pixel_mm), settings.window_suv)
+    for view, levels in enumerate(pictures):
+        write_view_png(levels, folder / f"view_{view:03d}.png")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

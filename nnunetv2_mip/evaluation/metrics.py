@@ -27,7 +27,7 @@ import cc3d
 import numpy as np
 
 from nnunetv2_mip.evaluation.surface_distance import hd95
-from nnunetv2_mip.lesions.components import CONNECTIVITY, hits
+from nnunetv2_mip.lesions.components import LESION_CONNECTIVITY, detected
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ class _Overlap:
             self.count, self.sizes, self.overlaps = 0, np.zeros(0, int), np.zeros(0, int)
             return
         labels, self.count = cc3d.connected_components(
-            np.ascontiguousarray(mask), connectivity=CONNECTIVITY[mask.ndim], return_N=True
+            np.ascontiguousarray(mask), connectivity=LESION_CONNECTIVITY[mask.ndim], return_N=True
         )
         self.sizes = np.bincount(labels[mask], minlength=self.count + 1)[1:]
         self.overlaps = np.bincount(labels[mask & other], minlength=self.count + 1)[1:]
@@ -264,7 +264,7 @@ class _Overlap:
         return int(self.sizes[self.overlaps == 0].sum())
 
     def hit(self, min_overlap: float) -> int:
-        return int(np.count_nonzero(hits(self.sizes, self.overlaps, min_overlap)))
+        return int(np.count_nonzero(detected(self.sizes, self.overlaps, min_overlap)))
 
 
 def _lesion_scores(true: _Overlap, predicted: _Overlap, min_overlap: float) -> LesionScores:
@@ -303,7 +303,7 @@ def _as_masks(
 
 def _cropped(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both masks in the bounding box of all foreground (of size 0 when there is none)."""
-    if truth.ndim not in CONNECTIVITY:
+    if truth.ndim not in LESION_CONNECTIVITY:
         raise ValueError(f"masks of 2 or 3 dimensions are needed, not {truth.ndim}")
     for axis in range(truth.ndim):
         others = tuple(other for other in range(truth.ndim) if other != axis)

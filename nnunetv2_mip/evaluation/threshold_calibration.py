@@ -9,7 +9,7 @@ import numpy as np
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.evaluation.metrics import dice
-from nnunetv2_mip.lesions.components import drop_small
+from nnunetv2_mip.lesions.components import remove_small_components
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(2, 19))
 SMALLEST_PX = (0, 5, 10, 20, 40)
@@ -106,7 +106,10 @@ def _scores(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Dice (thresholds, sizes) of one image."""
     return np.array(
         [
-            [dice(drop_small(probability >= threshold, size), truth) for size in SMALLEST_PX]
+            [
+                dice(remove_small_components(probability >= threshold, size), truth)
+                for size in SMALLEST_PX
+            ]
             for threshold in THRESHOLDS
         ]
     )

@@ -1,10 +1,10 @@
-"""Lesion probability of each voxel from the views that see it."""
+"""Backprojection of view probabilities: lesion probability of each voxel alone (rules `VOTES`)."""
 
 import numpy as np
 from numba import njit, prange
 
 from nnunetv2_mip.fusion.rules import UNSEEN_WEIGHT
-from nnunetv2_mip.views.footprint import column_range
+from nnunetv2_mip.views.footprint import footprint_columns
 from nnunetv2_mip.views.geometry import ViewGeometry
 from nnunetv2_mip.views.projection import detector_layout, project
 
@@ -18,22 +18,22 @@ def backproject(
     suv: np.ndarray | None = None,
     suv_views: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Combine view probabilities into a 3D probability.
+    """3D lesion probability of a stack of view probabilities.
 
     Args:
         probabilities: (V, H, W) in [0, 1], views in the order of `geometry`.
-        geometry: the geometry the views were projected with.
-        rule: one of `fusion_rules.VOTES`.
+        geometry: of the views.
+        rule: one of `rules.VOTES` (see `fusion.fuse`).
         suv: (z, y, x) SUV on the grid of `geometry`, for `visibility`.
-        suv_views: (V, H, W) its projections, where they are at hand; else they are computed.
+        suv_views: (V, H, W) its projections; None computes them.
 
     Returns:
-        (z, y, x) float32 in [0, 1]. Voxels that no view calls lesion are 0.
+        (z, y, x) float32 in [0, 1]. Voxels that every view calls background are 0.
 
     Raises:
         ValueError: shapes that do not belong together, or `visibility` without `suv`.
     """
-    require_stack(probabilities, geometry)
+    require_view_shape(probabilities, geometry)
     volume, ray_maxima = None, None
     if rule == "visibility":
         if suv is None:
@@ -42,22 +42,34 @@ def backproject(
             suv_views = project(suv, geometry).suv
         volume, ray_maxima = np.asarray(suv, np.float32), detector_layout(suv_views)
     marks = detector_layout(np.asarray(probabilities, np.float32))
-    return combine(marks, geometry, rule, volume, ray_maxima)
+    return backproject_detector(marks, geometry, rule, volume, ray_maxima)
 
 
-def require_stack(probabilities: np.ndarray, geometry: ViewGeometry) -> None:
+def require_view_shape(probabilities: np.ndarray, geometry: ViewGeometry) -> None:
+    """Check that views have the shape (V, H, W) of their geometry: ValueError otherwise."""
     if probabilities.shape != geometry.stack_shape:
         raise ValueError(f"views {probabilities.shape} are not {geometry.stack_shape}")
 
 
-def combine(
+def backproject_detector(
     marks: np.ndarray,
     geometry: ViewGeometry,
     rule: str,
     suv: np.ndarray | None,
     ray_maxima: np.ndarray | None,
 ) -> np.ndarray:
-    """`backproject` of views in the kernels' layout (V, W, z); SUV only where the rule needs it."""
+    """`backproject` of views in the kernels' order (see `views.geometry`).
+
+    Args:
+        marks: (V, W, z) float32, probabilities.
+        geometry: of the views.
+        rule: one of `rules.VOTES`.
+        suv: (z, y, x) float32; only `visibility` needs it.
+        ray_maxima: (V, W, z) float32, projections of the SUV; only `visibility` needs them.
+
+    Returns:
+        (z, y, x) float32.
+    """
     if rule != "visibility":
         suv = ray_maxima = np.zeros((1, 1, 1), np.float32)
     _, sy, sx = geometry.grid.spacing_zyx
@@ -79,7 +91,17 @@ def combine(
 
 @njit(parallel=True, cache=True, error_model="numpy")
 def _backproject_kernel(views, highest, ray_maxima, suv, angles, step_y, step_x, code, floor, out):
-    """Fill out (z, y, x). views, ray_maxima: (V, W, z); highest: (V, W); suv: (z, y, x)."""
+    """Fill out (z, y, x) with the combined probabilities.
+
+    Args:
+        views, ray_maxima: (V, W, z).
+        highest: (V, W) maximum of `views` along z.
+        suv: (z, y, x).
+        angles: (V,) in radians.
+        step_y, step_x: voxel size in detector columns.
+        code: of the rule, see `_RULE_CODES`.
+        floor: weight of a view that does not see the voxel.
+    """
     n_views, width, _ = views.shape
     nz, ny, nx = out.shape
     middle = (width - 1) * 0.5
@@ -88,9 +110,8 @@ def _backproject_kernel(views, highest, ray_maxima, suv, angles, step_y, step_x,
         weight = np.empty(nz, np.float32)
         answer = np.empty(nz, np.float32)
         for x in range(nx):
-            # Work only where some view (of `hull`: every view) has something to say about this
-            # column.
-            asked = False
+            # A column of voxels is left out where no view (`hull`: not every view) marks any of it.
+            marked = False
             for view in range(n_views):
                 u = (
                     (x - (nx - 1) * 0.5) * step_x * np.cos(angles[view])
@@ -98,21 +119,21 @@ def _backproject_kernel(views, highest, ray_maxima, suv, angles, step_y, step_x,
                     + middle
                 )
                 if code == 0:
-                    first, last = _shadow(u, angles[view], step_y, step_x, width)
-                    asked = first <= last
+                    first, last = _footprint(u, angles[view], step_y, step_x, width)
+                    marked = first <= last
                     for column in range(first, last + 1):
-                        asked = asked and highest[view, column] > 0
-                    if not asked:
+                        marked = marked and highest[view, column] > 0
+                    if not marked:
                         break
                     continue
                 left = int(np.floor(u))
                 if 0 <= left < width:
-                    asked = asked or highest[view, left] > 0
+                    marked = marked or highest[view, left] > 0
                 if 0 <= left + 1 < width:
-                    asked = asked or highest[view, left + 1] > 0
-                if asked:
+                    marked = marked or highest[view, left + 1] > 0
+                if marked:
                     break
-            if not asked:
+            if not marked:
                 continue
             total[:] = np.float32(1) if code == 0 else np.float32(0)
             weight[:] = np.float32(0)
@@ -123,7 +144,7 @@ def _backproject_kernel(views, highest, ray_maxima, suv, angles, step_y, step_x,
                     + middle
                 )
                 if code == 0:
-                    first, last = _shadow(u, angles[view], step_y, step_x, width)
+                    first, last = _footprint(u, angles[view], step_y, step_x, width)
                     answer[:] = views[view, first]
                     for column in range(first + 1, last + 1):
                         for z in range(nz):
@@ -134,7 +155,7 @@ def _backproject_kernel(views, highest, ray_maxima, suv, angles, step_y, step_x,
                 left = int(np.floor(u + 1e-9))
                 right_share = np.float32(max(u - left, 0.0))
                 left_share = np.float32(1) - right_share
-                # Beyond the detector a view knows nothing and claims nothing.
+                # Beyond the detector a view is 0.
                 has_left = 0 <= left < width
                 has_right = 0 <= left + 1 < width
                 if not has_left:
@@ -171,8 +192,8 @@ def _backproject_kernel(views, highest, ray_maxima, suv, angles, step_y, step_x,
 
 
 @njit(cache=True, inline="always")
-def _shadow(u, angle, step_y, step_x, width):
-    """First and last detector column that a voxel's shadow falls on (empty: first > last)."""
+def _footprint(u, angle, step_y, step_x, width):
+    """First and last detector column of a voxel's footprint (empty: first > last)."""
     half = (step_x * abs(np.cos(angle)) + step_y * abs(np.sin(angle))) * 0.5
-    first, last = column_range(u, half)
+    first, last = footprint_columns(u, half)
     return max(first, 0), min(last, width - 1)

@@ -1,18 +1,20 @@
-"""Clicks and a fused mask: tumour clicks are seeds, background clicks are barriers.
+"""Refinement of a fused mask by a reader's clicks on tumour and background.
 
-- A tumour click that the mask misses grows a region: what hangs together with it above a level
-  between the uptake around and the peak beside the click, as readers outline lesions
-  (contrast-oriented, Schaefer et al., Eur. J. Nucl. Med. Mol. Imaging 35, 2008). Where that region
-  would leak, far away or into something hotter, the level is raised until it does not.
-- A background click takes the part of the mask that hangs together with it and is not hotter than
-  it. Clicked at its hottest, an organ goes as a whole; clicked at its rim, a lesion loses the rim.
-- Where clicks of both kinds lie in one region, every voxel goes to the click that is nearer along
-  paths inside the region, on which a change of uptake is a detour (geodesic distance, as in
-  Criminisi et al., ECCV 2008): the border lies in the valley of uptake between them.
+- A tumour click outside of the mask grows a region: the component of the click above a level
+  between the uptake of its surroundings and the peak beside it (contrast-oriented threshold,
+  Schaefer et al., Eur. J. Nucl. Med. Mol. Imaging 35, 2008). Where that region would leak, far away
+  or into something hotter, the level is raised until it does not.
+- A background click removes the part of the mask that is connected to it and not hotter than it. A
+  click at the hottest voxel of an organ removes the organ; a click at the rim of a lesion removes
+  the rim.
+- Where clicks of both kinds lie in one region, every voxel belongs to the click at the smaller
+  geodesic distance (Criminisi et al., ECCV 2008). The distance is measured along paths inside the
+  region, and a change of uptake on the path adds to it, so that the border lies in the valley of
+  uptake between the clicks.
 
-So every tumour click is inside and every background click outside, by construction. And the mask is
-monotone: a further tumour click takes nothing away, a further background click adds nothing (but
-for a click that replaces an earlier one in the same voxel).
+Every tumour click is therefore inside the mask and every background click outside. The mask is also
+monotone: a further tumour click removes nothing, and a further background click adds nothing,
+except for a click that replaces an earlier one in the same voxel.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,28 +26,28 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import dijkstra
 
 from nnunetv2_mip.io.clicks import Clicks, Voxel
+from nnunetv2_mip.lesions.components import LESION_CONNECTIVITY
 
 Box = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True)
 class ClickModel:
-    """How far a click speaks (docs/results.md says how this was chosen).
+    """Levels and distances of the refinement by clicks (chosen as docs/results.md says).
 
     Attributes:
         level: share of the contrast between surroundings and peak at which a lesion ends.
         surroundings_percentile: of the uptake within `reach_mm` of the click.
-        peak_mm: the peak is looked for within this distance of the click.
-        reach_mm: a region that comes this far from its click leaks.
-        hottest: a region that holds more than this multiple of the peak leaks too: into something
-            else that is hotter.
-        grow_mm: geodesic length of the part of a region that is taken when it leaks at every level.
-        least_mm: within this distance a click speaks for all that is no fainter.
-        faint: a click fainter than the level that its peak asks for grows above this share of
-            its own uptake.
-        hotter: a background click takes what has up to this multiple of its uptake.
+        peak_mm: distance from the click within which the peak is looked for.
+        reach_mm: distance from the click at which a region counts as leaking.
+        hottest: multiple of the peak above which the highest uptake of a region counts as leaking
+            into something else.
+        grow_mm: geodesic distance up to which a region is kept that leaks at every level.
+        least_mm: distance from the click within which all voxels that are no fainter are marked.
+        faint: share of its own uptake above which a click grows that is fainter than the level.
+        hotter: multiple of its uptake up to which a background click removes voxels.
         removal_mm: geodesic distance up to which it does.
-        detour_mm: length that a change of uptake by the factor e is worth.
+        detour_mm: length that a change of uptake by the factor e adds to a path.
     """
 
     level: float = 0.45
@@ -61,8 +63,9 @@ class ClickModel:
     detour_mm: float = 20.0
 
 
+# Levels that are tried until a region does not leak.
 _LEVELS = 12
-# Changes of uptake below this are noise.
+# Changes of uptake below this SUV are noise.
 _FLOOR_SUV = 0.5
 _HALF_NEIGHBOURHOOD = [
     (z, y, x) for z in (0, 1) for y in (-1, 0, 1) for x in (-1, 0, 1) if (z, y, x) > (0, 0, 0)
@@ -76,13 +79,13 @@ def with_clicks(
     spacing_mm: tuple[float, float, float],
     model: ClickModel | None = None,
 ) -> np.ndarray:
-    """A mask with what its reader clicked.
+    """Mask refined by the clicks of a reader.
 
     Args:
         mask: (z, y, x) uint8 of 0 and 1.
         suv: (z, y, x) on the same grid.
         clicks: voxels of these arrays.
-        spacing_mm: (z, y, x).
+        spacing_mm: voxel size (z, y, x).
         model: None takes the defaults.
 
     Returns:
@@ -90,47 +93,49 @@ def with_clicks(
     """
     if not clicks:
         return mask
-    image = _Image(suv, spacing_mm, model or ClickModel())
+    image = _ClickedImage(suv, spacing_mm, model or ClickModel())
     inside = mask.astype(bool)
     out = inside.copy()
-    for box, region in image.removed(inside, clicks):
+    for box, region in image.removed_regions(inside, clicks):
         out[box] &= ~region
     for click in clicks.tumour:
-        # What is marked already needs no seed; the click protects it, and that is enough.
+        # Inside the mask a click needs no region; it only protects its component from removal.
         if not inside[click]:
-            box, region = image.grown(click, clicks.background)
+            box, region = image.grown_region(click, clicks.background)
             out[box] |= region
     return out.view(np.uint8)
 
 
-class _Image:
-    """The uptake, and what a click means in it."""
+class _ClickedImage:
+    """SUV volume, with the regions that clicks add to a mask or remove from it."""
 
     def __init__(self, suv: np.ndarray, spacing_mm: Sequence[float], model: ClickModel):
         self.suv, self.spacing_mm, self.model = suv, spacing_mm, model
 
-    def removed(self, inside: np.ndarray, clicks: Clicks) -> Iterable[tuple[Box, np.ndarray]]:
-        """What background clicks take from a mask (z, y, x) bool, box by box."""
+    def removed_regions(
+        self, inside: np.ndarray, clicks: Clicks
+    ) -> Iterable[tuple[Box, np.ndarray]]:
+        """Regions that background clicks remove from a mask (z, y, x) bool: boxes, bool in them."""
         barriers = [click for click in clicks.background if inside[click]]
         if not barriers:
             return
-        components = cc3d.connected_components(inside, connectivity=18)
+        components = _components(inside)
         for barrier in barriers:
-            # A tumour click that is nearer to something than this one, which is within
-            # `removal_mm` of it, lies within twice that.
+            # Voxels up to `removal_mm` away are removed. A tumour click nearer to one of them lies
+            # within twice that distance.
             box, place = self._box(barrier, 2 * self.model.removal_mm)
             region = components[box] == components[barrier]
-            found = self._reached(region, box, [place], self.model.removal_mm)
+            found = self._geodesic_mm(region, box, [place], self.model.removal_mm)
             taken = found <= self.model.removal_mm
             seeds = _places(clicks.tumour, box, region)
             if seeds:
-                taken &= found < self._reached(region, box, seeds, self.model.removal_mm)
+                taken &= found < self._geodesic_mm(region, box, seeds, self.model.removal_mm)
             limit = self.model.hotter * self.suv[barrier]
-            like = cc3d.connected_components(region & (self.suv[box] <= limit), connectivity=18)
+            like = _components(region & (self.suv[box] <= limit))
             yield box, taken & (like == like[place])
 
-    def grown(self, click: Voxel, background: Sequence[Voxel]) -> tuple[Box, np.ndarray]:
-        """A box, and in it the region (bool) that a tumour click stands for."""
+    def grown_region(self, click: Voxel, background: Sequence[Voxel]) -> tuple[Box, np.ndarray]:
+        """Region that a tumour click adds: a box, and (z, y, x) bool in it."""
         model = self.model
         box, place = self._box(click, model.reach_mm)
         suv, own = self.suv[box], self.suv[click]
@@ -142,32 +147,32 @@ class _Image:
         region = (distance <= model.least_mm) & (suv >= min(own, level))
         if own > low:
             levels = np.linspace(own, level, _LEVELS) if own >= level else [model.faint * own]
-            region |= self._largest_that_holds(box, place, levels, distance, peak)
+            region |= self._largest_without_leak(box, place, levels, distance, peak)
         barriers = _places(background, box, region)
         if barriers:
-            theirs = self._reached(region, box, barriers)
-            region &= self._reached(region, box, [place]) < theirs
+            theirs = self._geodesic_mm(region, box, barriers)
+            region &= self._geodesic_mm(region, box, [place]) < theirs
         return box, region
 
-    def _largest_that_holds(self, box, place, levels, distance, peak) -> np.ndarray:
-        """The component of the click at the lowest of falling levels at which it does not leak."""
+    def _largest_without_leak(self, box, place, levels, distance, peak) -> np.ndarray:
+        """Component of the click at the lowest of falling levels at which it does not leak."""
         suv, reach_mm = self.suv[box], self.model.reach_mm
         near = distance <= reach_mm
         rim = near & (distance > reach_mm - max(self.spacing_mm))
-        held = None
+        kept = None
         for level in levels:
-            labels = cc3d.connected_components(near & (suv >= level), connectivity=18)
+            labels = _components(near & (suv >= level))
             found = labels == labels[place]
             if (found & rim).any() or suv[found].max() > self.model.hottest * peak:
                 break
-            held = found
-        if held is None:
-            # As hot as the click all around, as in the middle of a large tumour.
-            held = self._reached(found, box, [place], self.model.grow_mm) <= self.model.grow_mm
-        return held
+            kept = found
+        if kept is None:
+            # The surroundings are as hot as the click, as in the middle of a large tumour.
+            kept = self._geodesic_mm(found, box, [place], self.model.grow_mm) <= self.model.grow_mm
+        return kept
 
     def _box(self, voxel: Voxel, reach_mm: float) -> tuple[Box, Voxel]:
-        """The part of the image within reach of a voxel, and the place of the voxel in it."""
+        """Part of the image within `reach_mm` of a voxel, and index of the voxel in it."""
         reach = [int(np.ceil(reach_mm / mm)) for mm in self.spacing_mm]
         box = tuple(
             slice(max(0, v - r), min(n, v + r + 1)) for v, r, n in zip(voxel, reach, self.suv.shape)
@@ -175,17 +180,17 @@ class _Image:
         return box, tuple(v - part.start for v, part in zip(voxel, box))
 
     def _distance(self, shape: Sequence[int], place: Voxel) -> np.ndarray:
-        """(z, y, x) straight distance from a place in mm."""
+        """Distance (z, y, x) in mm from a voxel of a box, along a straight line."""
         axes = np.ogrid[tuple(slice(0, n) for n in shape)]
         squares = (((a - p) * mm) ** 2 for a, p, mm in zip(axes, place, self.spacing_mm))
         return np.sqrt(sum(squares))
 
-    def _reached(
+    def _geodesic_mm(
         self, region: np.ndarray, box: Box, places: Sequence[Voxel], limit_mm: float = np.inf
     ) -> np.ndarray:
-        """(z, y, x) shortest way in mm inside `region` from the nearest place.
+        """Geodesic distance (z, y, x) in mm inside `region` (bool) from the nearest of `places`.
 
-        inf outside of the region, and beyond the limit.
+        It is inf outside of the region and beyond the limit.
         """
         log_suv = np.log(np.maximum(self.suv[box], np.float32(_FLOOR_SUV)))
         count = np.count_nonzero(region)
@@ -212,8 +217,13 @@ class _Image:
         return out
 
 
+def _components(mask: np.ndarray) -> np.ndarray:
+    """Numbers (z, y, x) of the lesions of a mask (bool), 0 outside."""
+    return cc3d.connected_components(mask, connectivity=LESION_CONNECTIVITY[3])
+
+
 def _places(voxels: Sequence[Voxel], box: Box, region: np.ndarray) -> list[Voxel]:
-    """Those of the voxels that lie in the region, as places in its box."""
+    """Indices in the box of those voxels that lie in the region."""
     found = []
     for voxel in voxels:
         place = tuple(v - part.start for v, part in zip(voxel, box))

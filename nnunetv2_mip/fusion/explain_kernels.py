@@ -1,8 +1,8 @@
-"""Inner loops of `explanation`: rays of candidate voxels, how views agree with a mask, its flips.
+"""Kernels of `fusion.explain`: votes, rays of candidates, agreement of views and mask, flips.
 
-A ray is a pixel of a view; rays are kept slice by slice, (z, V, W), so that those of a voxel lie
-close together in memory. A candidate is a voxel that may be
-lesion; `state` (z, y, x) is 0 where there is none, 1 for a candidate outside the mask, 2 inside.
+A ray is a pixel of a view; arrays of rays are (z, V, W), see `views.geometry`. A candidate is a
+voxel that may be lesion. `state` (z, y, x) is 0 where there is none, `OUTSIDE` for a candidate
+outside the mask, `INSIDE` for one in it.
 """
 
 import math
@@ -10,24 +10,25 @@ import math
 import numpy as np
 from numba import njit, prange
 
-from nnunetv2_mip.views.footprint import column_range
+from nnunetv2_mip.views.footprint import footprint_columns
 
 OUTSIDE, INSIDE = 1, 2
-# Edge of the blocks of voxels that `often_marked` leaves out as a whole.
+# Edge of the blocks of voxels that `marked_on_average` leaves out as a whole.
 BLOCK = 8
-# Kinds of rays: hit amid others, hit at the rim of what is hit, hit behind something hotter; missed
-# beside what is hit, missed away from it.
+# Kinds of rays. Hit: with hit neighbours only, with a missed neighbour, behind something hotter.
+# Missed: with a hit neighbour, with missed neighbours only.
 INNER, EDGE, HIDDEN, NEAR, FAR = range(5)
 KINDS = 5
 
 
 @njit(parallel=True, cache=True)
-def widest_maxima(block_maxima, reaches, out):
-    """Fill out (blocks along z, V, W): highest of the columns from each on, as many as `reaches`.
+def window_maxima(block_maxima, widths, out):
+    """Fill out with the maximum of as many columns as `widths`, from each column on.
 
     Args:
         block_maxima: (blocks along z, V, W).
-        reaches: (V) number of columns that a block of voxels can fall on in each view.
+        widths: (V,) number of columns of the footprint of a block of voxels in each view.
+        out: (blocks along z, V, W).
     """
     blocks, n_views, width = block_maxima.shape
     for block in prange(blocks):
@@ -35,29 +36,32 @@ def widest_maxima(block_maxima, reaches, out):
             row = block_maxima[block, view]
             for column in range(width):
                 highest = row[column]
-                for other in range(column + 1, min(width, column + reaches[view])):
+                for other in range(column + 1, min(width, column + widths[view])):
                     highest = max(highest, row[other])
                 out[block, view, column] = highest
 
 
 @njit(parallel=True, cache=True)
-def often_marked(marks, block_maxima, reaches, angles, step_y, step_x, least, out):
-    """Set out bool where the mean of the views' marks at a voxel reaches `least`.
+def marked_on_average(marks, block_maxima, widths, angles, step_y, step_x, least, out):
+    """Set out where the mean of the views' probabilities at a voxel is at least `least`.
 
-    Blocks of `BLOCK` voxels along each axis that cannot reach it are not looked into.
+    Blocks of `BLOCK` voxels along each axis in which it cannot be are left out.
 
     Args:
         marks: (blocks along z, V, W, BLOCK).
-        block_maxima: (blocks along z, V, W) as `widest_maxima` gives them.
-        reaches: (V) as there.
-        out: (blocks * BLOCK, y, x).
+        block_maxima: (blocks along z, V, W) of `window_maxima`.
+        widths: (V,) as there.
+        angles: (V,) in radians.
+        step_y, step_x: voxel size in detector columns.
+        out: (blocks * BLOCK, y, x) bool.
     """
     n_blocks, n_views, width, _ = marks.shape
     _, ny, nx = out.shape
     rows = (ny + BLOCK - 1) // BLOCK
     middle = (width - 1) * 0.5
     cos, sin = np.cos(angles), np.sin(angles)
-    # By rows: the threads' parts are the front and the back of a body, not its head and its legs.
+    # By rows, so that one thread gets the front of the body and another the back. Head and legs
+    # would be unequal work.
     for turn in prange(n_blocks * rows):
         block, low_y = turn % n_blocks, turn // n_blocks * BLOCK
         high_y = min(ny, low_y + BLOCK)
@@ -72,7 +76,7 @@ def often_marked(marks, block_maxima, reaches, angles, step_y, step_x, least, ou
                 half = abs(cos[view]) * step_x * (high_x - low_x - 1) * 0.5
                 half += abs(sin[view]) * step_y * (high_y - low_y - 1) * 0.5
                 start = math.floor(u - half - 1e-9)
-                if -reaches[view] < start < width:
+                if -widths[view] < start < width:
                     bound += block_maxima[block, view, max(0, start)]
             if bound < least * n_views:
                 continue
@@ -95,9 +99,18 @@ def often_marked(marks, block_maxima, reaches, angles, step_y, step_x, least, ou
 
 @njit(parallel=True, cache=True)
 def weighted_votes(zs, ys, xs, suv, marks, ray_maxima, angles, step_y, step_x, shape, floor, out):
-    """Fill out (N): the rule `visibility` of `fusion` for the candidates alone.
+    """Fill out (N,) with the rule `visibility` of `fusion.fuse` at single voxels.
 
-    Without SUV `suv` and `ray_maxima` are 0, and the result is that of the rule `mean`.
+    Without SUV, `suv` and `ray_maxima` are 0, and the result is that of the rule `mean`.
+
+    Args:
+        zs, ys, xs: (N,) voxels.
+        suv: (N,) float32, of the voxels.
+        marks, ray_maxima: (z, V, W).
+        angles: (V,) in radians.
+        step_y, step_x: voxel size in detector columns.
+        shape: of the volume (z, y, x).
+        floor: weight of a view that does not see the voxel.
     """
     _, n_views, width = marks.shape
     cos, sin = np.cos(angles), np.sin(angles)
@@ -122,24 +135,29 @@ def weighted_votes(zs, ys, xs, suv, marks, ray_maxima, angles, step_y, step_x, s
 
 
 @njit(parallel=True, cache=True)
-def shadows(ys, xs, angles, step_y, step_x, ny, nx, width, first, last):
-    """Fill (N, V) first and last detector column of every candidate (empty: first > last)."""
+def footprints(ys, xs, angles, step_y, step_x, ny, nx, width, first, last):
+    """Fill first, last (N, V) with the detector columns of candidates (empty: first > last)."""
     for number in prange(len(ys)):
         for view in range(len(angles)):
             cos, sin = math.cos(angles[view]), math.sin(angles[view])
             u = (xs[number] - (nx - 1) * 0.5) * step_x * cos
             u += (ys[number] - (ny - 1) * 0.5) * step_y * sin + (width - 1) * 0.5
             half = (step_x * abs(cos) + step_y * abs(sin)) * 0.5
-            low, high = column_range(u, half)
+            low, high = footprint_columns(u, half)
             first[number, view] = max(low, 0)
             last[number, view] = min(high, width - 1)
 
 
 @njit(parallel=True, cache=True)
 def highest_candidates(slices, starts, values, first, last, out):
-    """Fill out (z, V, W): the highest value of the candidates on each ray, −1 without any.
+    """Fill out (z, V, W) with the highest SUV of the candidates on each ray, −1 without any.
 
-    Candidates are sorted by slice; those of slice z are starts[z] to starts[z + 1].
+    Args:
+        slices: those that have candidates.
+        starts: (z + 1,) candidates are sorted by slice; those of slice z are starts[z] to before
+            starts[z + 1].
+        values: (N,) SUV of the candidates.
+        first, last: (N, V) see `footprints`.
     """
     for turn in prange(len(slices)):
         z = slices[turn]
@@ -151,7 +169,7 @@ def highest_candidates(slices, starts, values, first, last, out):
 
 @njit(parallel=True, cache=True)
 def count_inside(slices, starts, inside, first, last, counts):
-    """Add to counts (z, V, W): how many voxels of the mask lie on each ray."""
+    """Add to counts (z, V, W) the number of voxels of the mask `inside` (N,) on each ray."""
     for turn in prange(len(slices)):
         z = slices[turn]
         for number in range(starts[z], starts[z + 1]):
@@ -162,8 +180,8 @@ def count_inside(slices, starts, inside, first, last, counts):
 
 
 @njit(cache=True, inline="always")
-def _kind(counts, view, column, z, reach, hidden_below, ray_maxima):
-    """Of which kind a ray is, under the mask that gave `counts`."""
+def _kind(counts, view, column, z, highest, hidden_below, ray_maxima):
+    """Kind of a ray under the mask that gave `counts`."""
     nz, _, width = counts.shape
     hit = counts[z, view, column] > 0
     other = False
@@ -174,14 +192,14 @@ def _kind(counts, view, column, z, reach, hidden_below, ray_maxima):
             other = other or (counts[z + step, view, column] > 0) != hit
     if not hit:
         return NEAR if other else FAR
-    if reach[z, view, column] < hidden_below * ray_maxima[z, view, column]:
+    if highest[z, view, column] < hidden_below * ray_maxima[z, view, column]:
         return HIDDEN
     return EDGE if other else INNER
 
 
 @njit(parallel=True, cache=True)
 def spans(slices, starts, first, last, out):
-    """Fill out (z, V, 2): first and last detector column with a candidate (empty: first > last)."""
+    """Fill out (z, V, 2) with the first and last column that have a candidate."""
     for turn in prange(len(slices)):
         z = slices[turn]
         for view in range(first.shape[1]):
@@ -192,15 +210,18 @@ def spans(slices, starts, first, last, out):
 
 
 @njit(parallel=True, cache=True)
-def agreement(slices, span, marks, counts, reach, hidden_below, ray_maxima, kinds, rays, marked):
-    """How well the views agree with the mask, slice by slice.
+def agreement(slices, span, marks, counts, highest, hidden_below, ray_maxima, kinds, rays, marked):
+    """Numbers of rays and of marked rays by kind, slice by slice.
 
     Args:
         slices: those that have candidates.
         span: (z, V, 2) see `spans`; only rays with candidates count.
+        marks, counts, ray_maxima: (z, V, W).
+        highest: (z, V, W) see `highest_candidates`.
+        hidden_below: see `EnergyWeights`.
         kinds: (z, V, W) uint8, filled with the kind of every such ray.
-        rays: (z, V, KINDS) filled with how many rays of a kind a view has.
-        marked: (z, V, KINDS) filled with how many of those it marks.
+        rays: (z, V, KINDS) filled with the number of rays of each kind.
+        marked: (z, V, KINDS) filled with the sum of their probabilities.
     """
     for turn in prange(len(slices)):
         z = slices[turn]
@@ -208,52 +229,56 @@ def agreement(slices, span, marks, counts, reach, hidden_below, ray_maxima, kind
         marked[z] = 0
         for view in range(marks.shape[1]):
             for column in range(span[z, view, 0], span[z, view, 1] + 1):
-                if reach[z, view, column] >= 0:
-                    kind = _kind(counts, view, column, z, reach, hidden_below, ray_maxima)
+                if highest[z, view, column] >= 0:
+                    kind = _kind(counts, view, column, z, highest, hidden_below, ray_maxima)
                     kinds[z, view, column] = kind
                     rays[z, view, kind] += 1
                     marked[z, view, kind] += marks[z, view, column]
 
 
 @njit(cache=True, inline="always")
-def _weigh(cost, shares, count, worth, view, column):
-    """Set what a ray's energy says of a voxel on it, of one outside the mask and of one inside."""
+def _set_voxel_cost(cost, shares, count, voxel_cost, view, column):
+    """Set the part of a ray's energy for a voxel on it that enters or leaves the mask."""
     use = 1 if cost > 0 else 0
-    worth[0, view, column] = cost * shares[use, count]
-    worth[1, view, column] = cost * shares[use, max(count - 1, 0)]
+    voxel_cost[0, view, column] = cost * shares[use, count]
+    voxel_cost[1, view, column] = cost * shares[use, max(count - 1, 0)]
 
 
 @njit(parallel=True, cache=True)
-def costs(slices, span, marks, counts, reach, kinds, when_marked, when_not, shares, cost, worth):
-    """Fill what it costs that the mask hits a ray instead of missing it.
+def ray_costs(
+    slices, span, marks, counts, highest, kinds, when_marked, when_not, shares, cost, voxel_cost
+):
+    """Fill the energy of a hit on every ray, and the part of it that a single voxel gets.
 
     Args:
-        slices, span: as for `agreement`.
-        when_marked, when_not: (V, KINDS) log-likelihood ratios for a ray that is of this kind now.
-        shares: (2, n) the part of that which a voxel bears with 0, 1, ... others on the ray, where
-            a hit is of use (first row) and where it costs something (second).
-        cost: (z, V, W) filled with the energy of a hit.
-        worth: (z, 2, V, W) filled with the part borne by a voxel outside the mask, and by one
+        slices, span, marks, counts, highest, kinds: as for `agreement`.
+        when_marked, when_not: (V, KINDS) log-likelihood ratios of a ray that has this kind now.
+        shares: (2, n) share of the energy that a voxel gets with 0, 1, ... others on the ray, where
+            a hit lowers the energy (first row) and where it raises it (second).
+        cost: (z, V, W) filled with the energy of a hit instead of a miss.
+        voxel_cost: (z, 2, V, W) filled with the part for a voxel outside the mask, and for one
             inside.
     """
     for turn in prange(len(slices)):
         z = slices[turn]
         for view in range(marks.shape[1]):
             for column in range(span[z, view, 0], span[z, view, 1] + 1):
-                if reach[z, view, column] >= 0:
+                if highest[z, view, column] >= 0:
                     kind = kinds[z, view, column]
                     mark = marks[z, view, column]
-                    price = (
+                    hit_cost = (
                         mark * when_marked[view, kind]
                         + (np.float32(1) - mark) * when_not[view, kind]
                     )
-                    cost[z, view, column] = price
-                    _weigh(price, shares, counts[z, view, column], worth[z], view, column)
+                    cost[z, view, column] = hit_cost
+                    _set_voxel_cost(
+                        hit_cost, shares, counts[z, view, column], voxel_cost[z], view, column
+                    )
 
 
 @njit(parallel=True, cache=True)
 def least_likely_first(slices, starts, evidence, order):
-    """Fill order (N): the candidates of each slice by rising evidence."""
+    """Fill order (N,) with the candidates of each slice by rising evidence (N,) float32."""
     for turn in prange(len(slices)):
         z = slices[turn]
         ranks = np.argsort(evidence[starts[z] : starts[z + 1]], kind="mergesort")
@@ -278,24 +303,26 @@ def sweep(
     gains,
     state,
     counts,
-    worth,
+    voxel_cost,
     flips,
 ):
     """Flip every candidate of some slices whose flip lowers the energy by more than `least`.
 
-    Rays stay within a slice, neighbours reach to the next: even slices, or odd ones, are
-    independent of each other. A slice is left out where it is known that none would flip.
+    Rays stay within a slice and neighbours reach to the next one, so even slices, or odd ones, are
+    independent of each other. A slice is left out where a flip is known to gain no more.
 
     Args:
-        slices: all even or all odd.
-        starts, zs, ys, xs: the candidates, sorted by slice.
-        order: within each slice, which comes first.
-        unary: energy of a candidate inside, without its rays and neighbours.
-        cost, shares, worth: as for `costs`.
+        slices: all even or all odd ones.
+        starts, zs, ys, xs: candidates, sorted by slice.
+        order: (N,) order of the candidates within each slice.
+        first, last: (N, V) see `footprints`.
+        unary: (N,) energy of a candidate in the mask, without its rays and neighbours.
+        cost, shares, voxel_cost: see `ray_costs`.
         weights: (3, 3, 3) energy of a neighbour of the other kind.
-        gains: (z) the most that a flip in this slice would gain, infinite where that is not known.
-        gains, state, counts, worth: changed in place.
-        flips: (z) filled with the number of flips in each of the slices.
+        least: threshold of the gain.
+        gains: (z,) largest gain of a flip in each slice, infinite where it is not known.
+        state, counts: of the mask. They are changed in place, as are gains and voxel_cost.
+        flips: (z,) filled with the number of flips in each of the slices.
     """
     nz, ny, nx = state.shape
     for turn in prange(len(slices)):
@@ -304,7 +331,7 @@ def sweep(
         if gains[z] <= least:
             continue
         most = np.float32(-np.inf)
-        slice_worth = worth[z]
+        slice_cost = voxel_cost[z]
         for place in range(starts[z], starts[z + 1]):
             number = order[place]
             y, x = ys[number], xs[number]
@@ -326,7 +353,7 @@ def sweep(
             side = 1 if inside else 0
             for view in range(first.shape[1]):
                 for column in range(first[number, view], last[number, view] + 1):
-                    energy += slice_worth[side, view, column]
+                    energy += slice_cost[side, view, column]
             gain = energy if inside else -energy
             most = max(most, gain)
             if gain > least:
@@ -337,18 +364,20 @@ def sweep(
                     for column in range(first[number, view], last[number, view] + 1):
                         counts[z, view, column] += change
                         count = counts[z, view, column]
-                        _weigh(cost[z, view, column], shares, count, slice_worth, view, column)
+                        _set_voxel_cost(
+                            cost[z, view, column], shares, count, slice_cost, view, column
+                        )
         gains[z] = most if flips[z] == 0 else np.float32(np.inf)
 
 
 @njit(cache=True, nogil=True)
 def collect_moments(suv, state, low, high, cell, sums):
-    """Add the moments of the SUV inside and outside the mask, in coarse cells of a box.
+    """Add to sums the moments of the SUV outside and inside the mask, in coarse cells of a box.
 
     Args:
         suv, state: (z, y, x).
-        low, high: (3) the box of voxels.
-        cell: (3) voxels of a cell.
+        low, high: (3,) first voxel of the box, and the one behind its last.
+        cell: (3,) size of a cell in voxels.
         sums: (2, 3, cells z, y, x) outside and inside: count, sum, sum of squares.
     """
     for z in range(low[0], high[0]):
@@ -369,12 +398,13 @@ def collect_moments(suv, state, low, high, cell, sums):
 
 @njit(cache=True, nogil=True)
 def inside_and_beside(state, low, high, shell):
-    """The voxels of the mask in a box, and those of the box within `shell` steps of them.
+    """Voxels of the mask in a box, and voxels outside within `shell` steps of them.
 
-    A step leads to one of six neighbours.
+    A step leads to one of the six neighbours that share a face.
 
     Returns:
-        (n, 3) int32 and (m, 3) int32, (z, y, x) in the volume.
+        within: (n, 3) int32, indices (z, y, x) in the volume.
+        beside: (m, 3) int32.
     """
     size_z, size_y, size_x = high[0] - low[0], high[1] - low[1], high[2] - low[2]
     near = np.zeros((size_z, size_y, size_x), np.bool_)
@@ -424,11 +454,19 @@ def inside_and_beside(state, low, high, shell):
 
 
 @njit(cache=True, nogil=True)
-def uptake_evidence(places, suv, low, cell, sums, spread, most, out):
-    """Fill out (n): log-likelihood ratio, inside against outside, of the SUV at places (n, 3).
+def uptake_log_ratios(places, suv, low, cell, sums, spread, most, out):
+    """Fill out (n,) with the log-likelihood ratio of the SUV, inside against outside the mask.
 
-    Both sides are normal distributions of a common variance, whose moments (sums, smoothed) are
-    interpolated between the cells.
+    Both sides are normal distributions with a common variance. Their moments are interpolated
+    between the cells.
+
+    Args:
+        places: (n, 3) int32, indices (z, y, x).
+        suv: (z, y, x).
+        low, cell: see `collect_moments`.
+        sums: of `collect_moments`, smoothed.
+        spread: least standard deviation as a share of the mean.
+        most: largest absolute value of the ratio.
     """
     shape = sums.shape[2:]
     moments = np.empty((2, 3))

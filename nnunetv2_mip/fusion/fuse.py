@@ -1,15 +1,16 @@
-"""From view probabilities (V, H, W) back to one 3D probability on the source grid.
+"""Fusion of view probabilities (V, H, W) to one 3D mask on the source grid.
 
-Every voxel asks each view at the detector position where it is seen, interpolated linearly
-between columns. The rules differ in how the answers are combined:
+The rule `explain` looks for the mask that explains the views best (see `fusion.explain`). The other
+rules give each voxel a probability of its own: they take the probability of each view at the
+detector position of the voxel, interpolated linearly between columns, and combine them:
 
-- `hull`: the smallest answer, the soft visual hull (Laurentini, IEEE TPAMI 16, 1994). Here a voxel
-  asks all columns that its shadow falls on, as any-hit labels are made: if it is lesion, every one
-  of them must say so. The largest mask that perfect views allow; one blind view erases a lesion.
-- `mean`, `max`: plain smearing and averaging, for comparison.
-- `visibility`: the mean weighted by how visible the voxel is in each view: its SUV over the
-  maximum of its ray, squared. A lesion behind a hot organ is judged by the views
-  that see it. Needs the SUV volume.
+- `hull`: the smallest probability, the soft visual hull (Laurentini, IEEE TPAMI 16, 1994). Here the
+  smallest over all columns of the voxel's footprint is taken, as for any-hit labels. With perfect
+  views this is the largest mask that agrees with them. One view that misses a lesion removes it.
+- `mean`, `max`: mean and maximum of the views, for comparison.
+- `visibility`: mean weighted by the squared visibility of the voxel in each view, which is its SUV
+  over the maximum of its ray. A lesion behind a hot organ is then decided by the views in which it
+  is visible. This rule needs the SUV volume.
 """
 
 import math
@@ -18,9 +19,10 @@ import cc3d
 import numpy as np
 from scipy.ndimage import maximum_filter
 
-from nnunetv2_mip.fusion.backprojection import backproject, combine, require_stack
+from nnunetv2_mip.fusion.backprojection import backproject, backproject_detector, require_view_shape
 from nnunetv2_mip.fusion.explain import explain
 from nnunetv2_mip.fusion.rules import UPTAKE_RADIUS_MM, FusionRule
+from nnunetv2_mip.lesions.components import LESION_CONNECTIVITY
 from nnunetv2_mip.views.geometry import ViewGeometry
 from nnunetv2_mip.views.projection import detector_layout, project
 
@@ -32,31 +34,39 @@ def fuse(
     suv: np.ndarray | None = None,
     suv_views: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The 3D mask of view probabilities.
+    """3D mask of view probabilities.
 
-    `explain` looks for the mask that explains the views best (see `explanation`), any other rule is
-    `backproject`, then `mask_of_probability`. Without an SUV volume `visibility` cannot be had and
-    `hull` is used instead, and the uptake is not looked at.
+    Args:
+        probabilities: (V, H, W) in [0, 1], views in the order of `geometry`.
+        geometry: of the views.
+        fusion: rule, and settings of the mask.
+        suv: (z, y, x) SUV on the grid of `geometry`. Without it `hull` replaces `visibility`, and
+            there is no isocontour.
+        suv_views: (V, H, W) its projections; None computes them.
 
     Returns:
         (z, y, x) uint8 of 0 and 1.
+
+    Raises:
+        ValueError: shapes that do not belong together.
     """
     spacing = geometry.grid.spacing_zyx
     if fusion.rule != "explain":
         rule = fusion.rule if suv is not None or fusion.rule != "visibility" else "hull"
         volume = backproject(probabilities, geometry, rule, suv, suv_views)
         return mask_of_probability(volume, fusion, suv, spacing)
-    require_stack(probabilities, geometry)
+    require_view_shape(probabilities, geometry)
     views = np.asarray(probabilities, np.float32)
     if suv is not None:
         suv = np.ascontiguousarray(suv, np.float32)
         suv_views = project(suv, geometry).suv if suv_views is None else suv_views
     hull = None
-    # A view that marks nothing leaves no hull.
+    # If one view is empty, so is the hull.
     if views.max(axis=(1, 2)).min() >= 0.5:
-        hull = combine(detector_layout(views), geometry, "hull", None, None) >= 0.5
+        marks = detector_layout(views)
+        hull = backproject_detector(marks, geometry, "hull", None, None) >= 0.5
     mask = explain(views, hull, suv, suv_views, geometry)
-    return _tidy(mask, fusion, suv, spacing)
+    return _outline(mask, fusion, suv, spacing)
 
 
 def mask_of_probability(
@@ -65,24 +75,24 @@ def mask_of_probability(
     suv: np.ndarray | None,
     spacing_mm: tuple[float, float, float],
 ) -> np.ndarray:
-    """The mask of a 3D probability: threshold, isocontour of `uptake_share`, smallest component.
+    """Mask of a 3D probability: threshold, isocontour, removal of small components.
 
     Args:
-        probability: (z, y, x) as `backproject` gives it.
+        probability: (z, y, x) float32, of `backproject`.
         fusion: `threshold`, `uptake_share` and `smallest_ml` are used.
-        suv: (z, y, x), or None to look at the threshold only.
-        spacing_mm: (z, y, x).
+        suv: (z, y, x), or None for no isocontour.
+        spacing_mm: voxel size (z, y, x).
 
     Returns:
         (z, y, x) uint8 of 0 and 1.
     """
-    return _tidy(probability >= max(fusion.threshold, 1e-6), fusion, suv, spacing_mm)
+    return _outline(probability >= max(fusion.threshold, 1e-6), fusion, suv, spacing_mm)
 
 
-def _tidy(mask, fusion, suv, spacing_mm) -> np.ndarray:
-    """A mask (z, y, x) bool after isocontour and smallest component, uint8; `mask` is changed."""
+def _outline(mask, fusion, suv, spacing_mm) -> np.ndarray:
+    """Mask (z, y, x) uint8 of `mask` (bool, changed) after isocontour and small components."""
     if suv is not None and fusion.uptake_share > 0 and mask.any():
-        # Only the box around the regions is worked on.
+        # Only in the box around the regions.
         box = tuple(slice(int(where.min()), int(where.max()) + 1) for where in np.nonzero(mask))
         inside = np.where(mask[box], suv[box], np.float32(0))
         size = [2 * round(UPTAKE_RADIUS_MM / step) + 1 for step in spacing_mm]
@@ -90,5 +100,5 @@ def _tidy(mask, fusion, suv, spacing_mm) -> np.ndarray:
         mask[box] &= inside >= np.float32(fusion.uptake_share) * peaks
     smallest = math.ceil(fusion.smallest_ml / (math.prod(spacing_mm) / 1000) - 1e-6)
     if smallest > 1 and mask.any():
-        mask = cc3d.dust(mask, threshold=smallest, connectivity=18) > 0
+        mask = cc3d.dust(mask, threshold=smallest, connectivity=LESION_CONNECTIVITY[3]) > 0
     return mask.view(np.uint8)

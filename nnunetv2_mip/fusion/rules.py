@@ -1,32 +1,38 @@
-"""Which fusion rules exist, without the machinery (settings and commands need only the names)."""
+"""Names and settings of the fusion rules.
+
+Settings and commands import these without the computations.
+"""
 
 from dataclasses import dataclass
 
 from nnunetv2_mip.errors import MipError
 
-# Rules that ask every voxel alone, and the one that looks for the best mask as a whole.
+# Rules that decide each voxel alone. `explain` is the rule that decides on a mask as a whole.
 VOTES = ("hull", "mean", "max", "visibility")
 RULES = ("explain", *VOTES)
 DEFAULT_RULE = "explain"
-# Large lesions are uneven: their faint parts are measured against peaks nearby, not far away.
+# Distance within which the peak uptake of a voxel's region is looked for. In a large lesion of
+# uneven uptake a far peak would remove the faint parts.
 UPTAKE_RADIUS_MM = 12.0
-# Weight of a view that cannot see a voxel at all: silence is weak evidence, not none. A view that
-# sees it as the maximum of the ray has 1 more.
+# Weight of a view in which a voxel is hidden completely. A view in which the voxel is the maximum
+# of its ray has 1 more.
 UNSEEN_WEIGHT = 0.02
 
 
 @dataclass(frozen=True)
 class FusionRule:
-    """How views become a mask.
+    """Settings of the fusion of views to a mask.
 
     Attributes:
         rule: one of `RULES`.
-        threshold: 3D probability from which a voxel belongs to a lesion's region. `explain` weighs
-            the views against each other instead.
-        uptake_share: of such a region only voxels stay whose SUV is at least this share of the
-            highest SUV of the region within `UPTAKE_RADIUS_MM`, the isocontour by which readers
-            outline lesions; 0 keeps the whole region.
-        smallest_ml: smaller components (18-connected) are dropped; 0 keeps all.
+        threshold: 3D probability from which a voxel belongs to a lesion's region. `explain` does
+            not use it.
+        uptake_share: isocontour. Only voxels of a region stay whose SUV is at least this share of
+            the highest SUV of the region within `UPTAKE_RADIUS_MM`; 0 keeps the whole region.
+        smallest_ml: smaller components (18-connected) are removed; 0 keeps all.
+
+    Raises:
+        MipError: a value out of range.
     """
 
     rule: str = DEFAULT_RULE
@@ -48,5 +54,6 @@ class FusionRule:
         return 0.5 if self.rule == "explain" else self.threshold
 
 
-# Specks go. Of what was measured on simulated patients nothing else helped (docs/fusion.md).
+# Default for views predicted by a network. Nothing else that was measured on simulated patients
+# helped (docs/fusion.md).
 PREDICTED_VIEWS = FusionRule(DEFAULT_RULE, smallest_ml=0.2)

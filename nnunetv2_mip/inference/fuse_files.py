@@ -1,13 +1,14 @@
-"""Fusion of view stacks on disk into 3D masks."""
+"""Fusion of view stacks in files to 3D masks in files."""
 
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 from tqdm import tqdm
 
-from nnunetv2_mip.conventions import IGNORE_LABEL, VOLUME_SUFFIXES
+from nnunetv2_mip.conventions import IGNORE_LABEL, LESION, VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.fusion.fuse import fuse
 from nnunetv2_mip.fusion.rules import DEFAULT_RULE, FusionRule
@@ -27,7 +28,15 @@ from nnunetv2_mip.views.stack_files import (
     require_stack_shape,
 )
 
-LESION = 1
+
+@dataclass(frozen=True)
+class _FuseJob:
+    """Case of a nnU-Net output: its predicted views and their geometry."""
+
+    case: str
+    path: Path
+    geometry: ViewGeometry
+    pixel_mm: float | None
 
 
 def fuse_project_folder(
@@ -39,10 +48,17 @@ def fuse_project_folder(
     threshold: float,
     uptake_share: float = 0.0,
 ) -> None:
-    """Fuse one stack of masks or probabilities with the geometry.json beside it.
+    """Fuse a stack of masks or probabilities that lies beside its geometry.json.
+
+    A lesion table is written beside the mask.
 
     Args:
-        rule: of `fusion_rules.RULES`; None is `DEFAULT_RULE`.
+        folder: output of `nnUNetv2_mip_project`.
+        output: mask to write.
+        views_file: name of the stack in `folder`.
+        suv_path: SUV volume or folder of a DICOM PET series, or None.
+        rule: of `rules.RULES`; None is `DEFAULT_RULE`.
+        threshold, uptake_share: see `FusionRule`.
 
     Raises:
         MipError: a file is missing, or stack, geometry and SUV do not belong together.
@@ -60,19 +76,10 @@ def fuse_project_folder(
     pixel_mm = load_pixel_mm(geometry_path(path))
     require_stack_shape(stack, geometry, path, pixel_mm)
     _require_probabilities(stack, path)
-    suv = None
-    if suv_path is not None:
-        volume = read_study(suv_path).suv
-        if not volume.grid.same_as(geometry.grid):
-            raise MipError(
-                f"{suv_path}: lies on another grid than the views came from "
-                f"({volume.grid.describe()} against {geometry.grid.describe()})"
-            )
-        suv = volume.array
+    suv = None if suv_path is None else _read_suv_of_views(suv_path, geometry)
     stack = to_detector(stack, geometry, pixel_mm)
     mask = fuse(stack, geometry, FusionRule(rule or DEFAULT_RULE, threshold, uptake_share), suv)
-    write_volume(mask, geometry.grid, output)
-    write_lesion_table(lesion_table(mask, suv, geometry.grid), lesion_table_path(output))
+    _write_mask(mask, suv, geometry, output)
 
 
 def fuse_nnunet_output(
@@ -85,8 +92,8 @@ def fuse_nnunet_output(
 ) -> list[Path]:
     """Fuse every case of a folder that stock `nnUNetv2_predict` wrote for a MIP data set.
 
-    `<case>.npz` (probabilities) is preferred to `<case>.nii.gz` (masks). Geometries come from
-    `geometry_folder`, else from the raw data set's imagesTs and imagesTr.
+    `<case>.npz` (probabilities) is preferred to `<case>.nii.gz` (masks). Geometries are looked for
+    in `geometry_folder`, or if it is None in the raw data set's imagesTs and imagesTr and `folder`.
 
     Returns:
         The masks written, `<output>/<case>.nii.gz`.
@@ -95,6 +102,26 @@ def fuse_nnunet_output(
         MipError: no case, or a case without geometry, or of another shape than its geometry.
     """
     folder, output = Path(folder), Path(output)
+    _check_folders(folder, output)
+    written = []
+    for job in tqdm(_list_jobs(folder, dataset_id, geometry_folder), unit="case", disable=None):
+        probabilities = job.path.with_name(f"{job.case}.npz")
+        if probabilities.is_file():
+            stack = _read_npz(probabilities)
+        else:
+            stack, _ = read_stack(job.path)
+        require_stack_shape(stack, job.geometry, job.path, job.pixel_mm)
+        _require_probabilities(stack, job.path)
+        stack = to_detector(stack, job.geometry, job.pixel_mm)
+        target = output / f"{job.case}{FILE_ENDING}"
+        mask = fuse(stack, job.geometry, FusionRule(rule, threshold))
+        _write_mask(mask, None, job.geometry, target)
+        written.append(target)
+    return written
+
+
+def _check_folders(folder: Path, output: Path) -> None:
+    """Check of the folders of `fuse_nnunet_output`: MipError where they cannot be used."""
     if has_suffix(output, VOLUME_SUFFIXES):
         raise MipError(f"{output}: many cases are fused, so -o must be a folder")
     if not folder.is_dir():
@@ -103,6 +130,10 @@ def fuse_nnunet_output(
         raise MipError(f"{output}: is a file; with -d the output is a folder")
     if output.resolve() == folder.resolve():
         raise MipError(f"{output}: is the input folder; fusing into it would replace the views")
+
+
+def _list_jobs(folder: Path, dataset_id: int, geometry_folder: Path | str | None) -> list[_FuseJob]:
+    """Cases of a nnU-Net output with their geometries; all are found before any is fused."""
     paths = sorted(p for p in folder.glob(f"*{FILE_ENDING}") if not p.name.startswith("."))
     if not paths:
         raise MipError(f"{folder}: holds no predictions (*{FILE_ENDING})")
@@ -114,31 +145,38 @@ def fuse_nnunet_output(
     jobs = []
     for path in paths:
         case = path.name.removesuffix(FILE_ENDING)
-        found = [p / f"{case}{GEOMETRY_SUFFIX}" for p in places]
-        found = [p for p in found if p.is_file()]
-        if not found:
+        candidates = [place / f"{case}{GEOMETRY_SUFFIX}" for place in places]
+        found = next((candidate for candidate in candidates if candidate.is_file()), None)
+        if found is None:
             raise MipError(
-                f"{places[0] / f'{case}{GEOMETRY_SUFFIX}'}: no such file; name the folder of the "
-                "geometry files by --geometry"
+                f"{candidates[0]}: no such file; name the folder of the geometry files by "
+                "--geometry"
             )
-        jobs.append((case, path, ViewGeometry.load(found[0]), load_pixel_mm(found[0])))
-    written = []
-    for case, path, geometry, pixel_mm in tqdm(jobs, unit="case", disable=None):
-        probabilities = path.with_name(f"{case}.npz")
-        stack = _read_npz(probabilities) if probabilities.is_file() else read_stack(path)[0]
-        require_stack_shape(stack, geometry, path, pixel_mm)
-        _require_probabilities(stack, path)
-        stack = to_detector(stack, geometry, pixel_mm)
-        mask = fuse(stack, geometry, FusionRule(rule, threshold))
-        target = output / f"{case}{FILE_ENDING}"
-        write_volume(mask, geometry.grid, target)
-        write_lesion_table(lesion_table(mask, None, geometry.grid), lesion_table_path(target))
-        written.append(output / f"{case}{FILE_ENDING}")
-    return written
+        jobs.append(_FuseJob(case, path, ViewGeometry.load(found), load_pixel_mm(found)))
+    return jobs
+
+
+def _read_suv_of_views(path: Path | str, geometry: ViewGeometry) -> np.ndarray:
+    """SUV (z, y, x) of a file, which must lie on the grid of `geometry`."""
+    volume = read_study(path).suv
+    if not volume.grid.same_as(geometry.grid):
+        raise MipError(
+            f"{path}: lies on another grid than the views came from "
+            f"({volume.grid.describe()} against {geometry.grid.describe()})"
+        )
+    return volume.array
+
+
+def _write_mask(
+    mask: np.ndarray, suv: np.ndarray | None, geometry: ViewGeometry, path: Path | str
+) -> None:
+    """Write a mask (z, y, x) and the table of its lesions."""
+    write_volume(mask, geometry.grid, path)
+    write_lesion_table(lesion_table(mask, suv, geometry.grid), lesion_table_path(path))
 
 
 def _read_npz(path: Path) -> np.ndarray:
-    """The lesion probabilities (V, H, W) of nnU-Net's `--save_probabilities` file."""
+    """Lesion probabilities (V, H, W) of a file that nnU-Net writes with `--save_probabilities`."""
     try:
         with np.load(path) as content:
             return content["probabilities"][LESION]
@@ -147,12 +185,13 @@ def _read_npz(path: Path) -> np.ndarray:
 
 
 def _require_probabilities(stack: np.ndarray, path: Path) -> None:
+    """Check that a stack holds masks or probabilities: MipError otherwise."""
     if np.isin(stack, (0, 1, IGNORE_LABEL)).all() and (stack == IGNORE_LABEL).any():
         raise MipError(
             f"{path}: holds the ignore label {IGNORE_LABEL}, which is neither lesion nor not; fuse "
             "projected labels (project --labels projected, labelsTr_projected of a data set)"
         )
-    # Written so that NaN fails too.
+    # In this form NaN fails too.
     if not (stack.min() >= 0 and stack.max() <= 1):
         raise MipError(
             f"{path}: masks or probabilities between 0 and 1 are expected, found "

@@ -48,6 +48,19 @@ def has_suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
     return path.name.lower().endswith(suffixes)
 
 
+def without_suffix(path: Path | str, suffixes: tuple[str, ...] = VOLUME_SUFFIXES) -> str:
+    """File name of `path` without its suffix: `NAME.nii.gz` → `NAME`.
+
+    Args:
+        path: with or without folders.
+        suffixes: lower case, tried in this order; upper case in the name counts too. A name
+            without any of them is returned whole.
+    """
+    name = Path(path).name
+    suffix = next((suffix for suffix in suffixes if name.lower().endswith(suffix)), "")
+    return name[: len(name) - len(suffix)]
+
+
 def read_image(path: Path | str) -> sitk.Image:
     """Image of any type that SimpleITK reads.
 

@@ -1,37 +1,42 @@
-"""Connected components of masks: lesions, their centres, their overlap."""
+"""Connected components of masks: lesions, their centres, their detection by another mask."""
 
 import cc3d
 import numpy as np
 
 from nnunetv2_mip.io.grid import SourceGrid
 
-CONNECTIVITY = {2: 8, 3: 18}
+# What makes neighbours one lesion, by the number of dimensions of a mask. 2D: pixels that share an
+# edge or a corner. 3D: voxels that share a face or an edge, not those that share a corner only.
+LESION_CONNECTIVITY = {2: 8, 3: 18}
 
 
-def hits(sizes: np.ndarray, overlaps: np.ndarray, min_overlap: float = 0.0) -> np.ndarray:
-    """Which lesions of one mask the other mask hits: the rule of `lesion_scores`.
+def detected(sizes: np.ndarray, overlaps: np.ndarray, min_overlap: float = 0.0) -> np.ndarray:
+    """Which lesions of one mask another mask detects: the criterion of `metrics.lesion_scores`.
+
+    A lesion is detected when the other mask has at least one voxel of it, and at least the share
+    `min_overlap` of its voxels.
 
     Args:
         sizes: (L,) voxels of each lesion.
-        overlaps: (L,) how many of them the other mask has too.
-        min_overlap: see `lesion_scores`.
+        overlaps: (L,) voxels of each lesion that the other mask has too.
+        min_overlap: share from 0 to 1.
 
     Returns:
         (L,) bool.
     """
-    # The tolerance keeps 3 of 10 voxels a hit at min_overlap 0.3, which is not exact in binary.
+    # With the tolerance 3 of 10 voxels reach min_overlap 0.3, which is not exact in binary.
     return (overlaps > 0) & (overlaps >= min_overlap * sizes - 1e-9)
 
 
-# 18-connectivity: voxels that share a face or an edge are one lesion.
-LESION_CONNECTIVITY = 18
-
-
 def lesion_voxels(seg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The voxels of a mask, lesion by lesion.
+    """Voxels of a mask, sorted by lesion; lesions in the order of their first voxel.
+
+    Args:
+        seg: (z, y, x), non-zero is lesion.
 
     Returns:
-        (N, 3) voxels (z, y, x), and (L + 1) where each of the L lesions starts.
+        voxels: (N, 3) indices (z, y, x).
+        starts: (L + 1,); the voxels of lesion l are those from starts[l] to before starts[l + 1].
     """
     mask = np.ascontiguousarray(seg) != 0
     zyx = np.stack(np.unravel_index(np.flatnonzero(mask), mask.shape), axis=1)
@@ -39,9 +44,9 @@ def lesion_voxels(seg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return zyx, np.zeros(1, np.int64)
     low, high = zyx.min(0), zyx.max(0) + 1
     box = np.ascontiguousarray(mask[tuple(slice(a, b) for a, b in zip(low, high))])
-    numbers = cc3d.connected_components(box, connectivity=LESION_CONNECTIVITY)
+    numbers = cc3d.connected_components(box, connectivity=LESION_CONNECTIVITY[3])
     number = numbers[tuple((zyx - low).T)].astype(np.int64)
-    # Numbered by their first voxel, whatever the order of the library.
+    # The library's order of the components may change; that of their first voxels does not.
     _, first, number = np.unique(number, return_index=True, return_inverse=True)
     number = np.argsort(np.argsort(first))[number]
     counts = np.bincount(number)
@@ -50,7 +55,12 @@ def lesion_voxels(seg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def lesion_centres_mm(zyx: np.ndarray, starts: np.ndarray, grid: SourceGrid) -> np.ndarray:
-    """(L, 3) mean position of each of `lesion_voxels`: physical x, y, z in mm."""
+    """Mean position of each lesion, (L, 3): physical LPS x, y, z in mm.
+
+    Args:
+        zyx, starts: as `lesion_voxels` returns them, in canonical axes.
+        grid: of the file that the mask came from.
+    """
     size = grid.size[::-1]
     index = []
     for axis in range(3):
@@ -62,8 +72,9 @@ def lesion_centres_mm(zyx: np.ndarray, starts: np.ndarray, grid: SourceGrid) -> 
     return steps @ np.array(grid.direction).reshape(3, 3).T + np.array(grid.origin)
 
 
-def drop_small(mask: np.ndarray, smallest_px: int) -> np.ndarray:
-    """Remove 8-connected components of (H, W) with fewer than `smallest_px` pixels."""
+def remove_small_components(mask: np.ndarray, smallest_px: int) -> np.ndarray:
+    """Mask (H, W) bool without its 8-connected components of fewer than `smallest_px` pixels."""
     if smallest_px <= 1 or not mask.any():
         return mask
-    return cc3d.dust(mask.astype(np.uint8), threshold=smallest_px, connectivity=8) > 0
+    connectivity = LESION_CONNECTIVITY[2]
+    return cc3d.dust(mask.astype(np.uint8), threshold=smallest_px, connectivity=connectivity) > 0

@@ -1,4 +1,4 @@
-"""The lesions of a mask in numbers: a CSV beside the mask."""
+"""Table of the lesions of a mask: volume, uptake and position, as a CSV beside the mask."""
 
 import csv
 from itertools import pairwise
@@ -9,11 +9,12 @@ import numpy as np
 from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.files import atomic_path
 from nnunetv2_mip.io.grid import SourceGrid
-from nnunetv2_mip.lesions.components import hits, lesion_centres_mm, lesion_voxels
+from nnunetv2_mip.io.volumes import without_suffix
+from nnunetv2_mip.lesions.components import detected, lesion_centres_mm, lesion_voxels
 
 LESION_TABLE_SUFFIX = "_lesions.csv"
 COLUMNS = ("lesion", "volume_ml", "suv_max", "suv_mean", "tlg", "x_mm", "y_mm", "z_mm")
-# What people read above the columns.
+# Headings of the columns in reports.
 TITLES = {
     "lesion": "Lesion",
     "volume_ml": "Volume (ml)",
@@ -33,20 +34,20 @@ def lesion_table(
     other: np.ndarray | None = None,
     min_overlap: float = 0.0,
 ) -> list[dict]:
-    """One row a lesion (18-connected), the largest first.
+    """Rows of the table, one a lesion (18-connected), the largest first.
 
     Args:
         mask: (z, y, x), canonical axes, non-zero is lesion.
         suv: (z, y, x) SUV on the same grid, or None.
         grid: of both.
-        other: (z, y, x) another mask on the same grid: adds the column `hit`, whether it hits the
-            lesion by the rule of `metrics.hits`.
-        min_overlap: of that rule.
+        other: (z, y, x) another mask on the same grid. It adds the entry `hit`: whether it detects
+            the lesion by the criterion of `components.detected`.
+        min_overlap: of that criterion.
 
     Returns:
-        Rows of `COLUMNS`: number from 1, volume in ml, highest and mean SUV, total lesion
-        glycolysis (TLG, mean SUV × ml; Larson et al., Clin. Positron Imaging 2, 1999), and the mean
-        position in physical LPS mm. What needs the SUV is None without it.
+        Rows with the keys `COLUMNS`: number from 1, volume in ml, highest and mean SUV, total
+        lesion glycolysis (TLG, mean SUV × ml; Larson et al., Clin. Positron Imaging 2, 1999), and
+        the mean position in physical LPS mm. Without `suv` the entries that need it are None.
     """
     zyx, starts = lesion_voxels(mask)
     if not len(zyx):
@@ -66,21 +67,21 @@ def lesion_table(
         row = {"volume_ml": round(volume_ml, 4), **uptake, **place}
         if other is not None:
             both = np.count_nonzero(other[tuple(zyx[first:last].T)])
-            row["hit"] = bool(hits(np.array(last - first), np.array(both), min_overlap))
+            row["hit"] = bool(detected(np.array(last - first), np.array(both), min_overlap))
         rows.append(row)
     rows.sort(key=lambda row: -row["volume_ml"])
     return [{"lesion": number, **row} for number, row in enumerate(rows, start=1)]
 
 
 def lesion_table_path(mask_path: Path | str) -> Path:
-    """`NAME.nii.gz` → `NAME_lesions.csv`."""
+    """Path of the table beside a mask: `NAME.nii.gz` → `NAME_lesions.csv`."""
     path = Path(mask_path)
-    suffix = next((s for s in VOLUME_SUFFIXES if path.name.lower().endswith(s)), path.suffix)
-    return path.with_name(path.name[: len(path.name) - len(suffix)] + LESION_TABLE_SUFFIX)
+    name = without_suffix(path, (*VOLUME_SUFFIXES, path.suffix.lower()))
+    return path.with_name(name + LESION_TABLE_SUFFIX)
 
 
 def write_lesion_table(rows: list[dict], path: Path | str) -> None:
-    """Write rows of `lesion_table`; a mask without lesions has a header only."""
+    """Write the CSV of `lesion_table`; without lesions it has a header only."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as partial, partial.open("w", newline="") as stream:

@@ -1,12 +1,12 @@
-"""The regions of a mask in an image, in numbers: what `lesion_table` is for volumes."""
+"""Table of the regions of a mask in an image, as `lesion_table` is for volumes."""
 
 import cc3d
 import numpy as np
 
 from nnunetv2_mip.conventions import LEVEL_MAX, PNG_PIXEL_MM
-from nnunetv2_mip.lesions.components import CONNECTIVITY, hits
+from nnunetv2_mip.lesions.components import LESION_CONNECTIVITY, detected
 
-# What people read above the columns.
+# Headings of the columns in reports.
 TITLES = {
     "region": "Region",
     "area_cm2": "Area (cm²)",
@@ -33,7 +33,7 @@ def region_table(
         pixel_mm: (row, column) size of a pixel.
         probability: (H, W) in [0, 1]: adds the column `max_probability`.
         other: (H, W) another mask: adds the column `hit`, whether it hits the region by the rule
-            of `metrics.hits`.
+            of `components.detected`.
         min_overlap: of that rule.
 
     Returns:
@@ -41,7 +41,7 @@ def region_table(
         levels), what was asked for, and the mean row and column.
     """
     regions = cc3d.connected_components(
-        np.ascontiguousarray(np.asarray(mask) != 0), connectivity=CONNECTIVITY[2]
+        np.ascontiguousarray(np.asarray(mask) != 0), connectivity=LESION_CONNECTIVITY[2]
     )
     rows = []
     for region in range(1, int(regions.max(initial=0)) + 1):
@@ -59,7 +59,7 @@ def region_table(
         row["row"], row["column"] = (round(float(axis.mean()), 1) for axis in where)
         if other is not None:
             both = np.count_nonzero(other[inside])
-            row["hit"] = bool(hits(np.array(size), np.array(both), min_overlap))
+            row["hit"] = bool(detected(np.array(size), np.array(both), min_overlap))
         rows.append(row)
     rows.sort(key=lambda row: -row["area_cm2"])
     return [{"region": number, **row} for number, row in enumerate(rows, start=1)]

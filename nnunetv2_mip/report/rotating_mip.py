@@ -63,7 +63,7 @@ class Turn:
     Attributes:
         page: what the page's script needs (JSON): sheets as data URLs, sizes, angles.
         seen_in: for every lesion of the truth, in the order of `lesion_table`, in how many of the
-            views it is visible (see `occlusion`); None where that is not known.
+            views it is visible (see `views.labels`); None where that is not known.
         views: number of views.
     """
 
@@ -126,7 +126,7 @@ def _turn_volume(source: Source, settings: TurnSettings) -> Turn:
             found = label_views(truth.array, suv.array, views, geometry, settings.window_suv)
             # In the order of `lesion_table`.
             ranked = sorted(found.lesions, key=lambda lesion: -round(lesion.volume_ml, 4))
-            seen_in = [sum(lesion.seen) for lesion in ranked]
+            seen_in = [sum(lesion.labelled) for lesion in ranked]
     shadows = [
         None
         if mask is None

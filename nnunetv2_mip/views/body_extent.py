@@ -1,14 +1,20 @@
-"""What one pass over many voxels or pixels tells: where the body is, how often a level occurs."""
+"""Extent of the body in a SUV volume, found in one pass over the voxels."""
 
 import numpy as np
 from numba import njit, prange
 
 
 @njit(parallel=True, cache=True)
-def survey_body(volume, body_suv):
-    """Slices above `body_suv` at every (y, x), and the box of what is above 0 (z, y, x; 3 × 2).
+def body_extent(volume, body_suv):
+    """Number of body slices at each in-plane position, and the box of all voxels above 0.
 
-    The box ends at −1 where nothing is above 0.
+    Args:
+        volume: (z, y, x) float32, SUV.
+        body_suv: float32.
+
+    Returns:
+        count: (y, x) int32, number of slices above `body_suv`.
+        box: (3, 2) int64, first and last voxel above 0 along z, y and x; last is −1 without any.
     """
     nz, ny, nx = volume.shape
     count = np.zeros((ny, nx), np.int32)
@@ -33,7 +39,7 @@ def survey_body(volume, body_suv):
 
 @njit(cache=True)
 def _ends(marks, ends):
-    """First and last column with a mark in any row; 0 and −1 without any."""
+    """Fill ends (2) with the first and last marked column in any row; 0 and −1 without any."""
     ends[0], ends[1] = 0, -1
     for k in range(marks.shape[1]):
         if marks[:, k].any():

@@ -1,10 +1,10 @@
-"""The one way from a study to what a network sees: channels of levels, view by view.
+"""Channels of the views of a study: the levels that networks see.
 
 Conversion and prediction both call `view_study`. Channels:
 
-- `suv`: the maximum of the ray (0 → 0, window → 255);
-- `ct`: the CT where the SUV ray wins (−1000 HU → 0, 1000 HU → 255; no winner is air);
-- `depth`: where along the ray that is (−350 mm → 1, 350 mm → 255; no winner is 0).
+- `suv`: SUV maximum of the ray (0 → 0, window → 255);
+- `ct`: CT at the place of that maximum (−1000 HU → 0, 1000 HU → 255; air where there is none);
+- `depth`: depth of that place along the ray (−350 mm → 1, 350 mm → 255; 0 where there is none).
 """
 
 from collections.abc import Sequence
@@ -28,10 +28,11 @@ class StudyViews:
     """The views of a study.
 
     Attributes:
-        levels: (C, V, H', W') uint8, what the network sees, in the pixels asked for.
-        suv: (V, H, W) float32, the SUV of the rays, in the detector's pixels.
-        ct_hu: (V, H, W) float32, or None where the channel was not asked for.
-        depth_mm: (V, H, W) float32, NaN where nothing wins, or None likewise.
+        levels: (C, V, H', W') uint8, input of the network, in the pixels asked for.
+        suv: (V, H, W) float32, SUV maximum of the rays, in the detector's pixels.
+        ct_hu: (V, H, W) float32, CT there in HU; None without the channel `ct`.
+        depth_mm: (V, H, W) float32, depth of the maximum from the rotation centre in mm, NaN where
+            the ray meets nothing above 0; None without the channel `depth`.
         geometry: of the rays.
         pixel_mm: edge of the square pixels of `levels`; None: the detector's own pixels.
     """
@@ -81,13 +82,13 @@ def make_views(
     window_suv: float,
     pixel_mm: float | None = None,
 ) -> StudyViews:
-    """Project a study onto the channels of a data set or model.
+    """Views of a study in the channels of a data set or model.
 
     Args:
         suv: (z, y, x) SUV on the grid of `geometry`.
         ct: (z, y, x) HU on the same grid; only the channel `ct` needs it.
         geometry: angles, bins and grid.
-        channels: some of `view_settings.CHANNELS`, the SUV first.
+        channels: some of `settings.CHANNELS`, the SUV first.
         window_suv: SUV that maps to level 255.
         pixel_mm: edge of the square pixels to resample to; None keeps the detector's.
 
@@ -101,30 +102,30 @@ def make_views(
             "by --ct (trees of studies have it as CTres.nii.gz)"
         )
     found = project(suv, geometry, depth=len(channels) > 1)
-    hu = sample_winners(ct, found.depth_mm, geometry) if "ct" in channels else None
+    hu = sample_at_depth(ct, found.depth_mm, geometry) if "ct" in channels else None
     depth_mm = found.depth_mm if "depth" in channels else None
     levels = []
     for channel in channels:
         if channel == "suv":
             levels.append(levels_from_suv(to_pixels(found.suv, geometry, pixel_mm), window_suv))
         elif channel == "ct":
-            # Neighbouring rays may win in different organs: a mean of both would be neither.
+            # Maxima of neighbouring rays may lie in different organs; a mean would be neither.
             levels.append(ct_levels_from_hu(to_pixels(hu, geometry, pixel_mm, nearest=True)))
         else:
             levels.append(levels_from_depth(to_pixels(depth_mm, geometry, pixel_mm, nearest=True)))
     return StudyViews(np.stack(levels), found.suv, hu, depth_mm, geometry, pixel_mm)
 
 
-def sample_winners(
+def sample_at_depth(
     volume: np.ndarray, depth_mm: np.ndarray, geometry: ViewGeometry, outside: float = AIR_HU
 ) -> np.ndarray:
-    """Another volume's values where the rays win, interpolated as the SUV was.
+    """Values of another volume at the place of the ray maximum, interpolated as the SUV is.
 
     Args:
         volume: (z, y, x) on the grid of `geometry`.
-        depth_mm: (V, H, W) depth of the winner, NaN where there is none.
+        depth_mm: (V, H, W) depth of the maximum in mm, NaN where there is none.
         geometry: of the views.
-        outside: value where nothing wins, and beyond the volume.
+        outside: value where there is no maximum, and beyond the volume.
 
     Returns:
         (V, H, W) float32.

@@ -1,9 +1,21 @@
-"""Where each view looks from, and how its pixels lie in the patient.
+"""Projection geometry: angles, detector and rays of the views of a volume.
 
-Volumes are (z, y, x) in canonical LPS. The view at θ degrees has detector direction
-u = (cos θ, sin θ) and ray direction d = (−sin θ, cos θ) in (x, y): 0° is the coronal view (maximum
-along y, patient's left on the right), 90° looks along −x. View stacks are (view, row, column) with
-row 0 at the head. θ + 180° is the left-right mirror of θ, so a set covers [0°, 180°).
+Volumes are (z, y, x) in canonical LPS: x to the patient's left, y to the back, z to the head. The
+view at θ degrees has detector direction u = (cos θ, sin θ) and ray direction d = (−sin θ, cos θ) in
+(x, y): 0° is the coronal view (maximum along y, patient's left on the right), 90° looks along −x.
+View stacks are (view, row, column) with row 0 at the head. θ + 180° is the left-right mirror of θ,
+so a set covers [0°, 180°).
+
+Memory layouts of views. Arguments and results of public functions, and files, are (V, H, W): view,
+row, detector column. Kernels keep views in one of two other orders, in both of which z is the
+voxel's slice (z = H − 1 − row, feet first):
+
+- (V, W, z) in the projector of masks and in backprojection (`projection.detector_layout`). A voxel
+  column (all z at one x, y) meets the same detector columns at every z, so the inner loop runs over
+  z, contiguous in memory. The projector of the SUV keeps slabs of `simd.LANES` slices in the same
+  order.
+- (z, V, W) in the fusion rule `explain` (`explain.slice_layout`). It visits single voxels, slice
+  by slice; the rays of a voxel in all views lie close together in memory.
 """
 
 import math
@@ -22,21 +34,21 @@ from nnunetv2_mip.io.volumes import Volume
 FORMAT_VERSION = 1
 DEFAULT_VIEWS = 48
 DEFAULT_ARC_DEG = 180.0
-# When the width of the views is chosen, an in-plane position counts as body where more than this
-# share of its slices is above this SUV: single voxels of noise in the air are no body.
+# The width of the views covers the body: in-plane positions of which more than this share of the
+# slices is above this SUV. Single voxels of noise in the air do not count.
 BODY_SUV = 0.1
 BODY_SHARE = 0.02
-# Beyond these the header's spacing is wrong, and views of it would fill the memory.
-MOST_MM = 3000.0
-MOST_PIXELS = 4_000_000
-# Columns kept beside the body, so that interpolation and augmentation see its whole edge.
+# Larger volumes and views have a wrong spacing in their header, and would fill the memory.
+MAX_LENGTH_MM = 3000.0
+MAX_VIEW_PIXELS = 4_000_000
+# Columns beside the body, so that interpolation and augmentation have its whole edge.
 MARGIN_COLUMNS = 2
 
 
 def view_angles(
     views: int, arc_deg: float = DEFAULT_ARC_DEG, start_deg: float = 0.0
 ) -> tuple[float, ...]:
-    """`views` angles in degrees, evenly spaced over [start, start + arc)."""
+    """Projection angles in degrees, evenly spaced over [start, start + arc)."""
     if views < 1:
         raise MipError(f"--views {views}: at least one view is needed")
     return tuple(start_deg + arc_deg * index / views for index in range(views))
@@ -44,17 +56,17 @@ def view_angles(
 
 @dataclass(frozen=True)
 class ViewGeometry:
-    """Everything that is needed to project a volume and to fuse its views back.
+    """Geometry of the views of one volume, for projection and for fusion back onto its grid.
 
     Attributes:
         angles_deg: projection angles θ in degrees, one a view.
         bin_mm: width of a detector column and length of a ray step, mm.
-        columns: detector columns W, the same for all angles.
-        steps: samples K along a ray.
+        columns: number of detector columns W, the same for all angles.
+        steps: number of samples along a ray.
         grid: voxel grid of the source file.
-        source: its file name without folders (for people; patient paths do not travel).
-        body_box: first and last voxel above 0 along z, y and x in canonical order; outside it no
-            ray is looked at (nothing there can win). None where it is not known.
+        source: name of the source file, without folders, which may name a patient.
+        body_box: first and last voxel above 0 along z, y and x in canonical order. None where it
+            is not known.
         window_suv: SUV that maps to level 255 in the stack, or None where it holds raw SUV.
     """
 
@@ -76,51 +88,40 @@ class ViewGeometry:
         pixel_mm: float | None = None,
         body_suv: float = BODY_SUV,
     ) -> "ViewGeometry":
-        """The geometry that covers the body of `volume` (in SUV) at every angle.
+        """Geometry that covers the body of `volume` at every angle.
 
-        Bin and ray step are the smaller in-plane spacing; the parities of columns and steps make
+        Bin and ray step are the smaller in-plane spacing. The parities of columns and steps make
         the 0° view (and on a square grid the 90° view) equal to the plain array maximum.
 
         Args:
             volume: SUV.
             angles_deg: of the views.
-            pixel_mm: pixels that the views will be resampled to (`pixels.to_pixels`). Where they
-                are much finer than the voxels, so is the detector (a half, a third, … of a voxel):
-                rays between the voxels know more than an interpolation of their neighbours.
+            pixel_mm: pixels that the views will be resampled to (`resampling.to_pixels`). Where
+                they are much finer than the voxels, so is the detector (a half, a third, … of a
+                voxel), since rays between the voxels are more exact than an interpolation of views.
             body_suv: SUV above which a voxel may be body.
 
         Raises:
-            MipError: the volume is larger than any patient, or its views would be.
+            MipError: the volume is larger than any patient, or its views are too large.
         """
         longest = max(n * step for n, step in zip(volume.array.shape, volume.spacing_mm))
-        if longest > MOST_MM:
+        if longest > MAX_LENGTH_MM:
             raise MipError(
-                f"{volume.path}: is {longest:.0f} mm long, at most {MOST_MM:.0f} are projected; "
-                "check the spacing in its header"
+                f"{volume.path}: is {longest:.0f} mm long, at most {MAX_LENGTH_MM:.0f} are "
+                "projected; check the spacing in its header"
             )
         _, ny, nx = volume.array.shape
         _, sy, sx = volume.spacing_mm
         bins = 1 if pixel_mm is None else max(1, round(min(sy, sx) / pixel_mm))
         bin_mm = min(sy, sx) / bins
-        # Rays through the middles of voxels; with an even number of them a voxel those would come
-        # with others along its faces, which meet nothing: then rays at quarters, eighths, …
+        # An odd number of rays a voxel: one runs through its centre. An even number would put one
+        # on its face, where it belongs to no voxel: then rays at quarters, eighths, … of a voxel.
         parity_y, parity_x = (n if bins % 2 else 0 for n in (ny, nx))
-        # Commands show their help without numba.
-        from nnunetv2_mip.views.body_extent import survey_body
-
-        array = np.ascontiguousarray(volume.array)
-        slices_with_body, box = survey_body(array, np.float32(body_suv))
-        ys, xs = np.nonzero(slices_with_body > BODY_SHARE * len(volume.array))
-        if len(ys) == 0:
-            ys, xs = np.array([0, ny - 1]), np.array([0, nx - 1])
-        y_mm, x_mm = (ys - (ny - 1) / 2) * sy, (xs - (nx - 1) / 2) * sx
-        body_radius_mm = float(np.sqrt(x_mm**2 + y_mm**2).max())
+        radius_mm, box = _body_radius_and_box(volume, body_suv)
         corner_mm = math.hypot((nx - 1) / 2 * sx, (ny - 1) / 2 * sy)
-        columns = _count_covering(
-            min(body_radius_mm, corner_mm) / bin_mm + MARGIN_COLUMNS, parity_x
-        )
+        columns = _count_covering(min(radius_mm, corner_mm) / bin_mm + MARGIN_COLUMNS, parity_x)
         steps = _count_covering(corner_mm / bin_mm, parity_y)
-        if len(volume.array) * max(columns, steps) > MOST_PIXELS:
+        if len(volume.array) * max(columns, steps) > MAX_VIEW_PIXELS:
             raise MipError(
                 f"{volume.path}: has views of {len(volume.array)} x {columns} pixels along rays of "
                 f"{steps} steps; check the spacing in its header"
@@ -132,7 +133,7 @@ class ViewGeometry:
             steps=steps,
             grid=volume.grid,
             source=volume.path.name,
-            body_box=tuple((int(low), int(high)) for low, high in box) if box[0, 1] >= 0 else None,
+            body_box=box,
         )
 
     @property
@@ -145,17 +146,17 @@ class ViewGeometry:
 
     @property
     def stack_shape(self) -> tuple[int, int, int]:
-        """(V, H, W)."""
+        """Shape (V, H, W) of a stack of these views."""
         return self.views, self.rows, self.columns
 
     @property
     def pixel_mm(self) -> tuple[float, float]:
-        """(row, column) spacing of a view in mm."""
+        """Spacing (row, column) of a view in mm."""
         return self.grid.spacing_zyx[0], self.bin_mm
 
     @property
     def stack_spacing_mm(self) -> tuple[float, float, float]:
-        """(view axis, row, column): the view axis gets a spacing no scanner has."""
+        """Spacing (view axis, row, column) in mm; that of the view axis marks a stack."""
         return (VIEW_AXIS_SPACING_MM, *self.pixel_mm)
 
     def with_window(self, window_suv: float | None) -> "ViewGeometry":
@@ -179,7 +180,7 @@ class ViewGeometry:
 
     @classmethod
     def from_dict(cls, content: dict, path: Path | str = "geometry") -> "ViewGeometry":
-        """The inverse of `to_dict`.
+        """Geometry of the content of a geometry file, the inverse of `to_dict`.
 
         Raises:
             MipError: a newer format, or a missing entry.
@@ -219,7 +220,7 @@ class ViewGeometry:
 
 
 def image_geometry(source: str, pixel_mm: float) -> dict:
-    """The geometry file of a MIP-PET image (a PNG): one coronal view without a volume behind it."""
+    """Content of the geometry file of a MIP-PET image: one coronal view without a volume."""
     return {
         "format_version": FORMAT_VERSION,
         "kind": "image",
@@ -231,11 +232,31 @@ def image_geometry(source: str, pixel_mm: float) -> dict:
     }
 
 
+def _body_radius_and_box(
+    volume: Volume, body_suv: float
+) -> tuple[float, tuple[tuple[int, int], ...] | None]:
+    """Distance in mm of the body's farthest voxel from the rotation axis, and its box above 0."""
+    # Imported here, so that commands show their help without numba.
+    from nnunetv2_mip.views.body_extent import body_extent
+
+    _, ny, nx = volume.array.shape
+    _, sy, sx = volume.spacing_mm
+    array = np.ascontiguousarray(volume.array)
+    slices_with_body, box = body_extent(array, np.float32(body_suv))
+    ys, xs = np.nonzero(slices_with_body > BODY_SHARE * len(volume.array))
+    if len(ys) == 0:
+        ys, xs = np.array([0, ny - 1]), np.array([0, nx - 1])
+    y_mm, x_mm = (ys - (ny - 1) / 2) * sy, (xs - (nx - 1) / 2) * sx
+    radius_mm = float(np.sqrt(x_mm**2 + y_mm**2).max())
+    if box[0, 1] < 0:
+        return radius_mm, None
+    return radius_mm, tuple((int(low), int(high)) for low, high in box)
+
+
 def _count_covering(radius: float, parity_of: int) -> int:
     """Smallest count of unit samples about a centre that reach `radius`, of the given parity.
 
-    Samples lie at j − (count − 1) / 2; equal parity puts them on the voxels of a grid whose size
-    has that parity.
+    Samples lie at j − (count − 1) / 2. With the parity of the grid's size they lie on its voxels.
     """
     if parity_of % 2:
         return 2 * math.ceil(radius - 1e-6) + 1

@@ -1,4 +1,4 @@
-"""The loops of `occlusion`: what a view sees of every lesion, without looking elsewhere."""
+"""Kernels of `views.labels`: visible and occluded pixels of every lesion in every view."""
 
 import math
 
@@ -8,12 +8,13 @@ from numba import njit, prange
 from nnunetv2_mip.views.footprint import depth_footprint
 
 VISIBLE, OCCLUDED = 1, 2
-# The view and the samples here may be rounded differently (SUV, and relative above 1).
+# Tolerance between the view and the samples here, which may be rounded differently (SUV; relative
+# above 1).
 TIE = 1e-4
 
 
 @njit(parallel=True, cache=True)
-def see_lesions(
+def label_lesions(
     zs,
     y_mm,
     x_mm,
@@ -29,10 +30,26 @@ def see_lesions(
     enough_pixels,
     enough_gradient,
     shares,
-    seen,
+    labelled,
     stack,
 ):
-    """Fill stack (V, H, W), shares and seen (V, L). `frame`: sy, sx, bin, centre y, centre x."""
+    """Fill the label stack, and the visibility of every lesion in every view.
+
+    Args:
+        zs, y_mm, x_mm: (N,) voxels sorted by lesion: slice, and position from the rotation centre.
+        starts: (L + 1,) see `components.lesion_voxels`.
+        crops, boxes: SUV around every lesion, see `labels._crops`.
+        angles: (V,) in radians.
+        frame: voxel size y and x (mm), bin (mm), rotation centre y and x (voxels).
+        steps: samples along a ray.
+        views: (V, H, W) float32, SUV of the views.
+        per_suv: 1 / window, scales the views to [0, 1] for the gradient.
+        enough_share, enough_pixels, enough_gradient: see `settings.OcclusionSettings`; the size of
+            a fragment in pixels.
+        shares: (V, L) filled with the visible share of the pixels.
+        labelled: (V, L) filled with True where any pixel becomes `VISIBLE`.
+        stack: (V, H, W) filled with `VISIBLE` and `OCCLUDED`.
+    """
     sy, sx, bin_mm, _, _ = frame
     rows, width = views.shape[1], views.shape[2]
     for view in prange(len(angles)):
@@ -50,7 +67,7 @@ def see_lesions(
             highest = _highest_inside(crop, box, near, far, left, cos, sin, frame, steps, width)
             hit = 0
             visible = 0
-            # 0 not hit, 1 hit, 2 visible, 3 visible and looked at.
+            # 0 not hit, 1 hit, 2 visible, 3 visible and part of a fragment found before.
             state = np.zeros(near.shape, np.uint8)
             for column in range(near.shape[0]):
                 for z in range(near.shape[1]):
@@ -76,7 +93,7 @@ def see_lesions(
                     elif stack[view, row, left + column] == 0:
                         stack[view, row, left + column] = OCCLUDED
             if whole:
-                seen[view, lesion] = True
+                labelled[view, lesion] = True
                 continue
             for column in range(near.shape[0]):
                 for z in range(near.shape[1]):
@@ -89,7 +106,7 @@ def see_lesions(
                             row = rows - 1 - z_low - fragment[k, 1]
                             total += _sobel(views[view], row, left + fragment[k, 0], per_suv)
                         if total > enough_gradient * len(fragment):
-                            seen[view, lesion] = True
+                            labelled[view, lesion] = True
                             for k in range(len(fragment)):
                                 row = rows - 1 - z_low - fragment[k, 1]
                                 stack[view, row, left + fragment[k, 0]] = VISIBLE
@@ -97,7 +114,10 @@ def see_lesions(
 
 @njit(cache=True)
 def _highest_inside(crop, box, near, far, left, cos, sin, frame, steps, width):
-    """Highest sample of every ray inside the lesion's depth range, as the projector samples it."""
+    """Highest sample of each ray in the lesion's depth range: (columns, slices) float32, SUV.
+
+    Rays are sampled as `projection.project` does.
+    """
     sy, sx, bin_mm, centre_y, centre_x = frame
     slack = 0.5 * math.hypot(sy, sx) + 1e-4
     highest = np.zeros(near.shape, np.float32)
@@ -137,7 +157,7 @@ def _highest_inside(crop, box, near, far, left, cos, sin, frame, steps, width):
 
 @njit(cache=True)
 def _take_fragment(state, column, z):
-    """The 8-connected visible pixels about one of them, marked as looked at: (n, 2) places."""
+    """Pixels (n, 2) of the 8-connected visible fragment that contains one of them, marked as 3."""
     found = np.empty((16, 2), np.int64)
     found[0, 0], found[0, 1] = column, z
     state[column, z] = 3
@@ -158,7 +178,7 @@ def _take_fragment(state, column, z):
 
 @njit(cache=True)
 def _sobel(view, row, column, per_suv):
-    """Magnitude of the Sobel gradient of a view scaled to [0, 1]; edges are repeated."""
+    """Magnitude of the Sobel gradient of a view scaled to [0, 1]; edge pixels are repeated."""
     down = np.float32(0)
     right = np.float32(0)
     for i in range(-1, 2):

@@ -1,19 +1,20 @@
-"""Labels that know what a view can see: projected, visible and ignore.
+"""Label views of a study, with occlusion: projected, visible and ignore.
 
-A lesion that lies behind something hotter has no trace in a MIP; calling its projection "lesion"
-asks a network for what is not in the image. Three answers:
+A lesion behind something hotter leaves no trace in a MIP. A network cannot learn to find it there.
+There are three kinds of label:
 
 - `projected`: every pixel whose ray passes through a lesion (any hit).
 - `visible`: the occlusion correction of "MIP-Based Tumor Segmentation" (arXiv 2510.09326). A
-  lesion that wins the ray in at least 75 % of its pixels keeps its whole projection. Of any other
-  only those visible fragments stay that are at least 25 mm large and have a mean gradient above
-  0.15. The paper states these numbers without units; ours are in `view_settings.OcclusionSettings`.
+  lesion that is visible in at least 75 % of its pixels keeps its whole projection. Of any other
+  lesion only those visible fragments stay that are at least 25 mm large and have a mean gradient
+  above 0.15. The paper states these numbers without units; the units here are those of
+  `settings.OcclusionSettings`.
 - `ignore`: as `visible`, but the other pixels of the projection get nnU-Net's ignore label (2)
-  instead of being called background: they are neither.
+  instead of background.
 
 A pixel of a lesion is visible when the ray's maximum lies within the lesion's depth range along
-this ray (the centres of its voxels, and half a voxel diagonal before and behind). That needs the
-ray's samples inside this range only, not the depth of the winner: the cost grows with the lesions.
+this ray (the centres of its voxels, and half a voxel diagonal before and behind). Only the samples
+of the ray in this range are needed, so the time grows with the lesions, not with the volume.
 """
 
 import math
@@ -24,31 +25,31 @@ import numpy as np
 
 from nnunetv2_mip.lesions.components import lesion_centres_mm, lesion_voxels
 from nnunetv2_mip.views.geometry import ViewGeometry
-from nnunetv2_mip.views.label_kernels import VISIBLE, see_lesions
+from nnunetv2_mip.views.label_kernels import VISIBLE, label_lesions
 from nnunetv2_mip.views.settings import LABEL_MODES, OcclusionSettings
 
 
 @dataclass(frozen=True)
 class Lesion:
-    """One connected lesion and how the views see it.
+    """Measurements of one connected lesion, and its visibility in the views.
 
     Attributes:
         volume_ml, suv_max: of its voxels.
         centre_mm: mean position (x, y, z), physical LPS mm.
         visible_share: for every view the visible share of its pixels, 0 to 1.
-        seen: for every view whether any of its pixels is labelled in the mode `visible`.
+        labelled: for every view whether it has any pixel of the label `visible`.
     """
 
     volume_ml: float
     suv_max: float
     centre_mm: tuple[float, float, float]
     visible_share: tuple[float, ...]
-    seen: tuple[bool, ...]
+    labelled: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
 class LabelViews:
-    """The lesions of a study in its views.
+    """Label views of a study, and its lesions.
 
     Attributes:
         stack: (V, H, W) uint8: 0 no lesion, 1 visible lesion, 2 occluded lesion.
@@ -59,7 +60,7 @@ class LabelViews:
     lesions: tuple[Lesion, ...]
 
     def label(self, mode: str) -> np.ndarray:
-        """(V, H, W) uint8: the label views of one of `LABEL_MODES`."""
+        """Label views (V, H, W) uint8 of one of `LABEL_MODES`."""
         if mode == "projected":
             return (self.stack != 0).astype(np.uint8)
         if mode == "visible":
@@ -69,12 +70,12 @@ class LabelViews:
         raise ValueError(f"unknown label mode {mode!r}; choose from {', '.join(LABEL_MODES)}")
 
     @property
-    def unseen(self) -> list[int]:
-        """Numbers (from 1) of the lesions that are seen in no view."""
-        return [n for n, lesion in enumerate(self.lesions, start=1) if not any(lesion.seen)]
+    def in_no_view(self) -> list[int]:
+        """Numbers (from 1) of the lesions without any pixel of the label `visible`."""
+        return [n for n, lesion in enumerate(self.lesions, start=1) if not any(lesion.labelled)]
 
     def table(self, geometry: ViewGeometry) -> dict:
-        """What the lesion file of a case holds (JSON); views are numbered from 0."""
+        """Content of the lesion file of a case (JSON); views are numbered from 0."""
         return {
             "format_version": 1,
             "angles_deg": list(geometry.angles_deg),
@@ -84,12 +85,14 @@ class LabelViews:
                     "volume_ml": round(lesion.volume_ml, 4),
                     "suv_max": round(lesion.suv_max, 3),
                     "centre_mm": [round(value, 2) for value in lesion.centre_mm],
-                    "seen_in": [view for view, seen in enumerate(lesion.seen) if seen],
+                    "seen_in": [
+                        view for view, any_pixel in enumerate(lesion.labelled) if any_pixel
+                    ],
                     "visible_share": [round(share, 4) for share in lesion.visible_share],
                 }
                 for number, lesion in enumerate(self.lesions, start=1)
             ],
-            "seen_in_no_view": self.unseen,
+            "seen_in_no_view": self.in_no_view,
         }
 
 
@@ -101,15 +104,15 @@ def label_views(
     window_suv: float,
     settings: OcclusionSettings | None = None,
 ) -> LabelViews:
-    """Find the lesions of a mask in the views of its study.
+    """Label views of a lesion mask.
 
     Args:
         seg: (z, y, x), non-zero is lesion.
         suv: (z, y, x) SUV on the same grid.
-        suv_views: (V, H, W) its views (`projection.project`).
+        suv_views: (V, H, W) SUV of its views, from `projection.project`.
         geometry: of these views.
-        window_suv: SUV at which a MIP is displayed brightest, for the gradient.
-        settings: see `view_settings.OcclusionSettings`.
+        window_suv: SUV of the full intensity scale, for the gradient.
+        settings: criteria of visibility; None takes the defaults.
 
     Raises:
         ValueError: arrays that do not belong together.
@@ -125,13 +128,13 @@ def label_views(
         return LabelViews(stack, ())
     _, sy, sx = geometry.grid.spacing_zyx
     _, ny, nx = geometry.grid.shape_zyx
-    # A sample may lie a voxel diagonal beside the lesion's box, and is interpolated.
+    # A sample may lie a voxel diagonal beside the lesion's box, and needs its neighbours there.
     reach = 1.5 * math.hypot(sy, sx) + geometry.bin_mm
     margin = (math.ceil(reach / sy) + 2, math.ceil(reach / sx) + 2)
     crops, boxes = _crops(np.asarray(suv), zyx, starts, margin)
     shape = (geometry.views, len(starts) - 1)
-    shares, seen = np.zeros(shape, np.float64), np.zeros(shape, np.bool_)
-    see_lesions(
+    shares, labelled = np.zeros(shape, np.float64), np.zeros(shape, np.bool_)
+    label_lesions(
         zyx[:, 0],
         (zyx[:, 1] - (ny - 1) / 2) * sy,
         (zyx[:, 2] - (nx - 1) / 2) * sx,
@@ -147,32 +150,36 @@ def label_views(
         settings.fragment_mm / math.sqrt(geometry.pixel_mm[0] * geometry.pixel_mm[1]),
         settings.gradient,
         shares,
-        seen,
+        labelled,
         stack,
     )
     centres = lesion_centres_mm(zyx, starts, geometry.grid)
-    lesions = []
-    for index, (first, last) in enumerate(pairwise(starts)):
-        lesions.append(
-            Lesion(
-                volume_ml=float(last - first) * geometry.grid.voxel_ml,
-                suv_max=float(suv[tuple(zyx[first:last].T)].max()),
-                centre_mm=tuple(float(value) for value in centres[index]),
-                visible_share=tuple(shares[:, index].tolist()),
-                seen=tuple(seen[:, index].tolist()),
-            )
+    lesions = [
+        Lesion(
+            volume_ml=float(last - first) * geometry.grid.voxel_ml,
+            suv_max=float(suv[tuple(zyx[first:last].T)].max()),
+            centre_mm=tuple(float(value) for value in centres[index]),
+            visible_share=tuple(shares[:, index].tolist()),
+            labelled=tuple(labelled[:, index].tolist()),
         )
+        for index, (first, last) in enumerate(pairwise(starts))
+    ]
     return LabelViews(stack, tuple(lesions))
 
 
 def _crops(
     suv: np.ndarray, zyx: np.ndarray, starts: np.ndarray, margin: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """SUV around every lesion as (y, x, z) with z contiguous, one after the other.
+    """SUV in a box around every lesion, in the order (y, x, z), one after the other.
+
+    Args:
+        suv: (z, y, x).
+        zyx, starts: voxels of the lesions, see `lesion_voxels`.
+        margin: voxels along y and x that a box has beside its lesion; 0 beyond the volume.
 
     Returns:
-        The values, and a row a lesion: place of its first value, y, x, z of its corner, and its
-        size along y, x, z.
+        crops: all values of all boxes, float32.
+        boxes: (L, 7) int64: index of the first value in `crops`, corner y, x, z, size y, x, z.
     """
     pieces, boxes, place = [], [], 0
     for first, last in pairwise(starts):

@@ -1,4 +1,4 @@
-"""What a study is turned into: angles, channels, scale, pixel size and kind of label."""
+"""Settings of the views of a study: angles, channels, intensity window, pixel size, labels."""
 
 import math
 from collections.abc import Sequence
@@ -8,14 +8,15 @@ from nnunetv2_mip.conventions import DEFAULT_WINDOW_SUV
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.views.geometry import DEFAULT_ARC_DEG, DEFAULT_VIEWS, view_angles
 
-# The SUV leads: it decides what a ray shows. The others say more about the winner of the ray.
+# The SUV is the first: its maximum decides which voxel of a ray is shown. The other channels
+# describe that voxel.
 CHANNELS = ("suv", "ct", "depth")
 LABEL_MODES = ("projected", "visible", "ignore")
 
 
 @dataclass(frozen=True)
 class OcclusionSettings:
-    """When a lesion counts as visible in a view (see `occlusion`).
+    """Criteria of a lesion that is visible in a view (see `views.labels`).
 
     Attributes:
         visible_share: share of its pixels that must be visible for the whole projection to stay.
@@ -43,13 +44,14 @@ class OcclusionSettings:
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """How studies are turned into views.
+    """Settings of a projection, of its channels and of its label views.
 
     Attributes:
         views: number of projection angles.
         arc_deg, start_deg: the angles cover [start, start + arc) degrees.
         window_suv: SUV that maps to level 255.
-        angles_deg: the angles themselves, in degrees; then `views` is their number.
+        angles_deg: the angles themselves, in degrees, instead of `arc_deg` and `start_deg`; then
+            `views` is their number.
         pixel_mm: edge of the square pixels the views are resampled to; None keeps the study's own.
         channels: some of `CHANNELS`, the SUV first.
         labels: one of `LABEL_MODES`.
@@ -93,12 +95,12 @@ class ViewSettings:
 
     @property
     def angles(self) -> tuple[float, ...]:
-        """The projection angles in degrees."""
+        """Projection angles in degrees."""
         return self.angles_deg or view_angles(self.views, self.arc_deg, self.start_deg)
 
 
 def check_angles(angles_deg: Sequence[float]) -> None:
-    """Raise MipError for an empty list, for no numbers, and for an angle named twice."""
+    """Check of listed angles: MipError for no angle, one that is no number, or one named twice."""
     if not angles_deg:
         raise MipError("--angles: name at least one angle")
     if not all(math.isfinite(angle) for angle in angles_deg):
@@ -108,7 +110,7 @@ def check_angles(angles_deg: Sequence[float]) -> None:
 
 
 def check_channels(channels: Sequence[str]) -> None:
-    """Raise MipError for channels that cannot be made, or whose first is not the SUV."""
+    """Check of channel names: MipError for an unknown or repeated one, or a first but `suv`."""
     unknown = [name for name in channels if name not in CHANNELS]
     if unknown or not channels or channels[0] != "suv" or len(set(channels)) < len(channels):
         raise MipError(

@@ -1,33 +1,64 @@
-"""Operations on `LANES` neighbouring voxels at a time, for the inner loop of the projector.
+"""Vector operations on `LANES` neighbouring voxels for the inner loop of the projector.
 
-numba leaves it to LLVM to find loops that can work on many numbers at once, and a loop as short as
-this is spent on testing whether it may (four times as slow). Here the vectors are written down:
-LLVM turns them into whatever the processor has (AVX-512, AVX2, NEON, …). The sums are in a fixed
-order and are not contracted, so that every processor gives the same float32.
+numba leaves it to LLVM to find loops that can work on many numbers at once. In a loop as short as
+this one, LLVM's test whether that is safe takes more time than the loop itself. The vectors are
+therefore written here as LLVM IR, which LLVM compiles for whatever the processor has (AVX-512,
+AVX2, NEON, …). The terms of a sum are added in a fixed order without fused multiply-add, so that
+every processor gives the same float32.
+
+`views.simd_plain` has the same functions in plain numba, for a numba or llvmlite that refuses this
+IR. `needs_plain_form` says which of the two the projector takes.
 """
 
+import functools
+import os
+
+import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.extending import intrinsic
 
 # Voxels along z that are sampled together: 256 bytes, four cache lines.
 LANES = 64
-# Samples taken together: none waits for the one before.
+# Samples of a ray that are taken together, so that none waits for the one before.
 SAMPLES = 4
+# Environment variable; its value `plain` chooses `views.simd_plain`.
+FORM_VARIABLE = "NNUNETV2_MIP_SIMD"
 
-_FLOATS = ir.VectorType(ir.FloatType(), LANES)
+
+@functools.cache
+def needs_plain_form() -> bool:
+    """Whether the projector takes the functions of `views.simd_plain` instead of these.
+
+    It does where `FORM_VARIABLE` says so, and where numba or LLVM refuses to compile the IR of this
+    module. The trial is a small function in numba's cache: a fraction of a second on the first
+    call, a few milliseconds later. It runs at the first projection, not at import.
+    """
+    if os.environ.get(FORM_VARIABLE) == "plain":
+        return True
+    voxels, four = np.zeros(4 * LANES, np.float32), np.zeros(SAMPLES, np.float32)
+    best, winner = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32)
+    try:
+        _try_to_compile(voxels, np.zeros(SAMPLES, np.uint64), four, best, winner)
+    # numba wraps errors of its own, llvmlite raises RuntimeError, TypeError or AttributeError.
+    except Exception:
+        return True
+    return False
 
 
 @intrinsic
-def raise_maximum(typing, voxels, line, places, fxs, fys, best):
-    """best = max(best, `SAMPLES` bilinear samples); returns the lowest of best.
+def update_maximum(typing, voxels, line, places, fxs, fys, best):
+    """Maximum of `best` and of `SAMPLES` bilinear samples, in each lane.
 
     Args:
-        voxels: 1-D float32, columns of LANES one after the other along x, then y.
+        voxels: 1-D float32, columns of LANES voxels one after the other along x, then y.
         line: uint64, elements from a column to that at y + 1.
         places: (SAMPLES) uint64, for each sample the first element of its column at y0, x0.
         fxs, fys: (SAMPLES) float32, its distance from there in columns, 0 to 1.
         best: (LANES) float32, changed in place.
+
+    Returns:
+        The lowest of the new `best`, float32.
     """
 
     def generate(context, builder, signature, args):
@@ -43,11 +74,15 @@ def raise_maximum(typing, voxels, line, places, fxs, fys, best):
 
 
 @intrinsic
-def raise_maximum_and_winner(typing, voxels, line, places, fxs, fys, best, ts, winner):
-    """As `raise_maximum`; where a sample wins, `winner` (LANES) becomes its t of `ts` (SAMPLES).
+def update_maximum_and_winner(typing, voxels, line, places, fxs, fys, best, ts, winner):
+    """As `update_maximum`, with the position of the highest sample along the ray.
 
     Of equal samples the one with the smaller |t| wins, of two such the one with t < 0: the order
-    in which samples come does not matter. `winner` starts at 0.
+    in which samples come does not matter.
+
+    Args:
+        ts: (SAMPLES) float32, positions of the samples along the ray.
+        winner: (LANES) float32, position of the highest sample, 0 at first; changed in place.
     """
 
     def generate(context, builder, signature, args):
@@ -74,8 +109,15 @@ def raise_maximum_and_winner(typing, voxels, line, places, fxs, fys, best, ts, w
     return types.float32(voxels, line, places, fxs, fys, best, ts, winner), generate
 
 
+@njit(cache=True)
+def _try_to_compile(voxels, places, four, best, winner):
+    line = np.uint64(2 * LANES)
+    update_maximum(voxels, line, places, four, four, best)
+    update_maximum_and_winner(voxels, line, places, four, four, best, four, winner)
+
+
 def _sample(context, builder, signature, args, number):
-    """The bilinear sample `number`."""
+    """The bilinear sample `number` as a vector."""
     place = _element(context, builder, signature, args, 2, number)
     fx = _element(context, builder, signature, args, 3, number)
     fy = _element(context, builder, signature, args, 4, number)
@@ -96,6 +138,11 @@ def _sample(context, builder, signature, args, number):
     return total
 
 
+def _floats():
+    # In a function: the module can be imported whatever llvmlite makes of it.
+    return ir.VectorType(ir.FloatType(), LANES)
+
+
 def _element(context, builder, signature, args, argument, number):
     """Element `number` of an array argument."""
     data = context.make_array(signature.args[argument])(context, builder, args[argument]).data
@@ -107,7 +154,7 @@ def _larger(builder, a, b):
 
 
 def _lowest(builder, value):
-    """The lowest lane."""
+    """The lowest element of a vector."""
     size = LANES
     while size > 1:
         size //= 2
@@ -121,13 +168,13 @@ def _pointer(context, builder, array_type, array, index=None):
     data = context.make_array(array_type)(context, builder, array).data
     if index is not None:
         data = builder.gep(data, [index])
-    return builder.bitcast(data, _FLOATS.as_pointer())
+    return builder.bitcast(data, _floats().as_pointer())
 
 
 def _splat(builder, value):
-    one = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), value, _index(0))
+    one = builder.insert_element(ir.Constant(_floats(), ir.Undefined), value, _index(0))
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-    return builder.shuffle_vector(one, ir.Constant(_FLOATS, ir.Undefined), zeros)
+    return builder.shuffle_vector(one, ir.Constant(_floats(), ir.Undefined), zeros)
 
 
 def _part(builder, value, start, size):

@@ -1,4 +1,4 @@
-"""View stacks on disk: (V, H, W) NIfTI files with a geometry file beside them."""
+"""Files of view stacks: (V, H, W) NIfTI files with a geometry file beside them."""
 
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from nnunetv2_mip.io.volumes import (
     read_header,
     read_voxels,
     values_per_voxel,
+    without_suffix,
     write_image,
 )
 from nnunetv2_mip.views.geometry import ViewGeometry
@@ -28,14 +29,14 @@ LESIONS_SUFFIX = "_lesions.json"
 def write_stack(
     stack: np.ndarray, spacing_mm: tuple[float, float, float], path: Path | str
 ) -> None:
-    """Write (V, H, W) with spacing (view axis, row, column) in mm; the file appears whole."""
+    """Write a stack (V, H, W) with spacing (view axis, row, column) in mm, whole or not at all."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(stack))
     image.SetSpacing([float(value) for value in reversed(spacing_mm)])
     write_image(image, path)
 
 
 def read_stack(path: Path | str) -> tuple[np.ndarray, tuple[float, float, float]]:
-    """Read a stack: (V, H, W) and its spacing (view axis, row, column) in mm.
+    """Stack (V, H, W) of a file, and its spacing (view axis, row, column) in mm.
 
     Raises:
         MipError: unreadable or not three-dimensional.
@@ -48,15 +49,14 @@ def read_stack(path: Path | str) -> tuple[np.ndarray, tuple[float, float, float]
 
 
 def case_of_channel_file(path: Path | str) -> str:
-    """`NAME_0000.nii.gz` → `NAME`; a name without a channel number stays."""
-    stem = Path(path).name
-    stem = next((stem[: -len(s)] for s in VOLUME_SUFFIXES if stem.lower().endswith(s)), stem)
-    head, _, tail = stem.rpartition("_")
-    return head if head and len(tail) == 4 and tail.isdigit() else stem
+    """Case name of an image file: `NAME_0000.nii.gz` → `NAME`, `NAME.nii.gz` → `NAME`."""
+    name = without_suffix(path)
+    head, _, tail = name.rpartition("_")
+    return head if head and len(tail) == 4 and tail.isdigit() else name
 
 
 def geometry_path(stack_path: Path | str) -> Path | None:
-    """The geometry file beside a stack, or None.
+    """Path of the geometry file beside a stack, or None.
 
     In nnU-Net folders it is `<case>_geometry.json`, in the output of `nnUNetv2_mip_project`
     `geometry.json`.
@@ -69,7 +69,7 @@ def geometry_path(stack_path: Path | str) -> Path | None:
 
 
 def is_stack_file(path: Path | str) -> bool:
-    """Whether an image file is a stack of views: by its first spacing, or a geometry beside it."""
+    """Whether a file is a stack of views: it has a geometry beside it, or a stack's spacing."""
     path = Path(path)
     if not has_suffix(path, VOLUME_SUFFIXES):
         return False
@@ -85,7 +85,7 @@ def is_stack_file(path: Path | str) -> bool:
 
 
 def load_geometry(stack_path: Path | str) -> ViewGeometry:
-    """The geometry that belongs to a stack.
+    """Geometry of the views of a stack, read from the file beside it.
 
     Raises:
         MipError: there is none, or it cannot be read.
@@ -100,12 +100,22 @@ def load_geometry(stack_path: Path | str) -> ViewGeometry:
 
 
 def save_geometry(geometry: ViewGeometry, path: Path | str, pixel_mm: float | None = None) -> None:
-    """Write a geometry file; `pixel_mm` says that the stacks beside it were resampled to that."""
+    """Write a geometry file.
+
+    Args:
+        geometry: of the views.
+        path: the file.
+        pixel_mm: pixels that the stacks beside it were resampled to; None for the detector's own.
+    """
     write_json(path, {**geometry.to_dict(), "pixel_mm": pixel_mm})
 
 
 def load_pixel_mm(path: Path | str) -> float | None:
-    """The pixel size that the stacks beside a geometry file were resampled to, or None."""
+    """Pixel size in mm of the resampled stacks beside a geometry file; None if not resampled.
+
+    Raises:
+        MipError: the entry is no size.
+    """
     value = read_json(path).get("pixel_mm")
     if value is not None and not (isinstance(value, int | float) and value > 0):
         raise MipError(f"{path}: pixel_mm {value!r} is no size")
@@ -115,7 +125,7 @@ def load_pixel_mm(path: Path | str) -> float | None:
 def require_stack_shape(
     stack: np.ndarray, geometry: ViewGeometry, path: Path | str, pixel_mm: float | None = None
 ) -> None:
-    """Raise MipError when a stack and its geometry do not belong together."""
+    """Check that a stack has the shape of its geometry: MipError otherwise."""
     expected = view_shape(geometry, pixel_mm)
     if stack.shape != expected:
         raise MipError(
@@ -124,7 +134,7 @@ def require_stack_shape(
 
 
 def read_levels(path: Path, window_suv: float) -> tuple[np.ndarray, tuple[float, float, float]]:
-    """Levels (V, H, W) of a stack and its spacing (view axis, row, column) in mm.
+    """Levels (V, H, W) of a stack file, and its spacing (view axis, row, column) in mm.
 
     Raises:
         MipError: unreadable, or neither levels nor the SUV of `nnUNetv2_mip_project`.
@@ -132,7 +142,7 @@ def read_levels(path: Path, window_suv: float) -> tuple[np.ndarray, tuple[float,
     levels, spacing = read_stack(path)
     if _holds_raw_suv(path):
         levels = levels_from_suv(levels, window_suv)
-    # Written so that NaN fails too.
+    # In this form NaN fails too.
     if not (levels.min() >= 0 and levels.max() <= 255):
         raise MipError(
             f"{path}: a stack holds levels 0 to 255 (as the converters write), this one "
@@ -142,7 +152,7 @@ def read_levels(path: Path, window_suv: float) -> tuple[np.ndarray, tuple[float,
 
 
 def _holds_raw_suv(path: Path) -> bool:
-    """Whether a stack was written by nnUNetv2_mip_project (SUV), not by a converter (levels)."""
+    """Whether a stack holds SUV, as nnUNetv2_mip_project writes it, instead of levels."""
     geometry = geometry_path(path)
     if geometry is None:
         return False

@@ -1,4 +1,4 @@
-"""Project and fuse as commands: the way there and back, and what stock nnU-Net predicted."""
+"""Commands `project` and `fuse`: there and back, and the output of stock nnU-Net."""
 
 import os
 from pathlib import Path
@@ -143,6 +143,7 @@ def predicted(tiny_trained, tmp_path_factory) -> dict[str, Path]:
     return {"suv": suv, "raw": base / "raw", "images": images, "out": out}
 
 
+@pytest.mark.slow
 def test_the_output_of_stock_nnunet_is_fused(predicted, tmp_path, monkeypatch):
     monkeypatch.setenv("nnUNet_raw", str(predicted["raw"]))
     out = tmp_path / "fused"
@@ -165,6 +166,7 @@ def test_the_output_of_stock_nnunet_is_fused(predicted, tmp_path, monkeypatch):
     assert found.any()
 
 
+@pytest.mark.slow
 def test_probabilities_are_preferred_and_masks_are_enough(predicted, tmp_path, monkeypatch):
     """The files of stock nnU-Net with chosen content: both kinds lead to the true mask."""
     monkeypatch.delenv("nnUNet_raw", raising=False)

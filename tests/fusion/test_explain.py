@@ -1,7 +1,5 @@
-"""The rule `explain`: the mask whose projections agree best with the views; the lesion table."""
+"""Fusion rule `explain`: agreement with the views, views with errors, order and threads."""
 
-import csv
-import math
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +8,13 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnunetv2_mip.commands import fuse as fuse_command
-from nnunetv2_mip.commands import project as project_command
 from nnunetv2_mip.fusion.backprojection import backproject
 from nnunetv2_mip.fusion.fuse import fuse
 from nnunetv2_mip.fusion.rules import FusionRule
 from nnunetv2_mip.io.grid import SourceGrid
-from nnunetv2_mip.io.volumes import Volume, read_volume
-from nnunetv2_mip.lesions.lesion_table import lesion_table
+from nnunetv2_mip.io.volumes import Volume
 from nnunetv2_mip.views.geometry import ViewGeometry, view_angles
-from nnunetv2_mip.views.projection import project, project_mask
+from nnunetv2_mip.views.projection import project_mask
 
 EXPLAIN = FusionRule("explain")
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
@@ -43,12 +38,6 @@ def nodes(seed: int = 0, count: int = 5, hot: float = 6.0) -> tuple[Volume, np.n
     suv = np.maximum(suv + rng.normal(0, 0.05, SHAPE), 0).astype(np.float32)
     grid = SourceGrid(SHAPE[::-1], SPACING[::-1], (-70.0, -60.0, 5.0), IDENTITY)
     return Volume(suv, grid, Path("nodes")), mask
-
-
-def run(command, *argv: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        command.main([str(part) for part in argv])
-    return ended.value.code
 
 
 def dice(a, b) -> float:
@@ -120,6 +109,7 @@ def test_without_uptake_contrast_the_views_decide():
     assert dice(blind, mask) >= dice(hull, mask) - 0.01
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**16), flips=st.tuples(*[st.booleans()] * 2))
 @settings(max_examples=8, deadline=None)
 def test_the_order_of_the_views_and_mirrored_patients_do_not_matter(seed, flips):
@@ -177,70 +167,3 @@ def test_threads_do_not_change_the_answer():
         numba.set_num_threads(threads)
         answers.append(fuse(stack, geometry, EXPLAIN, volume.array))
     np.testing.assert_array_equal(*answers)
-
-
-@pytest.mark.parametrize("codes", ["LPS", "RAS", "LAS", "SRP", "PIR", "RAS cropped"])
-@pytest.mark.parametrize("rule", ["explain", "hull"])
-def test_any_axis_order_gives_the_same_mask_on_its_own_header(codes, rule, tmp_path):
-    volume, mask = nodes(1)
-    for array, name in ((volume.array, "suv"), (mask.astype(np.uint8), "seg")):
-        image = sitk.GetImageFromArray(array)
-        image.SetSpacing(volume.grid.spacing)
-        image.SetOrigin(volume.grid.origin)
-        if "cropped" in codes:
-            image = image[3:-2, 4:, 1:-1]
-        image = sitk.DICOMOrient(image, codes[:3])
-        sitk.WriteImage(image, str(tmp_path / f"{name}.nii.gz"))
-    views = tmp_path / "views"
-    suv, seg = tmp_path / "suv.nii.gz", tmp_path / "seg.nii.gz"
-    assert run(project_command, "-i", suv, "--seg", seg, "-o", views, "--views", 6) == 0
-    target = tmp_path / "mask.nii.gz"
-    assert run(fuse_command, "-i", views, "-o", target, "--rule", rule, "--suv", suv) == 0
-    found = sitk.ReadImage(str(target))
-    source = sitk.ReadImage(str(tmp_path / "suv.nii.gz"))
-    assert found.GetSize() == source.GetSize()
-    for what in ("GetSpacing", "GetOrigin", "GetDirection"):
-        assert getattr(found, what)() == getattr(source, what)()
-    suv, mask = read_volume(suv), read_volume(seg).array
-    geometry, stack = views_of(suv, mask, 6)
-    expected = fuse(stack, geometry, FusionRule(rule), suv.array)
-    assert dice(read_volume(target).array, expected) > 0.99
-
-
-def test_the_table_beside_a_mask(tmp_path):
-    suv = np.zeros((4, 6, 6), np.float32)
-    mask = np.zeros((4, 6, 6), np.uint8)
-    mask[0, 0, 0] = 1
-    suv[0, 0, 0] = 3.0
-    mask[2, 3, 2:4] = 1
-    suv[2, 3, 2:4] = (4.0, 6.0)
-    # Voxels of 0.04 ml whose index x runs to the patient's right.
-    direction = (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
-    grid = SourceGrid((6, 6, 4), (2.0, 4.0, 5.0), (100.0, -20.0, 7.0), direction)
-    first, second = lesion_table(mask, suv, grid)
-    assert first["lesion"] == 1 and math.isclose(first["volume_ml"], 0.08)
-    assert (first["suv_max"], first["suv_mean"], first["tlg"]) == (6.0, 5.0, 0.4)
-    # Canonical x = 2.5 of 6 is index 2.5 from the other side.
-    assert (first["x_mm"], first["y_mm"], first["z_mm"]) == (95.0, -8.0, 17.0)
-    assert second["suv_max"] == 3.0 and math.isclose(second["volume_ml"], 0.04)
-    assert lesion_table(0 * mask, suv, grid) == []
-    assert lesion_table(mask, None, grid)[0]["tlg"] is None
-
-
-def test_fuse_writes_the_table(tmp_path):
-    volume, mask = nodes(2)
-    for array, name in ((volume.array, "suv"), (mask.astype(np.uint8), "seg")):
-        image = sitk.GetImageFromArray(array)
-        image.SetSpacing(volume.grid.spacing)
-        sitk.WriteImage(image, str(tmp_path / f"{name}.nii.gz"))
-    suv, seg = tmp_path / "suv.nii.gz", tmp_path / "seg.nii.gz"
-    views, target = tmp_path / "views", tmp_path / "out.nii.gz"
-    assert run(project_command, "-i", suv, "--seg", seg, "-o", views, "--views", 4) == 0
-    assert run(fuse_command, "-i", views, "-o", target, "--suv", suv) == 0
-    with (tmp_path / "out_lesions.csv").open() as stream:
-        rows = list(csv.DictReader(stream))
-    found = read_volume(target).array
-    total = sum(float(row["volume_ml"]) for row in rows)
-    assert math.isclose(total, found.sum() * volume.grid.voxel_ml, rel_tol=1e-3)
-    inside = project(volume.array, ViewGeometry.for_volume(volume, [0.0])).suv.max()
-    assert 1 < max(float(row["suv_max"]) for row in rows) <= inside + 1e-3

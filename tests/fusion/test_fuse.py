@@ -1,4 +1,4 @@
-"""Fusion: what comes back from views, for every rule."""
+"""Fusion of views to a mask, for every rule that decides each voxel alone."""
 
 from pathlib import Path
 

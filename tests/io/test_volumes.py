@@ -18,6 +18,7 @@ from nnunetv2_mip.io.volumes import (
     read_suv,
     read_volume,
     suv_warning,
+    without_suffix,
     write_volume,
 )
 
@@ -200,3 +201,22 @@ def test_a_gzip_of_several_members_is_read_whole(tmp_path):
         path.write_bytes(b"".join(gzip.compress(part) for part in parts))
         found = read_nifti_voxels(path)
         np.testing.assert_array_equal(found.reshape(array.shape), array)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("a/b/case_0000.nii.gz", "case_0000"),
+        ("CASE.NII.GZ", "CASE"),
+        ("case.v2.mha", "case.v2"),
+        ("case.png", "case.png"),
+        ("case", "case"),
+    ],
+)
+def test_a_name_loses_its_image_suffix_only(path, name):
+    assert without_suffix(path) == without_suffix(Path(path)) == name
+
+
+def test_the_first_suffix_that_fits_is_taken_off():
+    assert without_suffix("case.v2.mha", (".v2.mha", ".mha")) == "case"
+    assert without_suffix("case.png", (".png",)) == "case"

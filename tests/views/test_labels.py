@@ -1,4 +1,4 @@
-"""Lesions in views: hand-made scenes, and a slow reference that follows the definition."""
+"""Label views: scenes made by hand, and a slow reference that follows the definition."""
 
 import math
 from pathlib import Path
@@ -12,7 +12,6 @@ from scipy import ndimage
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.grid import SourceGrid
 from nnunetv2_mip.io.volumes import Volume
-from nnunetv2_mip.lesions.components import lesion_voxels
 from nnunetv2_mip.views.geometry import ViewGeometry
 from nnunetv2_mip.views.labels import label_views
 from nnunetv2_mip.views.projection import project, project_mask
@@ -47,7 +46,7 @@ def scene() -> tuple[np.ndarray, np.ndarray]:
 def test_a_lesion_before_colder_tissue_is_wholly_visible():
     suv, seg = scene()
     found, geometry = look(seg, suv, (0.0, 45.0, 90.0), settings=OcclusionSettings())
-    assert found.unseen == []
+    assert found.in_no_view == []
     assert found.lesions[0].visible_share[0] == found.lesions[0].visible_share[2] == 1.0
     projected = project_mask(seg, geometry)
     for mode in ("projected", "visible", "ignore"):
@@ -60,14 +59,14 @@ def test_a_lesion_behind_a_hot_slab_is_hidden_where_the_slab_is_in_the_way():
     # At 90° the slab is seen edge on, beside the lesion.
     found, geometry = look(seg, suv, (0.0, 90.0))
     assert found.lesions[0].visible_share == (0.0, 1.0)
-    assert found.lesions[0].seen == (False, True)
+    assert found.lesions[0].labelled == (False, True)
     projected = project_mask(seg, geometry)
     assert projected[0].sum() == 6 * 8
     assert not found.label("visible")[0].any()
     assert np.array_equal(found.label("ignore")[0], projected[0] * 2)
     assert np.array_equal(found.label("ignore")[1], projected[1])
     assert np.array_equal(found.label("projected"), projected)
-    assert found.unseen == []
+    assert found.in_no_view == []
 
 
 def test_a_lesion_in_a_hot_shell_is_seen_in_no_view():
@@ -75,7 +74,7 @@ def test_a_lesion_in_a_hot_shell_is_seen_in_no_view():
     y, x = np.mgrid[:40, :40] - 19.5
     suv[:, np.hypot(y, x) > 15] = 9
     found, geometry = look(seg, suv, (0.0, 30.0, 60.0, 90.0, 120.0, 150.0))
-    assert found.unseen == [1]
+    assert found.in_no_view == [1]
     assert found.table(geometry)["seen_in_no_view"] == [1]
     assert set(np.unique(found.label("ignore"))) == {0, 2}
 
@@ -111,7 +110,7 @@ def test_fragments_must_be_large_and_have_an_edge(settings, kept):
     suv[:, 30:32, 20:] = 9
     found, _ = look(seg, suv, (0.0,), settings=settings)
     assert found.label("visible").any() == kept
-    assert found.lesions[0].seen == (kept,)
+    assert found.lesions[0].labelled == (kept,)
     assert found.label("ignore")[0].astype(bool).sum() == 48
 
 
@@ -144,14 +143,6 @@ def test_a_lesion_before_another_hides_it():
     assert second.centre_mm == pytest.approx((10 + 8.5, 20 + 21.5, 30 + 2.5))
     rows = found.table(geometry)["lesions"]
     assert [row["seen_in"] for row in rows] == [[0, 1], [1]]
-
-
-def test_voxels_that_share_an_edge_are_one_lesion_and_a_corner_parts_them():
-    seg = np.zeros((4, 4, 4), np.uint8)
-    seg[0, 0, 0] = seg[0, 1, 1] = seg[1, 2, 2] = 1
-    zyx, starts = lesion_voxels(seg)
-    assert starts.tolist() == [0, 2, 3]
-    assert zyx.tolist() == [[0, 0, 0], [0, 1, 1], [1, 2, 2]]
 
 
 def test_centres_are_in_patient_space_whatever_the_axes_of_the_file():
