@@ -299,7 +299,9 @@ class EfficiencyStudy:
         Raises:
             MipError: a network or study cannot be served, or a process was killed.
         """
-        # A fork server has imported everything once; it is itself without threads.
+        # Not the pool of `parallel`: a process that did another task before would keep its memory,
+        # its compiled code and its energy counters. Each task has a fresh process, forked from a
+        # server that has imported everything once and is itself without threads.
         methods = multiprocessing.get_all_start_methods()
         context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         if "forkserver" in methods:

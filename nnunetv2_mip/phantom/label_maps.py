@@ -7,8 +7,9 @@ an organ are one. Without names the maps are read with the numbering of the auto
 (MIC-DKFZ/autopet-3-submission), and refused unless the organs then lie where organs do.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.io.volumes import has_suffix, read_volume
+from nnunetv2_mip.parallel import for_each
 
 NAME_FILES = ("names.json", "dataset.json")
 AUTOPET3_NAMES = {
@@ -198,21 +200,22 @@ def read_organ_map(path: Path, maps: OrganMaps) -> OrganMap:
     return OrganMap(masks, spacing, above_mm, path)
 
 
-def check_maps(maps: OrganMaps, seed: int, owners: Iterable[int], run: Callable = map) -> None:
-    """Read the maps of these bodies once, so that a bad one is found before the work begins.
+def check_maps(maps: OrganMaps, seed: int, owners: Iterable[int], processes: int = 1) -> None:
+    """Check that the maps of these bodies can be used, before the work begins.
 
     Args:
-        run: maps a function over arguments; an executor's `map` reads them side by side.
+        owners: numbers of the bodies, as `choose_map` takes them.
+        processes: worker processes.
 
     Raises:
         MipError: see `read_organ_map`.
     """
     paths = sorted({choose_map(maps, seed, owner) for owner in owners})
-    for _ in run(_try_map, paths, [maps] * len(paths)):
+    for _ in for_each(partial(_check_map, maps=maps), paths, processes, in_order=True):
         pass
 
 
-def _try_map(path: Path, maps: OrganMaps) -> None:
+def _check_map(path: Path, maps: OrganMaps) -> None:
     read_organ_map(path, maps)
 
 

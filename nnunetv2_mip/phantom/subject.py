@@ -89,7 +89,7 @@ def simulate_subject(
     Raises:
         MipError: a seed, index or spacing out of range, or a label map that cannot be used.
     """
-    _check(seed, index, spacing_mm)
+    check_subject(seed, index, spacing_mm)
     owner = body_index(seed, index)
     body_rng = np.random.default_rng([seed, 0, owner])
     scan_rng, lesion_rng, noise_rng = (
@@ -129,7 +129,7 @@ def _mapped_anatomy(
     return anatomy, path.name
 
 
-def _check(seed: int, index: int, spacing_mm: float) -> None:
+def check_subject(seed: int, index: int, spacing_mm: float) -> None:
     low, high = SPACING_RANGE_MM
     if not low <= spacing_mm <= high:
         raise MipError(f"spacing {spacing_mm:g} mm: choose between {low:g} and {high:g} mm")

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -107,8 +106,7 @@ def test_a_subject_is_a_function_of_seed_index_and_maps(studies, maps):
 
 def test_a_cohort_has_the_same_bytes_whatever_the_number_of_workers(tmp_path, folder, maps):
     alone = write_cohort(tmp_path / "alone", 4, 21, 12.0, organs=maps)
-    with ProcessPoolExecutor(2) as executor:
-        shared = write_cohort(tmp_path / "shared", 4, 21, 12.0, None, executor, maps)
+    shared = write_cohort(tmp_path / "shared", 4, 21, 12.0, processes=2, organs=maps)
     # Also where the maps lie elsewhere.
     moved = shutil.copytree(folder, tmp_path / "moved")
     elsewhere = write_cohort(tmp_path / "else", 2, 21, 12.0, organs=find_organ_maps([moved]))
