@@ -23,7 +23,8 @@ from nnunetv2_mip.phantom.label_maps import (
     read_organ_map,
 )
 from nnunetv2_mip.phantom.lesions import disease_pattern
-from nnunetv2_mip.phantom.mapped_anatomy import LIVER_SUV, build_mapped_anatomy
+from nnunetv2_mip.phantom.mapped_anatomy import build_mapped_anatomy
+from nnunetv2_mip.phantom.mapped_organs import LIVER_SUV
 from nnunetv2_mip.phantom.scanner import canvas_for, paint_anatomy
 from nnunetv2_mip.phantom.shapes import Ellipsoid, Wobble
 from nnunetv2_mip.phantom.subject import body_index, simulate_subject
