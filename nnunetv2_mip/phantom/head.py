@@ -6,7 +6,7 @@ Each function adds parts to an `Anatomy`; positions are nominal (see `phantom.bo
 from numpy.random import Generator
 
 from nnunetv2_mip.phantom.body import Anatomy, Frame
-from nnunetv2_mip.phantom.shapes import Ellipsoid, Wobble
+from nnunetv2_mip.phantom.shapes import Deformation, Ellipsoid
 
 
 def add_brain(anatomy: Anatomy, frame: Frame, body: Generator, scan: Generator) -> None:
@@ -14,17 +14,19 @@ def add_brain(anatomy: Anatomy, frame: Frame, body: Generator, scan: Generator) 
     skull = Ellipsoid(frame.at(0, -2, 950), frame.semi(69, 85, 78))
     anatomy.add("skull", skull, 0.7, 800)
     grey = float(scan.uniform(7.0, 14.0))
-    wobble = Wobble.draw(body, 1.2, 45)
+    deformation = Deformation.draw(body, 1.2, 45)
     brain = [
-        Ellipsoid(frame.at(side * 24, -6, 962), frame.semi(40, 78, 56), power=2.3, wobble=wobble)
+        Ellipsoid(
+            frame.at(side * 24, -6, 962), frame.semi(40, 78, 56), power=2.3, deformation=deformation
+        )
         for side in (-1, 1)
     ]
-    brain.append(Ellipsoid(frame.at(0, -6, 965), frame.semi(30, 74, 52), wobble=wobble))
-    brain.append(Ellipsoid(frame.at(0, 34, 920), frame.semi(50, 36, 30), wobble=wobble))
-    brain.append(Ellipsoid(frame.at(0, 6, 912), frame.semi(16, 16, 26), wobble=wobble))
+    brain.append(Ellipsoid(frame.at(0, -6, 965), frame.semi(30, 74, 52), deformation=deformation))
+    brain.append(Ellipsoid(frame.at(0, 34, 920), frame.semi(50, 36, 30), deformation=deformation))
+    brain.append(Ellipsoid(frame.at(0, 6, 912), frame.semi(16, 16, 26), deformation=deformation))
     anatomy.add("brain", brain, grey, 38, texture=0.11)
     white = [
-        Ellipsoid(frame.at(side * 24, -6, 964), frame.semi(20, 52, 30), wobble=wobble)
+        Ellipsoid(frame.at(side * 24, -6, 964), frame.semi(20, 52, 30), deformation=deformation)
         for side in (-1, 1)
     ]
     anatomy.add("white matter", white, 0.45 * grey, 32, texture=0.12)

@@ -27,7 +27,7 @@ from nnunetv2_mip.phantom.mapped_organs import (
 )
 from nnunetv2_mip.phantom.mapped_sites import add_hidden_sites, clear_sites
 from nnunetv2_mip.phantom.organs import add_bowel, add_distractors, add_pancreas
-from nnunetv2_mip.phantom.shapes import Solid, Tube, Wobble
+from nnunetv2_mip.phantom.shapes import Deformation, Solid, Tube
 from nnunetv2_mip.phantom.skeleton import add_skeleton
 from nnunetv2_mip.phantom.trunk import add_trunk, add_vessels
 
@@ -51,7 +51,7 @@ def build_mapped_anatomy(
     organs, top_mm = _deformed(organ_map, body)
     cut = "brain" in organs and organ_map.above_mm < CUT_MM
     fat_mm = float(np.clip(body.lognormal(np.log(16), 0.4), 7, 36))
-    organs, frame = _laid_down(organs, cut, fat_mm)
+    organs, frame = _on_table(organs, cut, fat_mm)
     anatomy = Anatomy(scale=(frame.width * frame.depth * frame.height) ** (1 / 3))
     female = "prostate" not in organs and bool(
         body.uniform() < (0.85 if has_prostate_labels else 0.45)
@@ -104,7 +104,7 @@ def _deformed(organ_map: OrganMap, body: Generator) -> tuple[Organs, float]:
     """
     scale = np.clip(body.normal(1.0, 0.045, 3), 0.9, 1.1)  # x, y, z
     mirrored = bool(body.uniform() < 0.5)
-    wobble = Wobble.draw(body, 2.5, 190)
+    deformation = Deformation.draw(body, 2.5, 190)
     head_scale = np.clip(body.normal(1.0, 0.03, 3), 0.93, 1.07)
     spacing = np.array(organ_map.spacing_mm[::-1]) * scale
     organs = {}
@@ -125,11 +125,11 @@ def _deformed(organ_map: OrganMap, body: Generator) -> tuple[Organs, float]:
         if name in ("brain", "gland"):
             organ = _turned_head(organ, organs, mirrored, head_scale)
         corner = tuple(np.array(organ.corner) + shift)
-        moved[name] = replace(organ, corner=corner, wobbles=(wobble,))
+        moved[name] = replace(organ, corner=corner, deformations=(deformation,))
     return moved, float(top_mm + shift[2])
 
 
-def _laid_down(organs: Organs, cut: bool, fat_mm: float) -> tuple[Organs, FittedFrame]:
+def _on_table(organs: Organs, cut: bool, fat_mm: float) -> tuple[Organs, FittedFrame]:
     """Organs moved until the back rests on the table, and the frame fitted to them."""
     frame = fit_frame({name: organ.points for name, organ in organs.items()}, cut)
     trunk = frame.column()[1:-3]

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.random import Generator
 
 from nnunetv2_mip.phantom.body import LUNG_HU, LUNG_SUV, Anatomy
-from nnunetv2_mip.phantom.distance_field import Common, DistanceField
+from nnunetv2_mip.phantom.distance_field import DistanceField, Intersection
 from nnunetv2_mip.phantom.fitted_frame import KIDNEY_Z, FittedFrame
 from nnunetv2_mip.phantom.head import add_brain, add_face
 from nnunetv2_mip.phantom.organs import (
@@ -37,7 +37,7 @@ from nnunetv2_mip.phantom.organs import (
     add_urinary_tract,
     add_uterus,
 )
-from nnunetv2_mip.phantom.shapes import Ellipsoid, Wobble, rotation
+from nnunetv2_mip.phantom.shapes import Deformation, Ellipsoid, rotation
 from nnunetv2_mip.phantom.trunk import add_lungs
 
 LIVER_SUV, BLOOD_SUV, GREY_SUV = (2.1, 0.3), (1.57, 0.14), (8.0, 2.2)
@@ -83,8 +83,8 @@ def add_mapped_head(
     anatomy.add("skull", brain.grown(7), 0.7, 800)
     anatomy.add("brain", brain.grown(1), grey, 38, texture=0.11)
     # Cortex folds: the white matter's surface is uneven.
-    folds = (Wobble.draw(body, 2.5, 34), *brain.wobbles)
-    white = replace(brain.grown(-11), wobbles=folds)
+    folds = (Deformation.draw(body, 2.5, 34), *brain.deformations)
+    white = replace(brain.grown(-11), deformations=folds)
     anatomy.add("white matter", white, 0.45 * grey, 32, texture=0.12)
     points = brain.points
     middle = np.array([np.percentile(points[:, k], p) for k, p in enumerate((50, 50, 40))])
@@ -140,7 +140,7 @@ def _add_mapped_heart(
     centre = points.mean(0) + (high - low) * [0.17, -0.02, -0.10]
     turn = rotation(degrees_x=-38, degrees_z=-48) @ rotation(degrees_x=90)
     semi = tuple(size * s for s in (31, 31, 43))
-    muscle = Common([Ellipsoid(tuple(centre), semi, turn), heart.grown(3)])
+    muscle = Intersection([Ellipsoid(tuple(centre), semi, turn), heart.grown(3)])
     kind = int(scan.choice(3, p=HEART_SHARES))
     if kind == 0:
         suv, texture = blood * float(scan.uniform(1.0, 1.4)), 0.12
@@ -152,7 +152,7 @@ def _add_mapped_heart(
     # The cavity is open towards the valves.
     axis = turn[:, 2] * (1 if turn[0, 2] < 0 else -1)
     cavity = Ellipsoid(tuple(centre + 12 * size * axis), (19 * size, 19 * size, 38 * size), turn)
-    anatomy.add("heart", Common([cavity, heart.grown(3)]), blood, 150, texture=0.1)
+    anatomy.add("heart", Intersection([cavity, heart.grown(3)]), blood, 150, texture=0.1)
 
 
 def add_mapped_urinary_tract(

@@ -21,7 +21,7 @@ from nnunetv2_mip.phantom.body import (
     Anatomy,
     Frame,
 )
-from nnunetv2_mip.phantom.shapes import Column, Ellipsoid, Solid, Wobble, rotation
+from nnunetv2_mip.phantom.shapes import Column, Deformation, Ellipsoid, Solid, rotation
 
 # Share of the subcutaneous fat at these heights.
 FAT_PROFILE = ([95, 180, 330, 540, 720, 795, 830, 880], [0.9, 1.2, 1.0, 0.8, 0.6, 0.4, 0.2, 0.2])
@@ -141,7 +141,9 @@ def _collect_arms(
 
 
 def _collect_head(layers: _Layers, frame: Frame, body: Generator) -> None:
-    head = Ellipsoid(frame.at(0, -8, 938), frame.semi(75, 93, 94), wobble=Wobble.draw(body, 1, 90))
+    head = Ellipsoid(
+        frame.at(0, -8, 938), frame.semi(75, 93, 94), deformation=Deformation.draw(body, 1, 90)
+    )
     jaw = Ellipsoid(frame.at(0, -50, 872), frame.semi(48, 44, 46))
     layers.skin += [head, jaw]
     layers.flesh += [
@@ -168,7 +170,7 @@ def add_lungs(anatomy: Anatomy, frame: Frame, body: Generator) -> None:
                 frame.semi(half_width, 80, half_height),
                 power=2.5,
                 turn=rotation(degrees_y=side * 5),
-                wobble=Wobble.draw(body, 2.5, 120),
+                deformation=Deformation.draw(body, 2.5, 120),
             )
         )
     anatomy.add("lung", lungs, LUNG_SUV, LUNG_HU, texture=0.25)

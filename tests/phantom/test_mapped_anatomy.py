@@ -13,7 +13,7 @@ from nnunetv2_mip.commands.phantom import main
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.volumes import read_suv, read_volume, suv_warning
 from nnunetv2_mip.phantom.cohort import write_cohort
-from nnunetv2_mip.phantom.distance_field import Common, DistanceField, pushed_out
+from nnunetv2_mip.phantom.distance_field import DistanceField, Intersection, pushed_out
 from nnunetv2_mip.phantom.fitted_frame import fit_frame
 from nnunetv2_mip.phantom.label_maps import (
     AUTOPET3_NAMES,
@@ -26,7 +26,7 @@ from nnunetv2_mip.phantom.lesions import disease_pattern
 from nnunetv2_mip.phantom.mapped_anatomy import build_mapped_anatomy
 from nnunetv2_mip.phantom.mapped_organs import LIVER_SUV
 from nnunetv2_mip.phantom.scanner import canvas_for, paint_anatomy
-from nnunetv2_mip.phantom.shapes import Ellipsoid, Wobble
+from nnunetv2_mip.phantom.shapes import Deformation, Ellipsoid
 from nnunetv2_mip.phantom.subject import body_index, simulate_subject
 
 COARSE_MM = 8.0
@@ -400,15 +400,15 @@ def test_a_distance_field_is_the_solid_of_its_mask():
     low, high = field.bounds()
     assert (low <= [-27, -26, -16]).all() and (high >= [33, 18, 36]).all()
     assert (low > [-40, -40, -30]).all() and (high < [46, 31, 50]).all()
-    wobbled = DistanceField(
+    deformed = DistanceField(
         field.field, field.corner, field.spacing,
-        (Wobble.draw(np.random.default_rng(1), 2.0, 90.0),),
+        (Deformation.draw(np.random.default_rng(1), 2.0, 90.0),),
     )  # fmt: skip
     rng = np.random.default_rng(2)
-    points = np.array([wobbled.random_point(rng, 0.8) for _ in range(60)])
-    assert (wobbled.distance(*points.T) < 1).all()
+    points = np.array([deformed.random_point(rng, 0.8) for _ in range(60)])
+    assert (deformed.distance(*points.T) < 1).all()
     assert points.std(0).min() > 4
-    half = Common([field, Ellipsoid((3.0, -4.0, 40.0), (60.0, 60.0, 30.0))])
+    half = Intersection([field, Ellipsoid((3.0, -4.0, 40.0), (60.0, 60.0, 30.0))])
     assert float(half.distance(*np.array([[3.0], [-4], [-5]]))[0]) > 5
     assert float(half.distance(*np.array([[3.0], [-4], [20]]))[0]) < -5
 
