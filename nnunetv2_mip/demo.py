@@ -23,7 +23,9 @@ from nnunetv2_mip.io.volumes import read_mask, read_suv
 from nnunetv2_mip.nnunet.paths import trainer_folders
 from nnunetv2_mip.views.geometry import ViewGeometry, view_angles
 from nnunetv2_mip.views.projection import project, project_mask
-from nnunetv2_mip.visualization.figures import CaseViews, write_contact_sheet, write_turning_gif
+from nnunetv2_mip.visualization.case_views import CaseViews
+from nnunetv2_mip.visualization.contact_sheet import write_contact_sheet
+from nnunetv2_mip.visualization.rotating_gif import write_turning_gif
 
 DATASET_ID = 100
 # Never looked at before the defaults were fixed: they, and the difficulty, were chosen on other

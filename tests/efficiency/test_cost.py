@@ -41,6 +41,7 @@ def test_memory_and_time_of_one_piece_of_work():
     assert (large.energy_wh, meter.reason) == (None, "not asked for")
 
 
+@pytest.mark.slow
 def test_energy_without_network(monkeypatch, tmp_path):
     pytest.importorskip("codecarbon", reason="the extra study is not installed")
     monkeypatch.chdir(tmp_path)

@@ -28,6 +28,8 @@ from nnunetv2_mip.io.study_layouts import find_studies
 from nnunetv2_mip.io.volumes import read_mask, read_suv
 from nnunetv2_mip.nnunet.splits import SPLITS_FILE
 
+pytestmark = pytest.mark.slow
+
 # Columns that are measured, and so differ from run to run.
 MEASURED = ("seconds", "mb", "wh")
 
@@ -169,6 +171,7 @@ def test_validation_studies_of_a_data_set(ready, tmp_path, monkeypatch, capsys):
 def bad(networks, tmp_path: Path, what: str) -> tuple[tuple, str]:
     """Arguments that are refused, and words of the error line."""
     out = tmp_path / "out"
+    options = networks.options(out)
     flat = ("--models", networks.flat)
     tree = ("-i", networks.tree)
     if what == "no MIP model":
@@ -177,37 +180,37 @@ def bad(networks, tmp_path: Path, what: str) -> tuple[tuple, str]:
         (folder / "fold_0/checkpoint_final.pth").touch()
         (folder / "plans.json").write_text("{}")
         (folder / "dataset.json").write_text('{"channel_names": {"0": "CT"}}')
-        return (*tree, "--models", folder, *networks.options(out)), "is no MIP model"
+        return (*tree, "--models", folder, *options), "is no MIP model"
     if what == "no model":
         return (
             *tree,
             "--models",
             tmp_path / "none",
-            *networks.options(out),
+            *options,
         ), "no such model folder"
     if what == "twice":
-        return (*tree, *flat, networks.flat, *networks.options(out)), "comes twice"
+        return (*tree, *flat, networks.flat, *options), "comes twice"
     if what == "strange name":
-        return (*tree, "--models", f"a/b={networks.flat}", *networks.options(out)), "letters"
+        return (*tree, "--models", f"a/b={networks.flat}", *options), "letters"
     if what == "no truth":
         lone = tmp_path / "lone/PETCT_1/study"
         lone.mkdir(parents=True)
         (lone / "SUV.nii.gz").write_bytes(next(networks.tree.rglob("SUV.nii.gz")).read_bytes())
-        return ("-i", tmp_path / "lone", *flat, *networks.options(out)), "has no lesion mask"
+        return ("-i", tmp_path / "lone", *flat, *options), "has no lesion mask"
     if what == "views, not volumes":
-        return ("-d", 701, *flat, *networks.options(out)), "holds no volumes"
+        return ("-d", 701, *flat, *options), "holds no volumes"
     if what == "no view":
-        return (*tree, *flat, *networks.options(out), "--views", 4, 0), "--views 0: at least 1"
+        return (*tree, *flat, *options, "--views", 4, 0), "--views 0: at least 1"
     if what == "device":
         return (*tree, *flat, "-o", out, "-device", "abacus"), "unknown device"
     if what == "fold":
-        return (*tree, *flat, *networks.options(out), "-f", "x"), "-f x: choose a fold"
+        return (*tree, *flat, *options, "-f", "x"), "-f x: choose a fold"
     if what == "seen":
         seen = networks.tree.parent / "seen"
-        return ("-i", seen, "--models", networks.deep, *networks.options(out)), "was trained on"
+        return ("-i", seen, "--models", networks.deep, *options), "was trained on"
     out.mkdir()
     (out / "diary.txt").write_text("mine")
-    return (*tree, *flat, *networks.options(out)), "is no folder of a study"
+    return (*tree, *flat, *options), "is no folder of a study"
 
 
 @pytest.mark.parametrize(
