@@ -1,4 +1,4 @@
-"""`nnUNetv2_mip_phantom`: write a cohort of simulated PET/CT studies."""
+"""Command `nnUNetv2_mip_phantom`: a cohort of simulated PET/CT studies."""
 
 import argparse
 from collections.abc import Sequence
