@@ -107,6 +107,7 @@ setup(
         "numba>=0.60,<0.70",
         "connected-components-3d>=3.12",
         "isal>=1.6",
+        "imagecodecs",
         "pillow",
         "imageio",
         "matplotlib",

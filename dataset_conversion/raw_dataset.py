@@ -200,7 +200,7 @@ def _convert_missing(
         bar_format=_BAR,
         disable=None,
     ) as bar:
-        for case, reason in for_each(work, todo, workers, dask):
+        for case, reason in for_each(work, todo, workers, dask, finished_are_kept=True):
             if reason is not None:
                 problems.append((case.name, reason))
             bar.update()

@@ -1,7 +1,7 @@
-"""The whole way on simulated patients: cohort, views, training, 3D masks, metrics, pictures.
+"""Demo on simulated patients: cohort, views, training, 3D masks, metrics, figures.
 
-Every step is the command a user would type, run in a process of its own; the demo only strings
-them together and shows what they say.
+Every step is a command that a user could type, run in a process of its own. The demo runs them one
+after the other and shows their output.
 """
 
 import math
@@ -23,11 +23,13 @@ from nnunetv2_mip.io.volumes import read_mask, read_suv
 from nnunetv2_mip.nnunet.paths import trainer_folders
 from nnunetv2_mip.views.geometry import ViewGeometry, view_angles
 from nnunetv2_mip.views.projection import project, project_mask
-from nnunetv2_mip.visualization.figures import CaseViews, write_contact_sheet, write_turning_gif
+from nnunetv2_mip.visualization.case_views import CaseViews
+from nnunetv2_mip.visualization.contact_sheet import write_contact_sheet
+from nnunetv2_mip.visualization.rotating_gif import write_turning_gif
 
 DATASET_ID = 100
-# Never looked at before the defaults were fixed: they, and the difficulty, were chosen on other
-# seeds (0 to 21, 31, 101, 1031, 1101). This one and its test seed 1047 are only for reporting.
+# Only for reporting, as its test seed 1047. The defaults and the difficulty of the phantoms were
+# chosen on other seeds (0 to 21, 31, 101, 1031, 1101).
 TRAINING_SEED = 47
 TEST_SEED_OFFSET = 1000
 TRAINER, PLANS = "nnUNetTrainerMIP_demo", "nnUNetMIPPlans_cpu"
@@ -41,12 +43,12 @@ class DemoSettings:
 
     Attributes:
         output: folder to make.
-        training_studies, test_studies: simulated studies to train on and to judge by.
+        training_studies, test_studies: numbers of simulated studies.
         views: projection angles in training and prediction.
-        seed: of the training cohort; the test cohort has `seed + 1000`.
+        seed: seed of the training cohort; the test cohort has `seed + 1000`.
         spacing_mm: voxel size of the simulated studies.
         trainer: trainer class.
-        device: of training and prediction.
+        device: device of training and prediction.
     """
 
     output: Path
@@ -60,7 +62,7 @@ class DemoSettings:
 
 
 def run_demo(settings: DemoSettings) -> dict:
-    """Run all steps; returns the content of metrics.json.
+    """Content of metrics.json, after all steps.
 
     Raises:
         MipError: the output folder is not empty, or a step failed (see its demo.log).
@@ -98,7 +100,7 @@ def run_demo(settings: DemoSettings) -> dict:
 
 
 def write_pictures(test: Path, predictions: Path, report: dict, out: Path) -> None:
-    """`rotating_mip.gif` of one case and `contact_sheet.png` of all.
+    """Write `rotating_mip.gif` of one case and `contact_sheet.png` of all.
 
     Args:
         test: the cohort in autoPET layout.
@@ -116,7 +118,7 @@ def write_pictures(test: Path, predictions: Path, report: dict, out: Path) -> No
 
 
 def _median_case(report: dict) -> str:
-    """The case with lesions whose Dice is the (upper) median: neither the best nor the worst."""
+    """Case with lesions whose Dice is the (upper) median."""
     scored = [(c["dice"], name) for name, c in report["cases"].items() if c["dice"] is not None]
     if not scored:
         return sorted(report["cases"])[0]
@@ -124,6 +126,7 @@ def _median_case(report: dict) -> str:
 
 
 def _case_views(study: StudyFiles, predictions: Path, report: dict, views: int) -> CaseViews:
+    """Views of a study with truth and prediction, projected again for a figure."""
     suv = read_suv(study.suv)
     truth = read_mask(study.seg, like=suv)
     found = read_mask(predictions / f"{study.case}.nii.gz", like=suv)
@@ -143,7 +146,7 @@ def _case_views(study: StudyFiles, predictions: Path, report: dict, views: int) 
 
 
 class _Steps:
-    """Runs commands, shows what they do, and keeps their whole output in demo.log."""
+    """Runner of the commands: prints their progress and keeps their whole output in demo.log."""
 
     def __init__(self, out: Path, device: str):
         self.log = out / "demo.log"
@@ -158,14 +161,15 @@ class _Steps:
             "PYTHONUNBUFFERED": "1",
         }
         if device == "cpu":
-            # One augmentation process leaves the cores to the network, whose threads must not spin
-            # while they wait for one another: that would starve the augmentation.
+            # One augmentation process leaves the cores to the network. Its threads must not spin
+            # while they wait for one another: the augmentation would get no core.
             self.environment.setdefault("nnUNet_n_proc_DA", "1")
             self.environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         for name in ("raw", "preprocessed", "results"):
             (base / name).mkdir(parents=True)
 
     def say(self, text: str) -> None:
+        """Print a line with the time that has passed."""
         passed = int(time.monotonic() - self.begin)
         print(f"[{passed // 60:2d}:{passed % 60:02d}] {text}", flush=True)
 
@@ -173,7 +177,13 @@ class _Steps:
         """Run one command.
 
         Args:
-            show: print its output at the end (else only the epochs of a training).
+            title: name of the step in the output.
+            command: console script.
+            args: its arguments.
+            show: print its output (else only the epochs of a training).
+
+        Raises:
+            MipError: the command failed.
         """
         self.say(title)
         words = [command, *map(str, args)]
@@ -201,7 +211,7 @@ class _Steps:
 
 
 def _executable(command: str) -> str:
-    """The console script beside this Python, else the one on the PATH."""
+    """Path of the console script beside this Python, else of the one on the PATH."""
     found = shutil.which(command, path=sysconfig.get_path("scripts")) or shutil.which(command)
     if found is None:
         raise MipError(f"{command}: not found beside {sys.executable}; is the package installed?")

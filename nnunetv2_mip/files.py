@@ -1,4 +1,4 @@
-"""Files that appear whole: write beside the target, then rename."""
+"""Reading and writing of files: written whole or not at all, JSON, walks through folders."""
 
 import json
 import math
@@ -14,10 +14,10 @@ from nnunetv2_mip.errors import MipError
 
 @contextmanager
 def atomic_path(target: Path | str) -> Iterator[Path]:
-    """Give a temporary path beside `target` that replaces it when the block ends without error.
+    """Temporary path beside `target` that replaces it when the block ends without error.
 
     The temporary name keeps the target's suffixes, so that writers which choose a format by
-    suffix (`.nii.gz`) choose the same one. On an error nothing is left behind.
+    suffix (`.nii.gz`) choose the same one. After an error the temporary file is removed.
     """
     target = Path(target)
     partial = target.with_name(f".{os.getpid()}.partial.{target.name}")
@@ -32,9 +32,9 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
 
 
 def check_output(target: Path | str) -> None:
-    """Raise MipError when `target` cannot be made because a file lies where a folder must be.
+    """Raise MipError when `target` cannot be written: a file in the place of a folder, or no right.
 
-    To be asked before the work, not after it.
+    It is called before the work begins, so that no result is lost.
     """
     target = Path(target)
     for above in target.absolute().parents:
@@ -47,7 +47,7 @@ def check_output(target: Path | str) -> None:
 
 
 def files_below(folder: Path | str) -> Iterator[Path]:
-    """All files in a folder and the folders in it, sorted; links are followed, each folder once."""
+    """Files in a folder and the folders in it, sorted; links are followed, each folder once."""
     seen = set()
     found = []
     for here, folders, names in os.walk(folder, followlinks=True):
@@ -67,7 +67,7 @@ def write_json(target: Path | str, content: Any) -> None:
 
 
 def read_json(path: Path | str) -> Any:
-    """Read a JSON file.
+    """Content of a JSON file.
 
     Raises:
         MipError: the file is missing or is not JSON.
@@ -82,7 +82,7 @@ def read_json(path: Path | str) -> Any:
 
 
 def null_for_nan(content):
-    """A copy for JSON, which has no NaN: None instead, in dictionaries and lists too."""
+    """Copy for JSON, with None in the place of NaN, in dictionaries and lists too."""
     if isinstance(content, dict):
         return {key: null_for_nan(value) for key, value in content.items()}
     if isinstance(content, list):

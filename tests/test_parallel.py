@@ -1,4 +1,4 @@
-"""Many workers, and workers that die: processes, Dask, conversions killed at any moment."""
+"""Parallel work: processes, Dask, workers that die, conversions killed at any moment."""
 
 import os
 import random
@@ -28,6 +28,17 @@ def square(number: int) -> int:
 
 def process(number: int) -> int:
     return os.getpid()
+
+
+def first_is_last(number: int) -> int:
+    time.sleep(0.5 if number == 0 else 0)
+    return number
+
+
+def numba_threads(number: int) -> int:
+    import numba
+
+    return numba.get_num_threads()
 
 
 def die(number: int) -> None:
@@ -78,9 +89,34 @@ def test_processes_are_others(tmp_path):
     assert os.getpid() not in {found for _, found in for_each(process, range(4), 2)}
 
 
-def test_a_worker_that_dies_is_one_line():
-    with pytest.raises(MipError, match="died, most likely of too little memory; run again with"):
-        list(for_each(die, range(2), 2))
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_order_of_the_items_is_kept_where_it_is_wanted(processes):
+    results = for_each(first_is_last, range(5), processes, in_order=True)
+    assert list(results) == [(n, n) for n in range(5)]
+
+
+def test_the_first_error_in_order_is_raised():
+    with pytest.raises(TypeError, match="'str'"):
+        list(for_each(square, [1, "two", None], 2, in_order=True))
+
+
+@pytest.mark.parametrize("items", [[], [3]])
+def test_few_items_need_no_process(items):
+    assert list(for_each(process, items, 4)) == [(item, os.getpid()) for item in items]
+
+
+def test_workers_share_the_cores():
+    pytest.importorskip("numba")
+    workers = max(2, os.cpu_count() or 1)
+    assert {threads for _, threads in for_each(numba_threads, range(workers), workers)} == {1}
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_worker_that_dies_is_one_line(kept):
+    message = "died, most likely of too little memory; run again with fewer workers"
+    with pytest.raises(MipError, match=message) as caught:
+        list(for_each(die, range(2), 2, finished_are_kept=kept))
+    assert str(caught.value).endswith("(finished cases are kept)") == kept
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers end with their parent on Linux only")
@@ -125,6 +161,7 @@ def _is_running(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_dask_gives_the_same_bytes(cohort, scheduler, tmp_path, monkeypatch, capsys):
     for raw, options in (("one", ()), ("dask", ("--dask", scheduler))):
         monkeypatch.setenv("nnUNet_raw", str(tmp_path / raw))
@@ -134,6 +171,7 @@ def test_dask_gives_the_same_bytes(cohort, scheduler, tmp_path, monkeypatch, cap
     assert content(tmp_path / "one" / NAME) == content(tmp_path / "dask" / NAME)
 
 
+@pytest.mark.slow
 def test_a_broken_study_does_not_stop_a_cluster(scheduler, tmp_path, monkeypatch, capsys):
     tree = write_cohort(tmp_path / "tree", 3, seed=4, spacing_mm=12.0)
     broken = sorted(tree.glob("*/*/SEG.nii.gz"))[1]
@@ -159,13 +197,14 @@ def test_no_scheduler_at_the_address(tmp_path, monkeypatch, capsys, cohort):
 
 
 def written(records: Path) -> int:
-    """How many studies are done; 0 where the folder is not there, or no longer."""
+    """Number of finished studies; 0 where the folder is not there, or no longer."""
     try:
         return sum(path.suffix == ".json" for path in records.iterdir())
     except FileNotFoundError:
         return 0
 
 
+@pytest.mark.slow
 def test_a_conversion_killed_at_random_moments_ends_with_the_same_bytes(cohort, tmp_path):
     """Half the kills hit the conversion with its workers, half the parent alone."""
     calm = tmp_path / "calm"

@@ -1,4 +1,4 @@
-"""What all commands share: the --debug option, error lines, exit codes."""
+"""Frame of all commands: argument parser, the --debug option, error lines, exit codes."""
 
 import argparse
 import sys
@@ -11,8 +11,8 @@ EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 
 
-class _DefaultsWhereTheyTell(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows a default only where there is one to show (not `None`, not a switch that is off)."""
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Help formatter that shows defaults, except `None` and switches that are off."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None or action.default is False or action.required:
@@ -21,19 +21,19 @@ class _DefaultsWhereTheyTell(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class _OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong with an option in one line, without the twenty of its usage."""
+    """Argument parser whose errors are one line, without the usage."""
 
     def error(self, message: str):
         self.exit(EXIT_BAD_INPUT, f"{self.prog}: error: {message} (--help shows all options)\n")
 
 
 def new_parser(prog: str, description: str, epilog: str | None = None) -> argparse.ArgumentParser:
-    """An argument parser in the house style, with `--debug` and `--version`."""
+    """Argument parser with one-line errors, defaults in its help, `--debug` and `--version`."""
     parser = _OneLineParser(
         prog=prog,
         description=description,
         epilog=epilog,
-        formatter_class=_DefaultsWhereTheyTell,
+        formatter_class=_HelpFormatter,
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("--version", action="version", version=f"nnunetv2-mip {__version__}")
@@ -45,10 +45,11 @@ def run_command(
     run: Callable[[argparse.Namespace], int | None],
     argv: Sequence[str] | None,
 ) -> None:
-    """Parse, run, and leave with the command's exit code.
+    """Parse the arguments, run the command, and exit with its code.
 
-    0 is success (or what `run` returns), 2 is input that cannot be served (one line on stderr),
-    130 is Ctrl-C. Anything else is a defect of ours and keeps its traceback.
+    The code is 0 for success (or the one that `run` returns), 2 for input that cannot be processed
+    (one line on stderr), 130 for Ctrl-C. Any other exception is a defect of the package and keeps
+    its traceback.
     """
     args = parser.parse_args(argv)
     try:
@@ -59,7 +60,7 @@ def run_command(
         print(f"{parser.prog}: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         code = EXIT_BAD_INPUT
     except OSError as error:
-        # The disk says no: full, read-only, a file where a folder must be.
+        # The disk is full or read-only, or a file lies in the place of a folder.
         if args.debug or error.filename is None or error.strerror is None:
             raise
         reason = f"{error.filename}: cannot be read or written ({error.strerror})"

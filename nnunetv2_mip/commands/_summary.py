@@ -1,10 +1,10 @@
-"""What converters tell at their end."""
+"""Printed summary of a conversion."""
 
 import sys
 
 
 def print_conversion(result, dataset_id: int) -> None:
-    """Print a `ConversionResult`: counts, what was left out, warnings, and the next command."""
+    """Print a `ConversionResult`: warnings, left-out cases, counts, and the next command."""
     summary = result.summary
     for warning in summary["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`nnUNetv2_mip_demo`: the whole way on simulated patients, in minutes."""
+"""Command `nnUNetv2_mip_demo`: training and evaluation on simulated patients, in minutes."""
 
 import argparse
 from collections.abc import Sequence

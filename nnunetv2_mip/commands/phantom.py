@@ -1,4 +1,4 @@
-"""`nnUNetv2_mip_phantom`: write a cohort of simulated PET/CT studies."""
+"""Command `nnUNetv2_mip_phantom`: a cohort of simulated PET/CT studies."""
 
 import argparse
 from collections.abc import Sequence
@@ -43,8 +43,6 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    from concurrent.futures import ProcessPoolExecutor
-    from contextlib import nullcontext
     from functools import partial
 
     from tqdm import tqdm
@@ -53,20 +51,17 @@ def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.phantom.label_maps import find_organ_maps
 
     organs = find_organ_maps(args.organs) if args.organs else None
-    workers = min(args.processes, max(1, args.number))
-    pool = ProcessPoolExecutor(workers) if workers > 1 else nullcontext()
-    with pool as executor:
-        folder = write_cohort(
-            args.output,
-            args.number,
-            args.seed,
-            args.spacing,
-            partial(tqdm, desc="phantoms", unit="study"),
-            executor,
-            organs,
-            args.layout,
-            args.clicks,
-        )
+    folder = write_cohort(
+        args.output,
+        args.number,
+        args.seed,
+        args.spacing,
+        partial(tqdm, desc="phantoms", unit="study"),
+        args.processes,
+        organs,
+        args.layout,
+        args.clicks,
+    )
     print(f"{args.number} studies of seed {args.seed} in {folder}")
     if organs:
         bodies = f"bodies built around the organs of {len(organs.files)} label maps"

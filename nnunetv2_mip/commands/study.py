@@ -1,4 +1,4 @@
-"""`nnUNetv2_mip_study`: what views cost and bring, against a 3D network."""
+"""Command `nnUNetv2_mip_study`: quality and cost by number of views, against 3D networks."""
 
 import argparse
 from collections.abc import Sequence
@@ -82,9 +82,8 @@ def run(args: argparse.Namespace) -> None:
 
     from tqdm import tqdm
 
-    from nnunetv2_mip.efficiency.experiment import (
-        Choices,
-        EfficiencyStudy,
+    from nnunetv2_mip.efficiency.experiment import EfficiencyStudy, RunOptions
+    from nnunetv2_mip.efficiency.inputs import (
         check_unseen,
         read_models,
         studies_of_dataset,
@@ -103,10 +102,12 @@ def run(args: argparse.Namespace) -> None:
         studies = studies_of_tree(args.i)
     for line in check_unseen(models, studies):
         print(f"warning: {line}", file=sys.stderr)
-    choices = Choices(not args.disable_tta, args.reference_views, args.device, not args.no_energy)
-    study = EfficiencyStudy(Path(args.o), studies, choices)
-    study.add(models)
-    tasks = study.tasks(models, args.views, args.training_iterations)
+    options = RunOptions(
+        not args.disable_tta, args.reference_views, args.device, not args.no_energy
+    )
+    study = EfficiencyStudy(Path(args.o), studies, options)
+    study.add_models(models)
+    tasks = study.open_tasks(models, args.views, args.training_iterations)
     total = sum(1 if task.iterations else len(task.studies) for task in tasks)
     with tqdm(total=total, unit="study", disable=not total or None) as bar:
 
@@ -127,7 +128,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _fold(args: argparse.Namespace) -> int | str | None:
-    """The fold of -f; of a data set the first one."""
+    """Fold of -f; by default the first one of a data set, else None (all folds)."""
     if args.f is None:
         return 0 if args.d is not None else None
     if args.f.isdigit():

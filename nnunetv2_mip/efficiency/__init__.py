@@ -1,1 +1,1 @@
-"""What views cost and bring: the efficiency study."""
+"""Efficiency study: quality and cost of networks by number of views, against 3D networks."""

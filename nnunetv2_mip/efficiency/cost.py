@@ -1,9 +1,9 @@
-"""What an answer costs: operations of the networks, time, memory, energy.
+"""Cost of a prediction or of a training step: operations, time, memory, energy.
 
 Operations are those that torch's `FlopCounterMode` counts, two for a multiplication with its
-addition: convolutions, their transposes and matrix products. Each shape that a network was given is
-counted once, on torch's device `meta` that computes nothing, and multiplied by how often it came:
-so OpenVINO's runs, which torch does not see, are counted like torch's.
+addition: convolutions, their transposes and matrix products. Each input shape of a network is
+counted once, on torch's device `meta` that computes nothing, and multiplied by the number of its
+inputs: so OpenVINO's runs, which torch does not see, are counted like torch's.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ def _on_meta(module: torch.nn.Module) -> torch.nn.Module:
 
 
 class OperationCount:
-    """Counts what the networks of a predictor do.
+    """Counter of the operations of a predictor's networks.
 
     Args:
         predictor: a `MIPPredictor` (all of its stages count) or a `SecondStagePredictor`.
@@ -49,7 +49,7 @@ class OperationCount:
 
     def __init__(self, predictor):
         self._networks = list(getattr(predictor, "networks", ()))
-        # Networks over volumes run in nnU-Net's own loop: these are watched by a hook.
+        # Networks over volumes run in nnU-Net's own loop: a hook counts their inputs.
         self._volumetric = [n.module for n in self._networks if len(n.patch) != 2]
         second = getattr(predictor, "second_stage", None)
         if second is not None:
@@ -60,7 +60,10 @@ class OperationCount:
 
     @contextlib.contextmanager
     def counting(self) -> Iterator[list[int]]:
-        """`with count.counting() as operations:`; afterwards `operations[0]` is their number."""
+        """Context of a count: `with count.counting() as operations:`.
+
+        After the block `operations[0]` is the number of operations in it.
+        """
         found: list[int] = []
         before = [Counter(network.asked) for network in self._networks]
         shapes = [Counter() for _ in self._volumetric]
@@ -93,17 +96,17 @@ class OperationCount:
 
 @dataclass
 class Cost:
-    """What a piece of work took.
+    """Cost of a piece of work.
 
     Attributes:
-        seconds: of the clock.
-        cpu_seconds: of all threads of this process.
-        peak_mb: most memory that this process held meanwhile, its libraries and the model
-            included; None where the system does not tell.
-        peak_gpu_mb: likewise of the GPU, what torch allocated; None without one.
+        seconds: wall-clock time.
+        cpu_seconds: CPU time of all threads of this process.
+        peak_mb: peak memory of this process meanwhile, with its libraries and the model; None
+            where the system does not report it.
+        peak_gpu_mb: peak memory that torch allocated on the GPU; None without a GPU.
         energy_wh: codecarbon's estimate (CPU, GPU and RAM); None without it.
-        processor_wh: that of CPU and GPU alone. It grows with the work; that of the RAM grows with
-            the clock, so on a shared machine with the work of others too.
+        processor_wh: the estimate of CPU and GPU alone. It grows with the work. That of the RAM
+            grows with the clock, so on a shared machine also with the work of others.
     """
 
     seconds: float = 0.0
@@ -115,11 +118,11 @@ class Cost:
 
 
 class Meter:
-    """Measures pieces of work in this process.
+    """Meter of the cost of pieces of work in this process.
 
     Args:
-        device: where the networks run.
-        energy: also estimate energy; `reason` then says why not, where that cannot be.
+        device: device of the networks.
+        energy: whether energy is estimated too. Where that is not possible, `reason` says why.
     """
 
     def __init__(self, device: str, energy: bool = True):
@@ -128,7 +131,10 @@ class Meter:
 
     @contextlib.contextmanager
     def measuring(self) -> Iterator[Cost]:
-        """`with meter.measuring() as cost:`; `cost` is complete afterwards."""
+        """Context of a measurement: `with meter.measuring() as cost:`.
+
+        `cost` is complete after the block.
+        """
         cost, used = Cost(), None
         _forget_peak()
         if self._gpu:
@@ -154,12 +160,12 @@ class Meter:
 
 
 def _energy_tracker():
-    """codecarbon's tracker of this process, or None, and why not."""
+    """codecarbon's tracker of this process and None, or None and the reason."""
     try:
         from codecarbon import OfflineEmissionsTracker
     except ImportError:
         return None, 'codecarbon is not installed: pip install ".[study]"'
-    # It sets its level only after the first lines.
+    # codecarbon logs some lines before it applies its own log level.
     logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
     try:
         tracker = OfflineEmissionsTracker(
@@ -176,15 +182,15 @@ def _energy_tracker():
         if tracker.stop_task() is None:
             return None, "codecarbon measured nothing"
     except Exception as error:
-        # Whatever it does not find on this machine: the rest can be measured without it.
+        # codecarbon may not know this machine; everything else can be measured without it.
         return None, f"codecarbon cannot run here ({type(error).__name__}: {error})"
     return tracker, None
 
 
 def peak_memory_mb() -> float | None:
-    """Most resident memory (MB of 2^20 bytes) of this process since `_forget_peak`, or its start.
+    """Peak resident memory (MB of 2^20 bytes) of this process since `_forget_peak` or its start.
 
-    None where the system does not tell.
+    None where the system does not report it.
     """
     if _STATUS.is_file():
         for line in _STATUS.read_text("ascii", "replace").splitlines():
@@ -200,7 +206,7 @@ def peak_memory_mb() -> float | None:
 
 
 def _forget_peak() -> None:
-    # Where that is not possible the peak is that of the process so far, which is no less.
+    # Where that is not possible, the peak since the start of the process is reported.
     with contextlib.suppress(OSError):
         _CLEAR.write_text("5")
 
@@ -213,7 +219,7 @@ def training_cost(
     meter: Meter,
     iterations: int,
 ) -> dict:
-    """What an iteration of training costs: forward, backward and a step of AdamW.
+    """Cost of an iteration of training: forward, backward and a step of AdamW.
 
     The network alone, in float32, on noise with cross-entropy: augmentation and nnU-Net's deep
     supervision come on top.
@@ -222,9 +228,9 @@ def training_cost(
         module: the network; it is left as it is.
         shape: (B, C, *spatial) of a batch by its plans.
         classes: number of logits.
-        device: where to run.
+        device: device of the training.
         meter: measures the iterations, after one that is not measured.
-        iterations: how many to measure.
+        iterations: number of measured iterations.
 
     Returns:
         `operations` of an iteration, `iterations`, and the mean `seconds`, `cpu_seconds`,

@@ -1,4 +1,4 @@
-"""Pictures of an efficiency study: quality against views, and against operations."""
+"""Plots of an efficiency study: quality against views, and against operations."""
 
 from pathlib import Path
 
@@ -14,22 +14,19 @@ PANELS = {
     "dice_3d": "3D Dice, fused",
     "hd95_2d_mm": "2D HD95 of a view, mm",
 }
-# What a 3D network has instead of views that it segmented.
+# Scores of a 3D network in the place of those of views.
 _OF_VOLUMES = {"dice_2d": "dice_projected", "hd95_2d_mm": "hd95_projected_mm"}
-# Told apart by people who see no red or no green too (Okabe and Ito).
+# Also distinct for colour-blind readers (Okabe and Ito).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^v<>"
 
 
 def write_plots(rows: list[dict], out: Path | str) -> list[Path]:
-    """Write `views.png`, `views.svg`, `operations.png` and `operations.svg` into a folder.
+    """Files `views.png`, `views.svg`, `operations.png` and `operations.svg`, written to a folder.
 
     Args:
         rows: from `tables.rows_of`.
         out: the folder.
-
-    Returns:
-        the files.
     """
     files = []
     for name, draw in (("views", _draw_views), ("operations", _draw_operations)):
@@ -38,7 +35,7 @@ def write_plots(rows: list[dict], out: Path | str) -> list[Path]:
         draw(figure, rows)
         for suffix in ("png", "svg"):
             path = Path(out) / f"{name}.{suffix}"
-            # The same study gives the same file.
+            # Without dates and versions: the same study gives the same file.
             plain = {"Software": None} if suffix == "png" else {"Date": None, "Creator": None}
             with (
                 atomic_path(path) as partial,

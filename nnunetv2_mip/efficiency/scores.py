@@ -1,8 +1,8 @@
-"""How good an answer is, in the plane and in 3D, so that 2D and 3D networks can be compared.
+"""Scores of a prediction in 2D and in 3D, which make 2D and 3D networks comparable.
 
-Two kinds of 2D scores: of the views that a 2D network segmented, and of a 3D mask projected onto
-fixed views, which every network has, whatever it looked at. Truth is projected likewise: a pixel is
-lesion when its ray meets one.
+There are two kinds of 2D scores: of the views that a 2D network segmented, and of a 3D mask
+projected onto fixed views, which every network has. Truth is projected likewise: a pixel is lesion
+when its ray meets one.
 """
 
 import math
@@ -19,10 +19,10 @@ from nnunetv2_mip.views.projection import project_mask
 from nnunetv2_mip.views.resampling import to_pixels
 
 
-def stack_quality(
+def mean_view_scores(
     prediction: np.ndarray, truth: np.ndarray, pixel_mm: Sequence[float]
 ) -> tuple[float, float]:
-    """Means over the views of a study: of Dice, and of the 95 % Hausdorff distance.
+    """Dice and 95 % Hausdorff distance of views, each averaged over the views of a study.
 
     Args:
         prediction, truth: masks (V, H, W).
@@ -37,10 +37,10 @@ def stack_quality(
     return _mean(overlaps), _mean(distances)
 
 
-def quality(
+def mask_scores(
     mask: np.ndarray, truth: np.ndarray, suv: Volume, reference_views: int
 ) -> dict[str, float]:
-    """The scores that every network has: of its 3D mask.
+    """Scores of a 3D mask, in 3D and projected onto fixed views.
 
     Args:
         mask, truth: (z, y, x), canonical axes.
@@ -49,12 +49,12 @@ def quality(
 
     Returns:
         `dice_3d`, `hd95_3d_mm`, `fpv_ml`, `fnv_ml`, `dice_projected`, `hd95_projected_mm`; NaN
-        where a score is not defined (see `metrics`).
+        where a score is not defined (see `evaluation.metrics`).
     """
     volume = volume_scores(mask, truth, suv.spacing_mm)
     geometry = ViewGeometry.for_volume(suv, view_angles(reference_views))
     shadows = [project_mask(array, geometry) for array in (mask, truth)]
-    overlap, distance = stack_quality(*shadows, geometry.pixel_mm)
+    overlap, distance = mean_view_scores(*shadows, geometry.pixel_mm)
     return {
         "dice_3d": volume.dice,
         "hd95_3d_mm": volume.hd95_mm,
@@ -65,22 +65,22 @@ def quality(
     }
 
 
-def view_quality(found, truth: np.ndarray, config) -> dict[str, float]:
-    """The scores of the views themselves.
+def view_scores(found, truth: np.ndarray, config) -> dict[str, float]:
+    """Scores of the views that a 2D network segmented.
 
     Args:
-        found: a `predictor.StudyPrediction`.
+        found: a `StudyPrediction`.
         truth: (z, y, x).
         config: the `InferenceConfig` that it was made with.
 
     Returns:
-        `dice_2d`, `hd95_2d_mm`, as `stack_quality` has them.
+        `dice_2d`, `hd95_2d_mm`, see `mean_view_scores`.
     """
     views = to_pixels(
         project_mask(truth, found.geometry), found.geometry, config.pixel_mm, nearest=True
     )
     masks = np.stack([mask_of_view(view, config) for view in found.view_probability])
-    overlap, distance = stack_quality(masks, views, found.spacing_mm[1:])
+    overlap, distance = mean_view_scores(masks, views, found.spacing_mm[1:])
     return {"dice_2d": overlap, "hd95_2d_mm": distance}
 
 

@@ -1,4 +1,4 @@
-"""From the finished cells of an efficiency study to rows, CSV, JSON and Markdown.
+"""Tables of an efficiency study: finished cells as rows, CSV, JSON and Markdown.
 
 The three Markdown tables have the shape of those in arXiv 2510.09326: 3D against MIP, numbers of
 views, and efficiency.
@@ -14,7 +14,7 @@ import numpy as np
 from nnunetv2_mip.evaluation.bootstrap import interval_over_groups
 from nnunetv2_mip.files import atomic_path, read_json, write_json
 
-# Where things lie in the folder of a study (see `efficiency`).
+# Names in the folder of a study (see `efficiency.experiment`).
 SETTINGS_FILE = "settings.json"
 CELLS, TRAINING = "cells", "training"
 VOLUME_CELL = "3d"
@@ -35,10 +35,9 @@ _ENERGY = ("energy_wh", "processor_wh")
 
 
 def write_tables(out: Path | str) -> dict:
-    """Write `study.csv`, `cases.csv`, `study.json` and `tables.md` of what is finished.
+    """Content of `study.json`, which is written with `study.csv`, `cases.csv` and `tables.md`.
 
-    Returns:
-        the content of `study.json`: `settings`, `rows` (see `rows_of`), `unfinished` cells.
+    It has `settings`, `rows` (see `rows_of`) and the names of `unfinished` cells.
     """
     out = Path(out)
     settings = read_json(out / SETTINGS_FILE)
@@ -59,7 +58,7 @@ def write_tables(out: Path | str) -> dict:
 
 
 def rows_of(cells: dict, settings: dict, training: dict) -> list[dict]:
-    """One row a cell.
+    """Rows of the table, one for each cell.
 
     Args:
         cells: (network, views or `3d`) → records of all studies.
@@ -75,10 +74,7 @@ def rows_of(cells: dict, settings: dict, training: dict) -> list[dict]:
         250 iterations `epoch_tflop`, `epoch_seconds`, `epoch_cpu_seconds`, `epoch_wh`,
         `epoch_processor_wh`. None where there is no value.
     """
-    reference = next(iter(cells), None)
-    for key in cells:
-        if key[0] == reference[0] and key[1] != VOLUME_CELL:
-            reference = max(reference, key, key=lambda cell: int(cell[1]))
+    reference = _reference_cell(cells)
     rows = []
     for key, records in cells.items():
         (name, cell), model = key, settings["models"][key[0]]
@@ -101,24 +97,40 @@ def rows_of(cells: dict, settings: dict, training: dict) -> list[dict]:
         ]
         # Nothing differs from itself.
         row |= _with_interval("dice_difference", [] if key == reference else differences)
-        row["tflop"] = float(np.mean([record["operations"] for record in records])) / 1e12
-        row["parameters"] = records[0]["parameters"]
-        for cost, summary in (
-            ("seconds", np.median),
-            ("cpu_seconds", np.median),
-            ("peak_mb", np.max),
-            ("peak_gpu_mb", np.max),
-            *((name, np.mean) for name in _ENERGY),
-        ):
-            values = [record[cost] for record in records]
-            row[cost] = None if None in values else float(summary(values))
-        reasons = sorted({record["energy_missing"] for record in records} - {None})
-        row["energy_missing"] = reasons[0] if reasons else None
-        rows.append(row | _epoch(training.get(name)))
+        rows.append(row | _study_costs(records) | _epoch_costs(training.get(name)))
     return rows
 
 
-def _epoch(record: dict | None) -> dict:
+def _reference_cell(cells: dict) -> tuple[str, str] | None:
+    """Cell that others are compared with: the first network, with the most views it has."""
+    reference = next(iter(cells), None)
+    for key in cells:
+        if key[0] == reference[0] and key[1] != VOLUME_CELL:
+            reference = max(reference, key, key=lambda cell: int(cell[1]))
+    return reference
+
+
+def _study_costs(records: list[dict]) -> dict:
+    """Columns of a row for the cost of a study."""
+    row = {
+        "tflop": float(np.mean([record["operations"] for record in records])) / 1e12,
+        "parameters": records[0]["parameters"],
+    }
+    for cost, summary in (
+        ("seconds", np.median),
+        ("cpu_seconds", np.median),
+        ("peak_mb", np.max),
+        ("peak_gpu_mb", np.max),
+        *((name, np.mean) for name in _ENERGY),
+    ):
+        values = [record[cost] for record in records]
+        row[cost] = None if None in values else float(summary(values))
+    reasons = sorted({record["energy_missing"] for record in records} - {None})
+    return row | {"energy_missing": reasons[0] if reasons else None}
+
+
+def _epoch_costs(record: dict | None) -> dict:
+    """Columns of a row for the cost of an epoch; None in each without a record of training."""
     names = ("seconds", "cpu_seconds", "wh", "processor_wh")
     if record is None:
         return dict.fromkeys(("epoch_tflop", *(f"epoch_{name}" for name in names)))
@@ -130,6 +142,7 @@ def _epoch(record: dict | None) -> dict:
 
 
 def _with_interval(name: str, values: list[tuple[str, float | None]]) -> dict:
+    """Columns of a score for (patient, value) pairs: mean, and low and high of its interval."""
     groups = defaultdict(list)
     for patient, value in values:
         if value is not None:
@@ -142,7 +155,7 @@ def _with_interval(name: str, values: list[tuple[str, float | None]]) -> dict:
 
 
 def _finished_cells(out: Path, settings: dict) -> tuple[dict, list[str]]:
-    """Cells of which every study is there, in the order of the networks and views."""
+    """Finished cells with their records, in the order of networks and views; unfinished names."""
     cells, unfinished = {}, []
     for name in settings["models"]:
         folders = [folder for folder in (out / CELLS / name).glob("*") if folder.is_dir()]
@@ -169,7 +182,7 @@ def _write_csv(path: Path, rows: list[dict]) -> None:
 
 
 def markdown(rows: list[dict]) -> str:
-    """Three tables: segmentation, numbers of views, efficiency."""
+    """Three Markdown tables: 3D against MIP, numbers of views, efficiency."""
     parts = []
     volumetric = [row for row in rows if row["kind"] == "3d"]
     most = {row["model"]: row for row in rows if row["kind"] == "mip"}

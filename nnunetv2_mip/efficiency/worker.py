@@ -1,7 +1,8 @@
-"""What runs in a process of its own: one network on the studies, with one number of views.
+"""Worker process of an efficiency study: one network on the studies, with one number of views.
 
-Each study's record is written when it is there (whole or not at all), so that a stopped study goes
-on where it was. All that the parent hears are the names of finished studies, or an error.
+The record of each study is written as soon as it is finished (whole or not at all), so that a
+stopped study can be resumed. The parent process receives the names of finished studies, or an
+error.
 """
 
 import dataclasses
@@ -9,14 +10,13 @@ import math
 import os
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from nnunetv2_mip.efficiency.cost import Meter, OperationCount, training_cost
-from nnunetv2_mip.efficiency.scores import quality, view_quality
+from nnunetv2_mip.efficiency.scores import mask_scores, view_scores
+from nnunetv2_mip.efficiency.tasks import Task
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import write_json
 from nnunetv2_mip.inference.predictor import MIPPredictor
@@ -27,55 +27,13 @@ from nnunetv2_mip.io.study_layouts import StudyFiles
 CLASSES = 2
 
 
-@dataclass(frozen=True)
-class Model:
-    """A network of the study.
-
-    Attributes:
-        name: in the tables.
-        folder: nnU-Net's model folder.
-        volumetric: whether it is a 3D network, which has no views.
-        folds, checkpoint: of it.
-    """
-
-    name: str
-    folder: Path
-    volumetric: bool
-    folds: tuple[int | str, ...]
-    checkpoint: str
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a process does.
-
-    Attributes:
-        model: with which network.
-        views: with how many views; None for a 3D network, and for training.
-        studies: what is left to do.
-        target: folder of the records, or of training the record.
-        device, tta, reference_views, energy: as of the study.
-        iterations: of training to measure, instead of studies; 0 for none.
-    """
-
-    model: Model
-    views: int | None
-    studies: tuple[StudyFiles, ...]
-    target: Path
-    device: str
-    tta: bool
-    reference_views: int
-    energy: bool
-    iterations: int = 0
-
-
-def work(task: Task, pipe, environment: dict[str, str]) -> None:
-    """Do a task and report it.
+def run_task(task: Task, pipe, environment: dict[str, str]) -> None:
+    """Run a task in this process and report to its parent.
 
     Args:
-        task: what to do.
-        pipe: gets ("done", study), ("failed", line for the user) or ("broken", traceback).
-        environment: variables to set: the server that this process was forked from may be older.
+        task: the work.
+        pipe: receives ("done", study), ("failed", line for the user) or ("broken", traceback).
+        environment: variables to set; the fork server may have been started with others.
     """
     os.environ.update(environment)
     try:
@@ -88,7 +46,7 @@ def work(task: Task, pipe, environment: dict[str, str]) -> None:
     except MipError as error:
         pipe.send(("failed", str(error)))
     except BrokenPipeError:
-        # Nobody listens any more: the command was stopped.
+        # The parent process has ended: the command was stopped.
         pass
     except Exception:
         pipe.send(("broken", traceback.format_exc()))
@@ -102,21 +60,22 @@ def _load(task: Task) -> MIPPredictor | SecondStagePredictor:
     choices = {} if task.views is None else {"views": task.views}
     if not task.tta:
         choices["tta"] = False
-    # The study is of views: a second stage in 3D in the same folder is a model of its own.
+    # Views are studied: a second stage in 3D in the same folder is a model of its own.
     return MIPPredictor.from_model_folder(*source, second_stage=False).override(**choices)
 
 
 def _read(files: StudyFiles, predictor: MIPPredictor | SecondStagePredictor) -> Study:
-    """A study with its truth, and its CT where the network wants it."""
+    """Study with its truth, and with its CT where the network needs it."""
     wants_ct = getattr(predictor, "wants_ct", False) or "ct" in getattr(predictor, "channels", ())
     return read_study(files.suv, files.ct, files.seg, wants_ct=wants_ct)
 
 
 def _measure_studies(task: Task) -> Iterator[str]:
+    """Names of the studies of a task, each when its record is written."""
     predictor = _load(task)
     count, meter = OperationCount(predictor), Meter(predictor.device, task.energy)
     if not task.model.volumetric:
-        # What is compiled at first use is no cost of a study.
+        # Kernels are compiled at first use, which is no cost of a study.
         predictor.override(views=1).predict_study(_read(task.studies[0], predictor))
     for files in task.studies:
         study = _read(files, predictor)
@@ -129,8 +88,8 @@ def _measure_studies(task: Task) -> Iterator[str]:
                 found = predictor.predict_study(study)
                 mask = found.mask
         if not task.model.volumetric:
-            scores = view_quality(found, truth, predictor.config)
-        scores |= quality(mask, truth, study.suv, task.reference_views)
+            scores = view_scores(found, truth, predictor.config)
+        scores |= mask_scores(mask, truth, study.suv, task.reference_views)
         record = {
             "case": files.case,
             "patient": files.patient,
@@ -148,6 +107,7 @@ def _measure_studies(task: Task) -> Iterator[str]:
 
 
 def _measure_training(task: Task) -> None:
+    """Measure iterations of training and write their record."""
     predictor = _load(task)
     module = predictor.module if task.model.volumetric else predictor.networks[-1].module
     meter = Meter(predictor.device, task.energy)

@@ -6,11 +6,9 @@ What is matched with what stands in `nnunetv2_mip.evaluation.matching`.
 import csv
 import math
 from collections.abc import Callable, Generator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ import numpy as np
 from nnunetv2_mip.conventions import IGNORE_LABEL
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.evaluation import metrics
+from nnunetv2_mip.evaluation.bootstrap import bootstrap_interval
 from nnunetv2_mip.evaluation.matching import Pair, match
 from nnunetv2_mip.files import atomic_path, null_for_nan, write_json
 from nnunetv2_mip.io.png import PNG_SUFFIX, decode_mask_png, decode_png
@@ -27,6 +26,7 @@ from nnunetv2_mip.io.volumes import (
     read_volume,
     require_same_grid,
 )
+from nnunetv2_mip.parallel import for_each
 from nnunetv2_mip.views.stack_files import is_stack_file
 
 FORMAT_VERSION = 1
@@ -185,9 +185,7 @@ def summarise(cases: dict[str, dict]) -> dict:
     }
     summary = {
         "mean": {name: _mean([row[name] for row in rows]) for name in floats + pixels},
-        "dice_interval_95": list(
-            metrics.bootstrap_interval([row["dice"] for row in rows], BOOTSTRAP_SEED)
-        ),
+        "dice_interval_95": list(bootstrap_interval([row["dice"] for row in rows], BOOTSTRAP_SEED)),
         "controls": {
             "with_false_positives": sum(row[error] > 0 for row in controls),
             f"mean_{error}": _mean([row[error] for row in controls]),
@@ -214,13 +212,8 @@ def _run(score: Callable, pairs: list[Pair], processes: int, show_progress: bool
     from tqdm import tqdm
 
     bar = partial(tqdm, total=len(pairs), desc="evaluate", unit="case", disable=not show_progress)
-    workers = min(processes, len(pairs))
-    if workers <= 1:
-        yield from bar(map(score, pairs))
-        return
-    # SimpleITK runs threads, and forking a process with threads can hang.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from bar(pool.map(score, pairs))
+    with closing(for_each(score, pairs, processes, in_order=True)) as results:
+        yield from bar(scores for _, scores in results)
 
 
 def _read_images(pair: Pair) -> tuple[np.ndarray, np.ndarray]:

@@ -1,12 +1,12 @@
-"""A reader's clicks: voxels that are tumour, and voxels that are not.
+"""Clicks of a reader: voxels marked as tumour or as background.
 
 The file is that of autoPET IV (grand-challenge's "Multiple points"):
 
     {"version": {...}, "type": "Multiple points",
      "points": [{"point": [x, y, z], "name": "tumor" | "background"}, ...]}
 
-with voxel indices along the axes of the image file. No points is a valid file (the first step of
-the challenge).
+with voxel indices along the axes of the image file. A file without points is valid (the first step
+of the challenge).
 """
 
 import math
@@ -42,18 +42,19 @@ class Clicks:
 def read_clicks(
     path: Path | str, grid: SourceGrid, warn: Callable[[str], None] | None = None
 ) -> Clicks:
-    """Read a file of clicks on the image with this grid.
+    """Clicks of a file, on the image with this grid.
 
     A click between voxels counts for the nearest one. Of contradictory clicks in one voxel the
-    later one stands; clicks outside of the image are left out. Both are told to `warn`.
+    later one counts. Clicks outside of the image are left out. `warn` is called with a line for
+    each of either kind.
 
     Raises:
-        MipError: no such file, or not such a file.
+        MipError: no such file, or no file of clicks.
     """
     path = Path(path)
     stands: dict[Voxel, str] = {}
     for number, (point, name) in enumerate(_points(read_json(path), path), start=1):
-        # Half a voxel is always rounded up, as a grid cell is.
+        # Half a voxel is always rounded up.
         index = [math.floor(value + 0.5) for value in point]
         where = f"{path}: click {number} ({name}) at voxel {', '.join(map(str, index))}"
         if not all(0 <= i < size for i, size in zip(index, grid.size)):
@@ -71,7 +72,7 @@ def read_clicks(
 
 
 def write_clicks(clicks: Clicks, grid: SourceGrid, path: Path | str) -> None:
-    """Write what `read_clicks` reads back."""
+    """Write clicks on the image with this grid, in the format of `read_clicks`."""
     points = [
         {"point": list(grid.from_canonical_index(voxel)), "name": name}
         for name, voxels in ((TUMOUR, clicks.tumour), (BACKGROUND, clicks.background))
@@ -81,7 +82,7 @@ def write_clicks(clicks: Clicks, grid: SourceGrid, path: Path | str) -> None:
 
 
 def _points(content: Any, path: Path) -> list[tuple[Sequence[float], str]]:
-    """The points of a decoded file, checked."""
+    """Points (place, name) of a decoded file, checked."""
     points = content.get("points") if isinstance(content, dict) else None
     if not isinstance(points, list) or content.get("type", KIND) != KIND:
         raise MipError(f'{path}: is not a file of clicks ("type": "{KIND}", "points": [...])')

@@ -1,12 +1,10 @@
-"""The voxels of NIfTI-1 files, checked: ITK fills truncated files with zeros and turns NaN to 0.
+"""Voxels of NIfTI-1 files, checked: ITK fills truncated files with zeros and turns NaN to 0.
 
 Inflating is done by libdeflate (imagecodecs) or ISA-L (python-isal), several times as fast as zlib,
-and the checksum of the gzip stream is verified. Headers and geometry stay ITK's business (see
-`volumes`).
+and the checksum of the gzip stream is verified. The geometry is read by ITK (see `io.volumes`).
 """
 
 import math
-import struct
 import zlib
 from pathlib import Path
 
@@ -16,11 +14,20 @@ from isal import igzip, isal_zlib
 
 from nnunetv2_mip.errors import MipError
 
-_HEADER_BYTES = 348
+# The fields of the header that voxels need, by their names and places in the standard (nifti1.h).
+# nibabel has them too, but importing it takes 0.2 s of every command and every worker.
+_HEADER = np.dtype(
+    {
+        "names": ["sizeof_hdr", "dim", "datatype", "vox_offset", "scl_slope", "scl_inter"],
+        "formats": ["i4", "8i2", "i2", "f4", "f4", "f4"],
+        "offsets": [0, 40, 70, 108, 112, 116],
+        "itemsize": 348,
+    }
+)
 # Extensions lie between header and voxels, and nothing behind those.
 _MOST_OFFSET_BYTES = 2**26
 _MOST_AFTER_BYTES = 2**20
-# NIfTI-1 datatype codes of scalar voxels.
+# Codes of the field `datatype` for scalar voxels.
 _DTYPES = {
     2: "u1",
     4: "i2",
@@ -36,39 +43,25 @@ _DTYPES = {
 
 
 def read_nifti_voxels(path: Path) -> np.ndarray | None:
-    """The voxels of a `.nii` or `.nii.gz` file, in file order (k, j, i), scaled as the header says.
+    """Voxels of a `.nii` or `.nii.gz` file in file order (k, j, i), scaled as the header says.
 
     Returns:
-        The array (read-only where no scaling applies), or None for what this reader leaves to ITK:
-        NIfTI-2, and voxels that are not plain numbers.
+        The array (read-only where no scaling applies), or None for files that are left to ITK:
+        other formats than NIfTI-1, and voxels that are not plain numbers.
 
     Raises:
         MipError: the file is truncated or damaged.
     """
-    header = _first_bytes(path, _HEADER_BYTES)
-    if len(header) < _HEADER_BYTES:
-        raise MipError(f"{path}: is truncated or damaged (shorter than a NIfTI header)")
-    for order in "<>":
-        if struct.unpack_from(order + "i", header)[0] == _HEADER_BYTES:
-            break
-    else:
+    header = _read_header(path)
+    if header is None:
         return None
-    dim = struct.unpack_from(order + "8h", header, 40)
-    code = struct.unpack_from(order + "h", header, 70)[0]
-    offset, slope, intercept = struct.unpack_from(order + "3f", header, 108)
-    if code not in _DTYPES or not 1 <= dim[0] <= 7:
+    dimensions, code = int(header["dim"][0]), int(header["datatype"])
+    if code not in _DTYPES or not 1 <= dimensions <= 7:
         return None
-    if not 0 <= offset <= _MOST_OFFSET_BYTES:
-        raise MipError(f"{path}: is damaged (its voxels begin at byte {offset:g}); copy it again")
-    shape = [max(1, size) for size in dim[1 : 1 + dim[0]]]
-    count = math.prod(shape)
-    dtype = np.dtype(_DTYPES[code]).newbyteorder(order)
-    size = int(offset) + count * dtype.itemsize
-    content = _inflated(path, size)
-    if len(content) < size:
-        missing = size - len(content)
-        raise MipError(f"{path}: is truncated ({missing} bytes are missing); copy it again")
-    voxels = np.frombuffer(content, dtype, count, int(offset)).reshape(shape[::-1])
+    dtype = np.dtype(_DTYPES[code]).newbyteorder(header.dtype["dim"].base.byteorder)
+    shape = [max(1, int(size)) for size in header["dim"][1 : 1 + dimensions]]
+    voxels = _read_array(path, dtype, shape[::-1], float(header["vox_offset"]))
+    slope, intercept = header["scl_slope"], header["scl_inter"]
     # A slope of 0 means "no scaling" in NIfTI.
     scaled = np.isfinite((slope, intercept)).all() and slope != 0
     if scaled and (slope, intercept) != (1.0, 0.0):
@@ -76,14 +69,40 @@ def read_nifti_voxels(path: Path) -> np.ndarray | None:
     return voxels
 
 
-def _inflated(path: Path, size: int) -> bytes | np.ndarray:
-    """The first `size` bytes of a file, inflated, or all where there are fewer; the header's word
-    for how many there are bounds the memory, whatever follows.
+def _read_header(path: Path) -> np.void | None:
+    """Fields of `_HEADER`, in the byte order of the file; None where it is no NIfTI-1 header."""
+    block = _first_bytes(path, _HEADER.itemsize)
+    if len(block) < _HEADER.itemsize:
+        raise MipError(f"{path}: is truncated or damaged (shorter than a NIfTI header)")
+    for order in "<>":
+        header = np.frombuffer(block, _HEADER.newbyteorder(order))[0]
+        if header["sizeof_hdr"] == _HEADER.itemsize:
+            return header
+    return None
 
-    By libdeflate in one go, or by ISA-L as a stream. libdeflate is twice as fast, but needs the
-    size beforehand. That is written at the end of the file (modulo 4 GiB, and of the last of
-    several members only): whatever does not fit, and every error, is left to the stream, which
-    knows more and says more.
+
+def _read_array(path: Path, dtype: np.dtype, shape: list[int], offset: float) -> np.ndarray:
+    """Array of `shape` that begins `offset` bytes into a file, inflated; MipError if it is cut."""
+    if not 0 <= offset <= _MOST_OFFSET_BYTES:
+        raise MipError(f"{path}: is damaged (its voxels begin at byte {offset:g}); copy it again")
+    count = math.prod(shape)
+    size = int(offset) + count * dtype.itemsize
+    content = _inflated(path, size)
+    if len(content) < size:
+        missing = size - len(content)
+        raise MipError(f"{path}: is truncated ({missing} bytes are missing); copy it again")
+    return np.frombuffer(content, dtype, count, int(offset)).reshape(shape)
+
+
+def _inflated(path: Path, size: int) -> bytes | np.ndarray:
+    """First `size` bytes of a file, inflated, or all where there are fewer.
+
+    `size` follows from the header and bounds the memory, whatever the file holds behind it.
+
+    libdeflate inflates in one go, ISA-L as a stream. libdeflate is twice as fast, but needs the
+    size beforehand. The size is written at the end of the file (modulo 4 GiB, and of the last of
+    several members only). A file whose size does not fit, and every error, is left to the stream,
+    which gives the more precise error.
     """
     if not path.name.lower().endswith(".gz"):
         return _first_bytes(path, size)
@@ -103,6 +122,7 @@ def _inflated(path: Path, size: int) -> bytes | np.ndarray:
 
 
 def _first_bytes(path: Path, size: int) -> bytes:
+    """First `size` bytes of a file, inflated as a stream; its checksum is verified at its end."""
     # Python takes the memory before it reads.
     size = min(size, 1032 * path.stat().st_size)
     try:
@@ -111,7 +131,7 @@ def _first_bytes(path: Path, size: int) -> bytes:
                 return stream.read(size)
         with igzip.open(path, "rb") as stream:
             content = stream.read(size)
-            # At the end of the stream its checksum is looked at.
+            # Reading beyond the last byte verifies the checksum.
             stream.read(1)
             return content
     except (OSError, EOFError, zlib.error, isal_zlib.error) as error:

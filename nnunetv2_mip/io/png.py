@@ -1,4 +1,4 @@
-"""The one decoder of MIP-PET PNGs, and the writer of mask PNGs.
+"""PNG files: the decoder of MIP-PET images, and the writers of masks and views.
 
 A MIP-PET PNG is dark where uptake is (white background) in any PNG mode: 8- or 16-bit grey, RGB,
 RGBA, grey with alpha, palette, 1 bit. Alpha is never signal. The result is always levels (H, W)
@@ -19,13 +19,13 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path
 
 MAX_PIXELS = 50_000_000
-# 6 cm: narrower than a newborn's head.
+# 6 cm at 2 mm a pixel: narrower than a newborn's head.
 SMALLEST_BODY_PX = 30
 PNG_SUFFIX = ".png"
-# What light is: "dark" (dark = uptake, as the DM-i-AI images have it), "bright", or "auto", which
-# looks whether the border of the image is dark.
+# Which grey means uptake: "dark" (as in the DM-i-AI images), "bright", or "auto" (bright where the
+# border of the image is dark).
 POLARITIES = ("dark", "bright", "auto")
-# What Pillow raises on damaged files, beside its own errors and ValueError.
+# Exceptions of Pillow on damaged files, beside its own errors and ValueError.
 _DAMAGED = (OSError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, struct.error,
             zlib.error)  # fmt: skip
 _WIDE_MODES = ("I;16", "I;16B", "I;16L", "I", "F")
@@ -38,11 +38,11 @@ def decode_png(
     max_pixels: int = MAX_PIXELS,
     formats: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """Decode a MIP-PET PNG of any mode to levels, bright = uptake.
+    """Levels (H, W) of a MIP-PET PNG of any mode, bright = uptake.
 
     Args:
         source: the file, or its bytes.
-        name: what to call bytes in messages.
+        name: name of bytes in messages.
         polarity: one of `POLARITIES`.
         max_pixels: larger images are refused before they are decoded.
         formats: kinds of image to take (Pillow's names, "PNG"); None takes all it knows.
@@ -71,7 +71,7 @@ def has_dark_border(grey: np.ndarray) -> bool:
 
 
 def image_warning(levels: np.ndarray) -> str | None:
-    """What speaks against levels (H, W), bright = uptake, being those of a MIP-PET image."""
+    """Reason why levels (H, W), bright = uptake, are hardly those of a MIP-PET image, or None."""
     if set(np.unique(levels)) == {0, LEVEL_MAX}:
         return "holds black and white alone; is it a mask and not an image?"
     if min(levels.shape) < SMALLEST_BODY_PX:
@@ -85,7 +85,7 @@ def image_warning(levels: np.ndarray) -> str | None:
 
 
 def decode_mask_png(source: bytes | Path | str, name: str | None = None) -> np.ndarray:
-    """Decode a mask PNG (0 and 255 only, in any mode) to (H, W) uint8 of 0 and 1.
+    """Mask (H, W) uint8 of 0 and 1, from a PNG of 0 and 255 in any mode.
 
     Raises:
         MipError: as `decode_png`, or values outside {0, 255}.
@@ -107,7 +107,7 @@ def write_mask_png(mask: np.ndarray, path: Path | str) -> None:
 
 
 def write_view_png(levels: np.ndarray, path: Path | str) -> None:
-    """Write levels (H, W) as `decode_png` reads them: 8-bit RGB, equal channels, dark = uptake."""
+    """Write levels (H, W) as an 8-bit RGB PNG with equal channels, dark = uptake."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     grey = LEVEL_MAX - np.asarray(levels, np.uint8)
@@ -126,7 +126,7 @@ def _decode_grey(
     max_pixels: int = MAX_PIXELS,
     formats: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """(H, W) uint8 in file polarity; `exact` refuses 16-bit values that 8 bits cannot tell."""
+    """Grey image (H, W) uint8, not inverted; `exact` allows only 0 and 65535 in 16-bit images."""
     label = _name(source, name)
     if not isinstance(source, bytes) and not Path(source).is_file():
         raise MipError(f"{label}: no such file")
@@ -142,7 +142,7 @@ def _decode_grey(
                 return _narrow(np.asarray(image), label)
             return _to_grey(image)
     except (UnidentifiedImageError, Image.DecompressionBombError, *_DAMAGED) as error:
-        # Pillow names the stream it was given: nothing that a reader knows.
+        # Pillow's message names the stream, which means nothing to a reader.
         reason = "" if isinstance(error, UnidentifiedImageError) else f": {error}"
         raise MipError(
             f"{label}: cannot be read as an image (truncated, damaged or no PNG){reason}"
@@ -152,7 +152,7 @@ def _decode_grey(
 
 
 def _narrow(wide: np.ndarray, label: str) -> np.ndarray:
-    """A 16-bit mask of 0 and 65535 as 0 and 255."""
+    """Mask of 0 and 255, from a 16-bit one of 0 and 65535; MipError on other values."""
     values = np.unique(wide)
     if not np.isin(values, (0, 65535)).all():
         shown = ", ".join(str(v) for v in values if v not in (0, 65535))[:60]

@@ -1,1 +1,1 @@
-"""Simulated patients: anatomy, lesions, scanner."""
+"""Phantoms, simulated patients with known lesions: anatomy, disease, scanner, cohorts on disk."""

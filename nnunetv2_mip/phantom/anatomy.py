@@ -1,29 +1,21 @@
-"""The phantom's healthy body: which solids it consists of, and what each takes up.
+"""Healthy anatomy of a phantom: its solids, and the FDG uptake of each.
 
-`build_anatomy` draws everything that differs between people (size, posture, organ positions and
-shapes) from one generator and what differs between scans (uptake, bladder filling, bowel,
+`build_anatomy` draws all that differs between people (size, posture, organ positions and shapes)
+from one random generator, and all that differs between scans (uptake, bladder filling, bowel,
 distractors) from another. The result is a list of parts in painting order; later parts cover
 earlier ones.
 
 Uptake follows what FDG studies show an hour after injection, in SUV: liver 2–2.8, blood pool
 1.3–1.9, brain 6–14, muscle 0.6, lung 0.4; heart muscle, bowel, kidneys and bladder vary most.
 Physiological uptake that resembles disease (brown fat, an injected vein, strained muscles, hot
-bowel, inflamed joints) is on purpose: it is what makes a threshold useless.
+bowel, inflamed joints) is added on purpose: no threshold shall separate lesions from it.
 """
 
 import numpy as np
 from numpy.random import Generator
 
-from nnunetv2_mip.phantom.body import (
-    Anatomy,
-    Frame,
-    add_brain,
-    add_face,
-    add_lungs,
-    add_skeleton,
-    add_trunk,
-    add_vessels,
-)
+from nnunetv2_mip.phantom.body import Anatomy, Frame
+from nnunetv2_mip.phantom.head import add_brain, add_face
 from nnunetv2_mip.phantom.organs import (
     add_bowel,
     add_distractors,
@@ -34,14 +26,16 @@ from nnunetv2_mip.phantom.organs import (
     add_stomach,
     add_urinary_tract,
 )
+from nnunetv2_mip.phantom.skeleton import add_skeleton
+from nnunetv2_mip.phantom.trunk import add_lungs, add_trunk, add_vessels
 
 
 def build_anatomy(body: Generator, scan: Generator) -> Anatomy:
-    """Draw a body.
+    """Random healthy body.
 
     Args:
-        body: for what stays between two studies of a patient.
-        scan: for what differs between them.
+        body: generator of what stays between two studies of a patient.
+        scan: generator of what differs between them.
     """
     height = float(np.clip(body.normal(1.0, 0.045), 0.9, 1.1))
     frame = Frame(
@@ -60,7 +54,7 @@ def build_anatomy(body: Generator, scan: Generator) -> Anatomy:
     add_trunk(anatomy, frame, body, scan, fat_mm, female)
     add_lungs(anatomy, frame, body)
     add_vessels(anatomy, frame, blood)
-    add_skeleton(anatomy, frame, body, scan, marrow)
+    add_skeleton(anatomy, frame, marrow)
     add_brain(anatomy, frame, body, scan)
     add_face(anatomy, frame, scan)
     add_liver(anatomy, frame, body, scan)
@@ -79,7 +73,7 @@ def build_anatomy(body: Generator, scan: Generator) -> Anatomy:
 
 
 def add_sites(anatomy: Anatomy, frame: Frame) -> None:
-    """Lymph node stations, both sides where there are two, and places in muscle."""
+    """Add the sites of lymph nodes, on both sides where there are two, and sites in muscle."""
     stations = {
         "neck": [(34, -2, 850), (42, 4, 825), (38, 2, 800), (30, -6, 780)],
         "supraclavicular": [(58, -2, 782), (80, 4, 780)],

@@ -1,4 +1,4 @@
-"""Clicks that a reader might make, drawn from a true mask: for phantoms and benchmarks."""
+"""Simulated clicks of a reader, made from a true mask: for phantoms and benchmarks."""
 
 import cc3d
 import numpy as np
@@ -6,19 +6,19 @@ from scipy.ndimage import distance_transform_edt
 
 from nnunetv2_mip.io.clicks import Clicks, Voxel
 
-# Background clicks keep this far from each other and from every lesion.
+# Least distance of background clicks from each other, and from every lesion.
 APART_MM, CLEAR_MM = 30.0, 8.0
 
 
 def preset_clicks(
     suv: np.ndarray, truth: np.ndarray, spacing_mm: tuple[float, float, float], count: int
 ) -> Clicks:
-    """Clicks that know the truth and no prediction, as a challenge hands them out.
+    """Clicks made from the truth alone, as a challenge provides them.
 
     Tumour clicks lie innermost in the lesions (18-connected), the largest first; where there are
     fewer lesions, the rest lies anywhere in them (fixed seed). Background clicks lie where the
     uptake outside of lesions is highest, `APART_MM` apart. The first k of each are the same
-    whatever the count.
+    for every count.
 
     Args:
         suv, truth: (z, y, x).
@@ -53,7 +53,13 @@ def preset_clicks(
 def corrective_clicks(
     mask: np.ndarray, truth: np.ndarray, spacing_mm: tuple[float, float, float], earlier: Clicks
 ) -> Clicks:
-    """The earlier clicks and one of each kind more, innermost in the largest error of that kind."""
+    """Earlier clicks and one more of each kind, innermost in the largest error of that kind.
+
+    Args:
+        mask, truth: (z, y, x); not 0 is lesion.
+        spacing_mm: (z, y, x).
+        earlier: clicks so far.
+    """
     found = []
     for wrong, clicked in (
         ((truth > 0) & (mask == 0), earlier.tumour),
@@ -69,7 +75,7 @@ def corrective_clicks(
 
 
 def innermost(region: np.ndarray, spacing_mm: tuple[float, float, float]) -> Voxel:
-    """The voxel of a region (z, y, x) bool that is farthest from its surface."""
+    """Voxel of a region (z, y, x) bool that is farthest from its surface."""
     places = np.nonzero(region)
     low = [int(axis.min()) for axis in places]
     box = tuple(slice(a, int(axis.max()) + 1) for a, axis in zip(low, places))

@@ -1,21 +1,23 @@
-"""Whole-body FDG PET/CT phantoms with known lesions, as reproducible as a file.
+"""Cohorts of simulated whole-body FDG PET/CT studies with known lesions, written to disk.
 
 Subject `index` of cohort `seed` is the same person, scan and disease whatever the size of the
-cohort, and the same anatomy at every spacing (only the noise belongs to the grid). A cohort is
+cohort, and the same anatomy at every spacing (only the noise depends on the grid). A cohort is
 written in the layout of the autoPET TCIA collection, or as inputs of the challenge container.
-Bodies are the phantom's own, or are built around the real organs of label maps (`phantom_mapped`).
+Bodies are the phantom's own, or are built around the real organs of label maps
+(`phantom.mapped_anatomy`).
 
-Truth is drawn as a reader with a contouring tool would: for every lesion the iso-contour at 45 %
-of its contrast over what surrounds it, in the image after the scanner's blur and before its noise.
-A cold necrotic core is therefore outside, and the truth is the metabolically active tumour.
+Truth is drawn as a reader with a contouring tool would draw it: for every lesion the iso-contour at
+45 % of its contrast over its surroundings, in the image after the scanner's blur and before its
+noise. A cold necrotic core is therefore outside, and the truth is the metabolically active tumour.
 
 The difficulty is fixed: `PHANTOM_VERSION` changes whenever a phantom of the same seed changes.
 """
 
 import shutil
 import uuid
-from collections.abc import Callable
-from concurrent.futures import Executor, wait
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ from nnunetv2_mip.grand_challenge.layout import CLICKS_FILE, CT_FOLDER, IMAGE_SU
 from nnunetv2_mip.io.clicks import write_clicks
 from nnunetv2_mip.io.study_layouts import case_name
 from nnunetv2_mip.io.volumes import write_volume
+from nnunetv2_mip.parallel import for_each
 from nnunetv2_mip.phantom.clicks import preset_clicks
 from nnunetv2_mip.phantom.label_maps import OrganMaps, check_maps
 from nnunetv2_mip.phantom.subject import (
@@ -33,8 +36,8 @@ from nnunetv2_mip.phantom.subject import (
     MAPPED_VERSION,
     PHANTOM_VERSION,
     PhantomStudy,
-    _check,
     body_index,
+    check_subject,
     simulate_subject,
 )
 
@@ -52,7 +55,10 @@ def write_study(
     layout: str = AUTOPET,
     clicks: int | None = None,
 ) -> dict:
-    """Simulate one subject, write its files below `out`, and give its cohort entry."""
+    """Entry in `cohort.json` of one subject, which is simulated and written below `out`.
+
+    The arguments are those of `write_cohort`; `index` is the subject's place in the cohort.
+    """
     study = simulate_subject(seed, index, spacing_mm, organs)
     if layout == AUTOPET:
         folder = Path(out) / study.patient / study.study
@@ -75,9 +81,9 @@ def write_study(
 def _write_challenge_study(
     study: PhantomStudy, seed: int, index: int, out: Path, clicks: int | None
 ) -> None:
-    """`<case>/input`, as the platform mounts it, and `<case>/SEG.mha`, the truth, beside it."""
+    """Write `<case>/input`, as the platform mounts it, and the truth `<case>/SEG.mha` beside it."""
     folder = out / case_name(study.patient, study.study)
-    # Random names that differ, as the platform gives them.
+    # Random names, one for each image, as the platform gives them.
     ct, pet = (
         uuid.UUID(bytes=np.random.default_rng([seed, 7, index, kind]).bytes(16), version=4)
         for kind in (0, 1)
@@ -97,12 +103,12 @@ def write_cohort(
     seed: int = 0,
     spacing_mm: float = DEFAULT_SPACING_MM,
     progress: Callable | None = None,
-    executor: Executor | None = None,
+    processes: int = 1,
     organs: OrganMaps | None = None,
     layout: str = AUTOPET,
     clicks: int | None = None,
 ) -> Path:
-    """Write subjects 0 … n-1 of a cohort, with `cohort.json` beside them.
+    """Folder of a cohort: subjects 0 … n-1, with `cohort.json` beside them.
 
     Args:
         out: folder that does not exist or is empty; it appears when everything is written.
@@ -110,51 +116,39 @@ def write_cohort(
         seed, spacing_mm, organs: see `simulate_subject`.
         progress: wraps the iteration over the studies, called as `progress(iterator, total=n)`
             (tqdm fits).
-        executor: runs the studies side by side; without it one after the other.
+        processes: worker processes; the files do not depend on their number.
         layout: one of `LAYOUTS`: the autoPET TCIA collection, or `<case>/input` of a run of the
             challenge container with the truth beside it.
-        clicks: with the latter, so many clicks of each kind a study (autoPET IV); None: no file.
-
-    Returns:
-        The folder.
+        clicks: clicks of each kind in a study of the second layout (autoPET IV); None: no file.
 
     Raises:
         MipError: `out` is not empty, `n` below 1, an option out of range, or a label map that
             cannot be used.
     """
-    out = Path(out).absolute()
     if n < 1:
         raise MipError(f"{n} phantoms: choose 1 or more")
     if layout not in LAYOUTS:
         raise MipError(f"layout {layout!r}: choose one of {', '.join(LAYOUTS)}")
     if clicks is not None and (clicks < 0 or layout != GRAND_CHALLENGE):
         raise MipError(f"{clicks} clicks: 0 or more, with the layout {GRAND_CHALLENGE}")
-    _check(seed, 0, spacing_mm)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise MipError(f"{out}: exists and is not an empty folder; choose another or remove it")
-    partial = out.with_name(out.name + ".partial")
-    try:
-        if partial.exists():
-            shutil.rmtree(partial)
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise MipError(f"{out}: cannot be written ({error.strerror}); choose another") from None
-    jobs = []
-    try:
+    check_subject(seed, 0, spacing_mm)
+    out = Path(out).absolute()
+    with _whole_folder(out) as folder:
         if organs:
-            owners = {body_index(seed, k) for k in range(n)}
-            check_maps(organs, seed, owners, executor.map if executor else map)
-        if executor:
-            jobs = [
-                executor.submit(write_study, seed, k, spacing_mm, partial, organs, layout, clicks)
-                for k in range(n)
-            ]
-            entries = (job.result() for job in jobs)
-        else:
-            entries = (
-                write_study(seed, k, spacing_mm, partial, organs, layout, clicks) for k in range(n)
-            )
-        studies = list(progress(entries, total=n) if progress else entries)
+            check_maps(organs, seed, {body_index(seed, k) for k in range(n)}, processes)
+        write = partial(
+            write_study,
+            seed,
+            spacing_mm=spacing_mm,
+            out=folder,
+            organs=organs,
+            layout=layout,
+            clicks=clicks,
+        )
+        # Closed before the folder is removed after an error: no worker may still write into it.
+        with closing(for_each(write, range(n), processes, in_order=True)) as results:
+            entries = (entry for _, entry in results)
+            studies = list(progress(entries, total=n) if progress else entries)
         content = {
             **({"mapped_version": MAPPED_VERSION} if organs else {}),
             "phantom_version": PHANTOM_VERSION,
@@ -162,14 +156,30 @@ def write_cohort(
             "spacing_mm": spacing_mm,
             "studies": studies,
         }
-        write_json(partial / COHORT_FILE, content)
+        write_json(folder / COHORT_FILE, content)
+    return out
+
+
+@contextmanager
+def _whole_folder(out: Path) -> Iterator[Path]:
+    """New folder beside `out` that becomes `out` at the end, or is removed after an error.
+
+    Raises:
+        MipError: `out` is not an empty folder, or cannot be written.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise MipError(f"{out}: exists and is not an empty folder; choose another or remove it")
+    folder = out.with_name(out.name + ".partial")
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise MipError(f"{out}: cannot be written ({error.strerror}); choose another") from None
+    try:
+        yield folder
         if out.exists():
             out.rmdir()
-        partial.rename(out)
+        folder.rename(out)
     finally:
-        # Nothing may still write into the folder when it is removed.
-        for job in jobs:
-            job.cancel()
-        wait(jobs)
-        shutil.rmtree(partial, ignore_errors=True)
-    return out
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,6 @@
-"""Solids of any shape: a signed distance sampled on a grid, as an organ's label gives it.
+"""Solids of any shape: signed distances sampled on a grid, made from the labels of organs.
 
-They are painted like the ideal solids of `phantom_shapes` (same axes, same meaning of a distance).
+They are painted like the ideal solids of `phantom.shapes` (same axes, same meaning of a distance).
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
 
-from nnunetv2_mip.phantom.shapes import Point, Solid, Wobble
+from nnunetv2_mip.phantom.shapes import Deformation, Point, Solid
 
 # How far beyond the organ its distance is known; further out it is at least this.
 MARGIN_MM = 36.0
@@ -20,21 +20,21 @@ GRID_MM = 3.2
 
 @dataclass(frozen=True, eq=False)
 class DistanceField:
-    """A solid given by its signed distance on a grid.
+    """Solid given by its signed distance on a grid.
 
     Attributes:
         field: float32 (z, y, x), mm, negative inside.
         corner: (x, y, z) mm of the centre of voxel (0, 0, 0).
         spacing: (x, y, z) mm.
-        wobbles: smooth deformations, one after the other; the same ones for all organs of a body
-            keep them neighbours.
+        deformations: applied one after the other; organs of one body have the same ones, so that
+            neighbours stay neighbours.
         grown_mm: thickness of a layer added around the solid; negative takes one away.
     """
 
     field: np.ndarray
     corner: Point
     spacing: Point
-    wobbles: tuple[Wobble, ...] = ()
+    deformations: tuple[Deformation, ...] = ()
     grown_mm: float = 0.0
 
     @classmethod
@@ -44,7 +44,7 @@ class DistanceField:
         corner: Point,
         spacing: Point,
     ) -> "DistanceField":
-        """The solid that a mask shows.
+        """Solid of a mask.
 
         Args:
             mask: bool (z, y, x), not empty.
@@ -71,20 +71,20 @@ class DistanceField:
         return cls(field, tuple(corner), tuple(spacing))
 
     def grown(self, mm: float) -> "DistanceField":
-        """The solid with a layer of `mm` more around it (no more than `MARGIN_MM` in all)."""
+        """Solid with a layer of `mm` more around it (no more than `MARGIN_MM` in all)."""
         return replace(self, grown_mm=self.grown_mm + mm)
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         place = np.argwhere(self.field <= self.grown_mm + max(self.spacing))[:, ::-1]
         if not len(place):
             return np.array(self.corner), np.array(self.corner)
-        reach = sum(2 * wobble.amplitude_mm for wobble in self.wobbles)
+        reach = sum(2 * deformation.amplitude_mm for deformation in self.deformations)
         low = place.min(0) * np.array(self.spacing) + self.corner - reach
         return low, place.max(0) * np.array(self.spacing) + self.corner + reach
 
     def distance(self, x, y, z) -> np.ndarray:
-        for wobble in self.wobbles:
-            x, y, z = wobble(x, y, z)
+        for deformation in self.deformations:
+            x, y, z = deformation(x, y, z)
         index = [(c - o) / s for c, o, s in zip((x, y, z), self.corner, self.spacing)]
         index = np.stack(np.broadcast_arrays(*index[::-1]))
         shape = index.shape[1:]
@@ -95,33 +95,33 @@ class DistanceField:
 
     @cached_property
     def points(self) -> np.ndarray:
-        """The centres of the grid's voxels inside the solid, (n, 3) of x, y, z mm."""
+        """Centres of the grid's voxels inside the solid, (n, 3) of x, y, z mm."""
         place = np.argwhere(self.field < self.grown_mm)[:, ::-1]
-        return self._before_wobble(place * np.array(self.spacing) + self.corner)
+        return self._undeformed(place * np.array(self.spacing) + self.corner)
 
-    def _before_wobble(self, points: np.ndarray) -> np.ndarray:
-        """The points that the deformations move to `points`, (n, 3)."""
-        for wobble in reversed(self.wobbles):
+    def _undeformed(self, points: np.ndarray) -> np.ndarray:
+        """Points (n, 3) that the deformations move to `points`."""
+        for deformation in reversed(self.deformations):
             found = points
             for _ in range(3):  # small and slow: this converges at once
-                found = found + (points - np.stack(wobble(*found.T), axis=1))
+                found = found + (points - np.stack(deformation(*found.T), axis=1))
             points = found
         return points
 
     def random_point(self, rng: np.random.Generator, fill: float = 0.75) -> Point:
-        """A point that is not in the outermost part; `fill` 1 allows all, 0 only the deepest."""
+        """Random point in the inner part; `fill` 1 allows the whole solid, 0 the deepest point."""
         least = (1 - fill) * float(self.field.min())
         place = np.argwhere(self.field <= min(least, -0.1))
         if not len(place):
             place = np.argwhere(self.field == self.field.min())
         chosen = place[int(rng.integers(len(place)))][::-1] + rng.uniform(-0.5, 0.5, 3)
-        return tuple(self._before_wobble((chosen * self.spacing + self.corner)[None])[0])
+        return tuple(self._undeformed((chosen * self.spacing + self.corner)[None])[0])
 
 
 def _thinned(
     mask: np.ndarray, axis: int, step: int, corner: float, spacing: float
 ) -> tuple[np.ndarray, float]:
-    """Every `step` planes of a mask joined by majority, and the new position of the first."""
+    """Mask with every `step` planes joined by majority, and the new position of the first one."""
     count = mask.shape[axis] // step
     mask = np.moveaxis(mask, axis, 0)[: count * step]
     joined = mask.reshape(count, step, *mask.shape[1:]).mean(1) >= 0.5
@@ -129,8 +129,8 @@ def _thinned(
 
 
 @dataclass(frozen=True)
-class Common:
-    """What several solids have in common."""
+class Intersection:
+    """Intersection of several solids."""
 
     solids: Sequence[Solid]
 
@@ -145,9 +145,9 @@ class Common:
 
 
 def pushed_out(point: Point, solids: Sequence[Solid], clear_mm: float) -> Point:
-    """The point, moved along the gradient until it is `clear_mm` away from all solids.
+    """Point moved along the gradient until it is `clear_mm` away from all solids.
 
-    After thirty steps of 3 mm it is left where it came to.
+    It moves by thirty steps of 3 mm at most.
     """
     place = np.array(point, float)
 

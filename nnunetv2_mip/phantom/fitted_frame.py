@@ -1,9 +1,9 @@
-"""Where the parts of the phantom go that a label map does not show: between its organs.
+"""Frame fitted to the organs of a label map: it places the parts that the map does not show.
 
-`FittedFrame` maps the nominal millimetres in which the phantom's skeleton, vessels, bowel and
-lymph nodes are described to a body of which some organs are known: piecewise linear in height
-between landmarks (bladder, kidneys, lungs, brain), at every height shifted and scaled across to the
-organs found there. The trunk is then widened, or narrowed, to the organs it has to hold.
+`FittedFrame` maps the nominal millimetres of the phantom's skeleton, vessels, bowel and lymph nodes
+to a body with known organs. It is piecewise linear in height between landmarks (bladder, kidneys,
+lungs, brain). At every height it is shifted and scaled across to the organs found there. The trunk
+is then widened or narrowed to hold its organs.
 """
 
 from dataclasses import dataclass, field
@@ -19,13 +19,13 @@ BLADDER_Z, KIDNEY_Z, LUNG_Z, LUNG_TOP_Z, BRAIN_BOTTOM_Z, BRAIN_TOP_Z = 182, 419,
 LUNG_HALF, BRAIN_HALF = (134, 72), (59, 74)
 # Muscle, ribs and skin between an organ and the surface of the trunk's muscle.
 WALL_X_MM, WALL_Y_MM = 13.0, 15.0
-# How much a stretch of the body may differ from the nominal one.
+# Limits of the scale of a stretch of the body against the nominal one.
 LEAST_SCALE, MOST_SCALE = 0.75, 1.3
 
 
 @dataclass(frozen=True)
 class FittedFrame(Frame):
-    """Maps nominal millimetres to those of a body with known organs.
+    """Map from nominal millimetres to those of a body with known organs.
 
     Attributes:
         heights: rows (nominal z, z here), rising.
@@ -36,6 +36,7 @@ class FittedFrame(Frame):
     across: np.ndarray = field(default_factory=lambda: np.array([[0.0, 0, 1, 0, 1]]))
 
     def z_of(self, nominal: np.ndarray) -> np.ndarray:
+        """Heights (mm) here for nominal ones."""
         return _line(nominal, self.heights[:, 0], self.heights[:, 1])
 
     def at(self, x: float, y: float, z: float) -> Point:
@@ -51,7 +52,7 @@ class FittedFrame(Frame):
         return np.stack([self.z_of(z), a * sx, b * sy, y0 + sy * y], axis=1)
 
     def nominal(self, points: np.ndarray) -> np.ndarray:
-        """The inverse of `at`: (n, 3) x, y, z here to nominal mm."""
+        """Nominal points (n, 3) for points here, x, y, z mm: the inverse of `at`."""
         z = _line(points[:, 2], self.heights[:, 1], self.heights[:, 0])
         x0, sx, y0, sy = self._across(z)
         return np.stack([(points[:, 0] - x0) / sx, (points[:, 1] - y0) / sy, z], axis=1)
@@ -61,7 +62,7 @@ class FittedFrame(Frame):
 
 
 def _line(value: np.ndarray, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
-    """Linear interpolation that goes on in a straight line beyond the ends."""
+    """Linear interpolation, extrapolated in a straight line beyond the ends."""
     slopes = np.diff(ys) / np.diff(xs)
     low = ys[0] + slopes[0] * (np.minimum(value, xs[0]) - xs[0])
     high = slopes[-1] * (np.maximum(value, xs[-1]) - xs[-1])
@@ -69,12 +70,12 @@ def _line(value: np.ndarray, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
 
 
 def fit_frame(points: dict[str, np.ndarray], brain_is_cut: bool) -> FittedFrame:
-    """The frame of a body.
+    """Frame of a body with known organs.
 
     Args:
-        points: of every organ known, (n, 3) x, y, z mm inside it; at least two of the landmarks
-            bladder, kidney, lung, brain.
-        brain_is_cut: the top of the brain is missing.
+        points: (n, 3) x, y, z mm inside every known organ; at least two of the landmarks bladder,
+            kidney, lung, brain.
+        brain_is_cut: whether the top of the brain is missing.
     """
     heights = _heights(points, brain_is_cut)
     steps = np.diff(heights[:, 1]) / np.diff(heights[:, 0])
@@ -147,7 +148,7 @@ def _across_rows(points: dict[str, np.ndarray], scale: float) -> np.ndarray:
 
 
 def _fitted_trunk(frame: FittedFrame, points: dict[str, np.ndarray]) -> np.ndarray:
-    """`TRUNK` as wide and deep as the organs in it need, rows as there."""
+    """`TRUNK` made as wide and deep as the organs in it need; rows as there."""
     inside = [points[o] for o in points if o not in ("brain", "gland", "prostate")]
     spots = frame.nominal(np.concatenate(inside)) if inside else np.zeros((0, 3))
     factors = []
@@ -159,7 +160,7 @@ def _fitted_trunk(frame: FittedFrame, points: dict[str, np.ndarray]) -> np.ndarr
         across = np.abs(here[:, 0]) / (a - WALL_X_MM)
         along = np.abs(here[:, 1] - y) / (b - WALL_Y_MM)
         need = float(np.percentile((across**2.4 + along**2.4) ** (1 / 2.4), 99.5))
-        # Only the chest and the upper abdomen are filled by organs that a map shows.
+        # Only chest and upper abdomen are filled by the organs of a map, and may be narrowed.
         factors.append(float(np.clip(need, 0.88 if 500 < z < 680 else 1.0, 1.35)))
     # Wide enough at every level, and no step between two levels.
     wide = np.maximum.reduce(

@@ -1,14 +1,15 @@
-"""Organ label maps on disk: which files, which number is which organ, and one map in memory.
+"""Organ label maps on disk: finding the files, the organ of each number, reading and checking.
 
 A folder of label maps holds images of whole numbers and, beside them, a file that names the
 numbers: `names.json` (`{"1": "spleen", ...}` or `{"spleen": 1, ...}`) or nnU-Net's
 `dataset.json`. Names are read in many spellings, TotalSegmentator's among them; sides and lobes of
-an organ are one. Without names the maps are read with the numbering of the autoPET III organ maps
-(MIC-DKFZ/autopet-3-submission), and refused unless the organs then lie where organs do.
+an organ are one organ. Without names the maps are read with the numbering of the autoPET III organ
+maps (MIC-DKFZ/autopet-3-submission), and refused if the organs are then in impossible places.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,18 +20,19 @@ from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.io.volumes import has_suffix, read_volume
+from nnunetv2_mip.parallel import for_each
 
 NAME_FILES = ("names.json", "dataset.json")
 AUTOPET3_NAMES = {
     1: "spleen", 2: "kidney", 3: "liver", 4: "bladder", 5: "lung",
     6: "brain", 7: "heart", 8: "stomach", 9: "prostate", 10: "gland",
 }  # fmt: skip
-# The organs that are painted from a map, and the least that is one (ml): less is a stray label.
+# Organs that are painted from a map, and their least volume (ml): less is a stray label.
 LEAST_ML = {
     "spleen": 30, "kidney": 60, "liver": 400, "bladder": 8, "lung": 600,
     "brain": 150, "heart": 150, "stomach": 30, "prostate": 8, "gland": 4,
 }  # fmt: skip
-# These find their place in the body; a map without two of them says too little about it.
+# Organs that place a map in the body; at least two of them are needed.
 LANDMARKS = ("bladder", "kidney", "lung", "brain")
 _SAME = {
     "urinary bladder": "bladder",
@@ -49,12 +51,12 @@ _SPECK_SHARE = 0.05
 
 @dataclass(frozen=True)
 class OrganMaps:
-    """Label maps to build bodies on.
+    """Label maps that bodies are built around.
 
     Attributes:
         files: sorted by name.
         names: organ of each number.
-        assumed: no file named the numbers; they were taken for autoPET III's.
+        assumed: whether the numbers are taken for autoPET III's, because no file names them.
     """
 
     files: tuple[Path, ...]
@@ -63,15 +65,16 @@ class OrganMaps:
 
     @property
     def organs(self) -> set[str]:
+        """Names of the organs that the maps can show."""
         return {name for _, name in self.names}
 
 
 @dataclass(frozen=True)
 class OrganMap:
-    """One label map.
+    """Label map in memory.
 
     Attributes:
-        masks: bool (z, y, x) LPS of every organ found, specks removed; all cut to one box.
+        masks: bool (z, y, x) LPS of every organ in it, specks removed; all cut to one box.
         spacing_mm: (z, y, x).
         above_mm: from the top of the box to the top of the map.
         path: its file.
@@ -84,7 +87,7 @@ class OrganMap:
 
 
 def organ_of(name: str) -> str | None:
-    """The organ that a label's name means ("kidney_left": "kidney"), or None."""
+    """Organ of a label's name ("kidney_left": "kidney"), or None."""
     words = name.lower().replace("_", " ").replace("-", " ").split()
     words = [w.removesuffix("s") for w in words if w not in _PARTS]
     plain = " ".join(words)
@@ -93,10 +96,10 @@ def organ_of(name: str) -> str | None:
 
 
 def find_organ_maps(places: Sequence[Path | str]) -> OrganMaps:
-    """The label maps in folders or among files, with the names of their numbers.
+    """Label maps in folders or among files, with the organ of each number.
 
     Args:
-        places: folders, or label map files; the names are looked for beside the maps.
+        places: folders, or label map files; the file of names is looked for beside the maps.
 
     Raises:
         MipError: nothing there, names that cannot be read or name no known organ, or two folders
@@ -127,7 +130,7 @@ def find_organ_maps(places: Sequence[Path | str]) -> OrganMaps:
 
 
 def _read_names(folder: Path) -> dict[int, str] | None:
-    """The organ of each number as a file in the folder says; None where there is no such file."""
+    """Organ of each number, from the file of names in the folder; None without such a file."""
     for name in NAME_FILES:
         path = folder / name
         if path.is_file():
@@ -156,18 +159,18 @@ def _read_names(folder: Path) -> dict[int, str] | None:
 
 
 def choose_map(maps: OrganMaps, seed: int, owner: int) -> Path:
-    """The label map of body `owner` of a cohort: all maps in a random order, then all again."""
+    """Label map of body `owner` of a cohort: all maps in a random order, then all again."""
     turn, place = divmod(owner, len(maps.files))
     order = np.random.default_rng([seed, 9, turn]).permutation(len(maps.files))
     return maps.files[int(order[place])]
 
 
 def read_organ_map(path: Path, maps: OrganMaps) -> OrganMap:
-    """Read one label map.
+    """Label map of a file.
 
     Raises:
         MipError: unreadable, not whole numbers, fewer than two landmarks, or (where the names were
-            assumed) organs where none can be.
+            assumed) organs in impossible places.
     """
     volume = read_volume(path)
     labels, spacing = volume.array, volume.spacing_mm
@@ -198,21 +201,22 @@ def read_organ_map(path: Path, maps: OrganMaps) -> OrganMap:
     return OrganMap(masks, spacing, above_mm, path)
 
 
-def check_maps(maps: OrganMaps, seed: int, owners: Iterable[int], run: Callable = map) -> None:
-    """Read the maps of these bodies once, so that a bad one is found before the work begins.
+def check_maps(maps: OrganMaps, seed: int, owners: Iterable[int], processes: int = 1) -> None:
+    """Check that the maps of these bodies can be used, before the work begins.
 
     Args:
-        run: maps a function over arguments; an executor's `map` reads them side by side.
+        owners: numbers of the bodies, as `choose_map` takes them.
+        processes: worker processes.
 
     Raises:
         MipError: see `read_organ_map`.
     """
     paths = sorted({choose_map(maps, seed, owner) for owner in owners})
-    for _ in run(_try_map, paths, [maps] * len(paths)):
+    for _ in for_each(partial(_check_map, maps=maps), paths, processes, in_order=True):
         pass
 
 
-def _try_map(path: Path, maps: OrganMaps) -> None:
+def _check_map(path: Path, maps: OrganMaps) -> None:
     read_organ_map(path, maps)
 
 
@@ -223,7 +227,7 @@ def _names_hint(maps: OrganMaps) -> str:
 
 
 def _box(mask: np.ndarray) -> tuple[slice, slice, slice]:
-    """The smallest box around a mask; an empty one is all of it."""
+    """Smallest box around a mask; the whole grid for an empty mask."""
     z = np.flatnonzero(mask.any((1, 2)))
     if not len(z):
         return tuple(slice(0, n) for n in mask.shape)
@@ -233,7 +237,7 @@ def _box(mask: np.ndarray) -> tuple[slice, slice, slice]:
 
 
 def _without_specks(mask: np.ndarray) -> np.ndarray:
-    """The mask without components smaller than a share of the largest; seen in its box alone."""
+    """Mask without components smaller than a share of the largest."""
     box = _box(mask)
     parts = cc3d.connected_components(np.ascontiguousarray(mask[box]), connectivity=26)
     sizes = np.bincount(parts.ravel())
@@ -244,7 +248,7 @@ def _without_specks(mask: np.ndarray) -> np.ndarray:
 
 
 def _check_places(masks: dict[str, np.ndarray], labels: np.ndarray, path: Path) -> None:
-    """Raise MipError unless organs with assumed names lie where they can."""
+    """Raise MipError where organs with assumed names are in impossible places."""
     centre = {organ: np.argwhere(mask[::2, ::2, ::2]).mean(0) for organ, mask in masks.items()}
     upwards = [organ for organ in ("bladder", "kidney", "lung", "brain") if organ in centre]
     fits = labels.max() <= max(AUTOPET3_NAMES)

@@ -1,8 +1,8 @@
-"""The phantom's disease: which lesions a subject has, where they sit, and how they look.
+"""Disease of a phantom: the pattern of each subject, and its lesions with site, shape and uptake.
 
-Frequencies are fixed here, before anything was tuned on them: of every three subjects in a row one
-is healthy, and every eight diseased ones hold the same mixture of patterns, so that small cohorts
-are not all of one kind.
+Frequencies were fixed here before anything was tuned on them. Of every three subjects in a row one
+is healthy. Every eight diseased ones in a row have the same mixture of patterns, so that small
+cohorts are not all of one kind.
 """
 
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from nnunetv2_mip.phantom.body import Anatomy
-from nnunetv2_mip.phantom.shapes import Ellipsoid, Point, Wobble, rotation
+from nnunetv2_mip.phantom.shapes import Deformation, Ellipsoid, Point, rotation
 
-# One deck of diseased subjects. "rare" is drawn among RARE_PATTERNS.
-PATTERN_DECK = (
+# Patterns of eight diseased subjects in a row, in random order; "rare" is one of RARE_PATTERNS.
+PATTERN_BLOCK = (
     "lymphoma",
     "lymphoma",
     "lung cancer",
@@ -24,20 +24,20 @@ PATTERN_DECK = (
     "rare",
 )
 RARE_PATTERNS = ("lung nodule", "low uptake", "hidden", "melanoma")
-# How often a faint lesion is added to the patterns of the deck.
+# Probability of an additional faint lesion in a subject with a pattern of PATTERN_BLOCK.
 FAINT_CHANCE = 0.12
 
 
 @dataclass(frozen=True)
 class Lesion:
-    """One lesion, before the scanner.
+    """Lesion of a subject, before the scanner.
 
     Attributes:
         kind: e.g. "lung nodule", "node", "hidden".
         site: the anatomical site.
-        blobs: ellipsoids whose union it is.
+        blobs: ellipsoids whose union is the lesion.
         core: necrotic part, or None.
-        suv: uptake of the living part.
+        suv: uptake of the part that is not necrotic.
         texture: relative spread of its uptake.
     """
 
@@ -50,25 +50,25 @@ class Lesion:
 
 
 def disease_pattern(seed: int, index: int) -> str:
-    """The pattern of subject `index`: "healthy" or one of the patterns above."""
+    """Pattern of subject `index`: "healthy", or a name of `PATTERN_BLOCK` or `RARE_PATTERNS`."""
     third, place = divmod(index, 3)
     healthy = np.random.default_rng([seed, 3, third]).integers(3)
     if place == healthy:
         return "healthy"
-    # The how-manieth diseased subject this is: two in every third before, plus this third's.
+    # Number of diseased subjects before this one: two of every three, and those of this three.
     number = 2 * third + place - (place > healthy)
-    deck, card = divmod(int(number), len(PATTERN_DECK))
-    rng = np.random.default_rng([seed, 8, deck])
-    pattern = PATTERN_DECK[rng.permutation(len(PATTERN_DECK))[card]]
+    block, position = divmod(int(number), len(PATTERN_BLOCK))
+    rng = np.random.default_rng([seed, 8, block])
+    pattern = PATTERN_BLOCK[rng.permutation(len(PATTERN_BLOCK))[position]]
     return str(rng.choice(RARE_PATTERNS)) if pattern == "rare" else pattern
 
 
 def draw_lesions(pattern: str, anatomy: Anatomy, rng: np.random.Generator) -> list[Lesion]:
-    """Lesions of a subject with this pattern; none for "healthy"."""
+    """Random lesions of a subject with this pattern; none for "healthy"."""
     if pattern == "healthy":
         return []
     lesions = _PATTERNS[pattern](anatomy, rng)
-    if pattern in PATTERN_DECK:
+    if pattern in PATTERN_BLOCK:
         if rng.uniform() < anatomy.hidden_chance:
             lesions += _hidden(anatomy, rng)
         if rng.uniform() < FAINT_CHANCE:
@@ -85,10 +85,14 @@ def make_lesion(
     rng: np.random.Generator,
     necrosis: float = 0.0,
 ) -> Lesion:
-    """An irregular lesion: one to four merged ellipsoids, uneven in uptake.
+    """Irregular lesion: one to four merged ellipsoids, uneven in uptake.
 
     Args:
-        diameter_mm: mean diameter of the whole.
+        kind, site: see `Lesion`.
+        centre: (x, y, z) mm.
+        diameter_mm: mean diameter of the whole lesion.
+        suv: uptake of the part that is not necrotic.
+        rng: generator of its shape.
         necrosis: diameter of the cold core as a share of the whole, 0 for none.
     """
     radius = diameter_mm / 2
@@ -103,7 +107,7 @@ def make_lesion(
                 tuple(np.array(centre) + offset),
                 tuple(radius * share * rng.uniform(0.85, 1.18, 3)),
                 rotation(*rng.uniform(0, 360, 3)),
-                wobble=Wobble.draw(rng, 0.05 * radius, max(12.0, 1.3 * radius)),
+                deformation=Deformation.draw(rng, 0.05 * radius, max(12.0, 1.3 * radius)),
             )
         )
     core = None
@@ -113,7 +117,7 @@ def make_lesion(
             tuple(middle),
             tuple(necrosis * radius * rng.uniform(0.85, 1.1, 3)),
             rotation(*rng.uniform(0, 360, 3)),
-            wobble=Wobble.draw(rng, 0.06 * radius, radius),
+            deformation=Deformation.draw(rng, 0.06 * radius, radius),
         )
     return Lesion(kind, site, tuple(blobs), suv, core, texture=float(rng.uniform(0.05, 0.2)))
 
@@ -132,7 +136,7 @@ def _pick(anatomy: Anatomy, rng, site: str) -> Point:
 
 
 def _lung_point(anatomy: Anatomy, rng) -> Point:
-    """In a lung, above the liver's dome and away from the heart."""
+    """Random point in a lung, above the liver's dome and away from the heart."""
     lungs = anatomy.solids("lung")
     for _ in range(50):
         lung = lungs[int(rng.integers(len(lungs)))]
@@ -293,7 +297,7 @@ def _melanoma(anatomy, rng) -> list[Lesion]:
 
 
 def _low_uptake(anatomy, rng) -> list[Lesion]:
-    """A tumour that is hardly brighter than the liver, in a quieter place."""
+    """Tumour hardly brighter than the liver, at a site of low uptake."""
     site = str(rng.choice(["lung", "buttock", "thigh", "retroperitoneum"]))
     point = (
         _lung_point(anatomy, rng) if site == "lung" else _near(_pick(anatomy, rng, site), rng, 5)
@@ -303,7 +307,7 @@ def _low_uptake(anatomy, rng) -> list[Lesion]:
 
 
 def _hidden(anatomy, rng) -> list[Lesion]:
-    """A lesion that hotter or larger organs cover in many views."""
+    """Lesion that hotter or larger organs cover in many views."""
     site = str(rng.choice(anatomy.hidden_sites))
     point = _near(_pick(anatomy, rng, site), rng, 3)
     return [

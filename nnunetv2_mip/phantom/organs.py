@@ -1,20 +1,20 @@
-"""The phantom's organs of the trunk, and uptake that is not disease.
+"""Organs of the trunk of a phantom, and uptake that is not disease.
 
-Each function adds parts to an `Anatomy`; `body` draws what stays between two studies of a patient,
-`scan` what differs between them.
+Each function adds parts to an `Anatomy`; positions are nominal (see `phantom.body`). `body` is the
+random generator of what stays between two studies of a patient, `scan` that of what differs.
 """
 
 import numpy as np
 from numpy.random import Generator
 
 from nnunetv2_mip.phantom.body import FAT_HU, Anatomy, Frame
-from nnunetv2_mip.phantom.shapes import Ellipsoid, Point, Tube, Wobble, rotation
+from nnunetv2_mip.phantom.shapes import Deformation, Ellipsoid, Point, Tube, rotation
 
 PROSTATE_SUV = 1.3
 
 
 def add_liver(anatomy: Anatomy, frame: Frame, body: Generator, scan: Generator) -> None:
-    """Liver and gallbladder."""
+    """Add liver and gallbladder."""
     liver_suv = float(scan.uniform(1.9, 2.8))
     size = float(np.clip(body.normal(1.0, 0.06), 0.88, 1.15))
     shift = body.normal(0, 4, 3)
@@ -24,19 +24,19 @@ def add_liver(anatomy: Anatomy, frame: Frame, body: Generator, scan: Generator) 
             frame.semi(67 * size, 80, 70 * size),
             rotation(degrees_y=-14),
             power=2.4,
-            wobble=Wobble.draw(body, 3, 130),
+            deformation=Deformation.draw(body, 3, 130),
         ),
         Ellipsoid(
             frame.at(-86 + shift[0], 8, 446 + shift[2]),
             frame.semi(52, 64, 78 * size),
             rotation(degrees_y=6),
-            wobble=Wobble.draw(body, 3, 110),
+            deformation=Deformation.draw(body, 3, 110),
         ),
         Ellipsoid(
             frame.at(4 + shift[0], -44, 508 + shift[2]),
             frame.semi(72 * size, 36, 34 * size),
             rotation(degrees_y=-20),
-            wobble=Wobble.draw(body, 2, 100),
+            deformation=Deformation.draw(body, 2, 100),
         ),
     ]
     anatomy.add("liver", liver, liver_suv, 105, texture=0.05)
@@ -49,14 +49,18 @@ def add_spleen(anatomy: Anatomy, frame: Frame, body: Generator, scan: Generator)
         frame.at(104, 40, 496),
         frame.semi(25, 40, 52) if body.uniform() < 0.85 else frame.semi(31, 48, 68),
         rotation(degrees_y=16, degrees_z=12),
-        wobble=Wobble.draw(body, 2, 80),
+        deformation=Deformation.draw(body, 2, 80),
     )
     anatomy.add("spleen", spleen, float(scan.uniform(1.5, 2.3)), 110, texture=0.05)
 
 
 def add_stomach(anatomy: Anatomy, frame: Frame, body: Generator, scan: Generator) -> None:
     stomach = [
-        Ellipsoid(frame.at(62, -18, 512), frame.semi(40, 44, 42), wobble=Wobble.draw(body, 3, 70)),
+        Ellipsoid(
+            frame.at(62, -18, 512),
+            frame.semi(40, 44, 42),
+            deformation=Deformation.draw(body, 3, 70),
+        ),
         frame.tube([(64, -28, 490), (46, -50, 440), (0, -52, 418)], [30, 24, 17]),
     ]
     wall = float(scan.uniform(1.1, 2.6))
@@ -69,7 +73,7 @@ def add_stomach(anatomy: Anatomy, frame: Frame, body: Generator, scan: Generator
 
 
 def add_pancreas(anatomy: Anatomy, frame: Frame, scan: Generator) -> None:
-    """Pancreas and oesophagus."""
+    """Add pancreas and oesophagus."""
     pancreas = frame.tube([(-30, -12, 415), (10, -16, 432), (60, 8, 448)], [15, 11, 10])
     anatomy.add("pancreas", pancreas, float(scan.uniform(1.1, 1.7)), 80, texture=0.15)
     oesophagus = frame.tube([(2, 22, 730), (6, 20, 600), (24, 4, 535)], 7)
@@ -77,7 +81,7 @@ def add_pancreas(anatomy: Anatomy, frame: Frame, scan: Generator) -> None:
 
 
 def add_bowel(anatomy: Anatomy, frame: Frame, body: Generator, scan: Generator) -> None:
-    """Colon along its frame and coiled small bowel, each loop with an uptake of its own."""
+    """Add colon and coiled small bowel, each loop with an uptake of its own."""
     colon = np.array(
         [
             (-100, -5, 235), (-108, 0, 290), (-106, 10, 350), (-98, 0, 392), (-50, -52, 380),
@@ -116,7 +120,7 @@ def add_bowel(anatomy: Anatomy, frame: Frame, body: Generator, scan: Generator) 
 def add_heart(
     anatomy: Anatomy, frame: Frame, body: Generator, scan: Generator, blood: float
 ) -> None:
-    """Right heart, and the left ventricle as a wall around its cavity: absent to hot."""
+    """Add the right heart, and the left ventricle's wall, as dark as blood to hot, with cavity."""
     centre = np.array([34, -36, 590]) + body.normal(0, 4, 3)
     right = Ellipsoid(frame.at(*(centre + [-28, 2, 8])), frame.semi(42, 40, 42))
     anatomy.add("heart", right, blood, 130, texture=0.1)
@@ -140,7 +144,7 @@ def add_heart(
 def add_urinary_tract(
     anatomy: Anatomy, frame: Frame, body: Generator, scan: Generator, female: bool
 ) -> None:
-    """Kidneys with calyces, stretches of ureter, bladder, and what lies around it."""
+    """Add kidneys with calyces, ureters and bladder, with the uterus or the male organs."""
     cortex = float(scan.uniform(1.8, 3.6))
     urine = float(np.exp(scan.uniform(np.log(6), np.log(30))))
     fill = float(scan.uniform(0.55, 1.25))
@@ -149,7 +153,7 @@ def add_urinary_tract(
         tilt = rotation(degrees_y=side * 12)
         centre = np.array(frame.at(side * 64, 40, z + float(body.normal(0, 7))))
         kidney = Ellipsoid(
-            tuple(centre), frame.semi(27, 24, 54), tilt, wobble=Wobble.draw(body, 2, 60)
+            tuple(centre), frame.semi(27, 24, 54), tilt, deformation=Deformation.draw(body, 2, 60)
         )
         anatomy.add("kidney", kidney, cortex, 170, texture=0.15)
         hilum = centre + tilt @ np.array([-side * 13.0, -5.0, -4.0])
@@ -161,7 +165,7 @@ def add_urinary_tract(
     bladder = Ellipsoid(
         frame.at(float(body.normal(0, 4)), -26, bladder_z),
         tuple(fill * s for s in frame.semi(43, 36, 30)),
-        wobble=Wobble.draw(scan, 2, 90),
+        deformation=Deformation.draw(scan, 2, 90),
     )
     anatomy.add("bladder", bladder, urine, 8, texture=0.03)
     reach = fill * 43 * frame.width
@@ -189,7 +193,7 @@ def add_calyces(
     tilt: np.ndarray,
     urine: float,
 ) -> None:
-    """Calyces and pelvis of the kidney of a side (-1 right, 1 left), around its hilum (mm)."""
+    """Add calyces and pelvis of the kidney of a side (-1 right, 1 left), around its hilum (mm)."""
     concentration = urine * float(scan.uniform(0.3, 0.75))
     for _ in range(int(scan.integers(6, 12))):
         reach = np.array(
@@ -212,7 +216,7 @@ def add_ureter(
     end: Point,
     urine: float,
 ) -> None:
-    """The filled stretches of a ureter, from a kidney's hilum to the bladder's wall at `end`."""
+    """Add the filled stretches of a ureter, from a kidney's hilum to its `end` at the bladder."""
     course = [
         tuple(hilum + [-side * 12.0, -4.0, -14.0]),
         frame.at(side * 40, 22, 360),
@@ -236,7 +240,7 @@ def add_uterus(anatomy: Anatomy, frame: Frame, scan: Generator) -> None:
 
 
 def add_male_organs(anatomy: Anatomy, frame: Frame, scan: Generator, urine: float) -> None:
-    """Testes, penis and sometimes urine in the urethra."""
+    """Add testes, penis and, in a quarter of the scans, urine in the urethra."""
     testis = float(scan.uniform(1.5, 3.2))
     for side in (-1, 1):
         testicle = Ellipsoid(frame.at(side * 18, -72, 72), frame.semi(12, 13, 19))
@@ -251,7 +255,7 @@ def add_male_organs(anatomy: Anatomy, frame: Frame, scan: Generator, urine: floa
 
 
 def add_distractors(anatomy: Anatomy, frame: Frame, scan: Generator) -> None:
-    """Uptake that is not disease, at the places and rates where readers meet it."""
+    """Add uptake that is not disease, at sites and rates known from reading studies."""
     if scan.uniform() < 0.1:
         suv = float(scan.uniform(3, 9))
         for side in (-1, 1):

@@ -1,4 +1,4 @@
-"""Painting a phantom and scanning it: from solids to a noisy PET, a CT and drawn contours."""
+"""Scanner of a phantom: solids painted on a grid, noisy PET, CT, and contours of the lesions."""
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -10,14 +10,14 @@ from nnunetv2_mip.phantom.shapes import Box, Canvas, Ellipsoid
 # Width and depth of the field of view.
 FIELD_MM = 640.0
 CONTOUR_FRACTION = 0.45
-# A lesion whose contrast never reaches this is seen by no reader, and is left out of the image.
+# A lesion whose contrast stays below this is invisible to a reader, and is left out of the image.
 VISIBLE_CONTRAST_SUV = 0.7
 # SUV are stored in steps of 2^-8, as a scanner's 16-bit values are; it also compresses.
 SUV_STEP = 2.0**-8
 
 
 def canvas_for(anatomy: Anatomy, spacing_mm: float) -> Canvas:
-    """An empty canvas over the scanned stretch of the body."""
+    """Empty canvas over the scanned stretch of the body."""
     across = 2 * round(FIELD_MM / spacing_mm / 2)
     slices = int((anatomy.top_mm - anatomy.bottom_mm) / spacing_mm)
     edge = -(across - 1) / 2 * spacing_mm
@@ -27,7 +27,11 @@ def canvas_for(anatomy: Anatomy, spacing_mm: float) -> Canvas:
 def paint_anatomy(
     canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Paint the healthy body; gives the body's mask and the uptake texture (unit spread)."""
+    """Mask of the healthy body, which is painted on the canvas, and its uptake texture.
+
+    Returns:
+        bool (z, y, x), the body with its skin; float32 (z, y, x), of unit spread.
+    """
     texture = 0.75 * canvas.texture(rng, 13.0) + 0.66 * canvas.texture(rng, 34.0)
     box, filled = canvas.occupancy(anatomy.outline)
     body = np.zeros(canvas.shape, np.float32)
@@ -58,11 +62,18 @@ def paint_lesions(
     texture: np.ndarray,
     psf_mm: float,
 ) -> tuple[np.ndarray, list[Lesion]]:
-    """Add the lesions to the canvas and draw their contours as a reader would (see `phantom`).
+    """Labels of the lesions, which are painted on the canvas and contoured as a reader would.
+
+    The contour is described in `phantom.cohort`.
+
+    Args:
+        lesions: in painting order.
+        body, texture: from `paint_anatomy`.
+        psf_mm: standard deviation of the scanner's blur.
 
     Returns:
         The label volume, uint8 (z, y, x): 0, or 1 + the lesion's place in the list that follows;
-        and the lesions that can be seen at all.
+        and the visible lesions.
     """
     labels, painted = np.zeros(canvas.shape, np.uint8), []
     for lesion in lesions:
@@ -104,7 +115,7 @@ def scan_pet(
     scan_rng: np.random.Generator,
     noise_rng: np.random.Generator,
 ) -> np.ndarray:
-    """The canvas through the PET scanner: blur and noise, float32 (z, y, x) SUV, never negative.
+    """PET of the canvas: blur and noise, float32 (z, y, x) SUV, never negative.
 
     Noise is log-normal with a variance that grows in proportion to the signal (Poisson counts),
     correlated over about a resolution element, and stronger in the outermost slices, where few
@@ -128,7 +139,7 @@ def scan_pet(
 
 
 def scan_ct(canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
-    """The canvas through the CT, int16 (z, y, x) HU."""
+    """CT of the canvas: blur and noise, int16 (z, y, x) HU."""
     hu = gaussian_filter(canvas.hu, 1.2 / canvas.spacing_mm, mode="nearest")
     hu += 12 * rng.standard_normal(canvas.shape, dtype=np.float32)
     return np.rint(np.clip(hu, -1024, 3000)).astype(np.int16)

@@ -1,4 +1,4 @@
-"""Smooth solids in millimetres, and the canvas on which the phantom is painted with them.
+"""Smooth solids in millimetres, and the voxel grid on which a phantom is painted with them.
 
 Positions are (x, y, z) mm in the body's own frame: x to the patient's left, y to the back, z to
 the head; the origin is in the midline, at the level of the upper thighs. Arrays are (z, y, x).
@@ -17,13 +17,15 @@ Box = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True)
-class Wobble:
-    """Shifts coordinates by a few millimetres along slow waves, so that no organ is an ideal solid.
+class Deformation:
+    """Smooth deformation: coordinates shifted by a few millimetres along slow waves.
+
+    It makes solids irregular, as organs are.
 
     Attributes:
         amplitude_mm: largest shift of one wave.
         length_mm: wavelength.
-        phases: six phases, one a wave.
+        phases: of the six waves.
     """
 
     amplitude_mm: float
@@ -31,10 +33,13 @@ class Wobble:
     phases: tuple[float, ...]
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, amplitude_mm: float, length_mm: float) -> "Wobble":
+    def draw(cls, rng: np.random.Generator, amplitude_mm: float, length_mm: float) -> "Deformation":
+        """Deformation with random phases."""
         return cls(amplitude_mm, length_mm, tuple(rng.uniform(0, 2 * np.pi, 6)))
 
     def __call__(self, x, y, z):
+        """Shifted coordinates x, y, z (mm)."""
+
         def wave(coordinate, phase):
             return self.amplitude_mm * np.sin(coordinate * (2 * np.pi / self.length_mm) + phase)
 
@@ -47,7 +52,7 @@ class Wobble:
 
 
 def rotation(degrees_x: float = 0, degrees_y: float = 0, degrees_z: float = 0) -> np.ndarray:
-    """Rotation matrix on (x, y, z) columns: about x, then y, then z."""
+    """Rotation matrix (3, 3) for columns (x, y, z): about x, then y, then z."""
     ax, ay, az = np.deg2rad([degrees_x, degrees_y, degrees_z])
     rx = np.array([[1, 0, 0], [0, np.cos(ax), -np.sin(ax)], [0, np.sin(ax), np.cos(ax)]])
     ry = np.array([[np.cos(ay), 0, np.sin(ay)], [0, 1, 0], [-np.sin(ay), 0, np.cos(ay)]])
@@ -57,30 +62,30 @@ def rotation(degrees_x: float = 0, degrees_y: float = 0, degrees_z: float = 0) -
 
 @dataclass(frozen=True)
 class Ellipsoid:
-    """An ellipsoid, or with `power` > 2 a superellipsoid (4: a rounded block).
+    """Ellipsoid, or with `power` > 2 a superellipsoid (4: a rounded block).
 
     Attributes:
         centre: (x, y, z) mm.
         semi: semi-axes in mm, along x, y, z before turning.
         turn: rotation matrix.
         power: exponent.
-        wobble: irregularity.
+        deformation: applied before everything else, or None.
     """
 
     centre: Point
     semi: Point
     turn: np.ndarray = field(default_factory=lambda: np.eye(3))
     power: float = 2.0
-    wobble: Wobble | None = None
+    deformation: Deformation | None = None
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         reach = np.abs(self.turn) @ np.array(self.semi)
-        reach = reach + (2 * self.wobble.amplitude_mm if self.wobble else 0)
+        reach = reach + (2 * self.deformation.amplitude_mm if self.deformation else 0)
         return np.array(self.centre) - reach, np.array(self.centre) + reach
 
     def distance(self, x, y, z) -> np.ndarray:
-        if self.wobble:
-            x, y, z = self.wobble(x, y, z)
+        if self.deformation:
+            x, y, z = self.deformation(x, y, z)
         x, y, z = x - self.centre[0], y - self.centre[1], z - self.centre[2]
         local = [x * self.turn[0, a] + y * self.turn[1, a] + z * self.turn[2, a] for a in range(3)]
         if self.power == 2.0:
@@ -93,7 +98,7 @@ class Ellipsoid:
         return (radius ** (1 / self.power) - 1) * min(self.semi)
 
     def random_point(self, rng: np.random.Generator, fill: float = 0.75) -> Point:
-        """A point within `fill` of the way from the centre to the surface."""
+        """Random point within `fill` of the way from the centre to the surface."""
         direction = rng.normal(size=3)
         direction /= np.linalg.norm(direction)
         local = direction * fill * rng.uniform() ** (1 / 3) * np.array(self.semi)
@@ -102,11 +107,11 @@ class Ellipsoid:
 
 @dataclass(frozen=True)
 class Tube:
-    """A chain of tapered capsules.
+    """Tube of tapered capsules, one after the other.
 
     Attributes:
         points: at least two (x, y, z) mm.
-        radii: mm, one a point or one for all.
+        radii: mm, one for each point or one for all.
     """
 
     points: Sequence[Point]
@@ -116,7 +121,7 @@ class Tube:
         return np.broadcast_to(np.asarray(self.radii, float), (len(self.points),))
 
     def segments(self) -> list["Tube"]:
-        """Its capsules one by one (each lies in a small box of its own)."""
+        """Capsules of the tube, one by one (each lies in a small box of its own)."""
         radii = self._radii()
         return [
             Tube(self.points[k : k + 2], tuple(radii[k : k + 2]))
@@ -145,7 +150,7 @@ class Tube:
 
 @dataclass(frozen=True)
 class Column:
-    """The trunk: a superellipse whose half-axes change smoothly with height.
+    """Trunk of a body: a superellipse whose half-axes change smoothly with height.
 
     Attributes:
         levels: rows (z, half width, half depth, y of the centre), mm, z rising.
@@ -178,7 +183,7 @@ Solid = Ellipsoid | Tube | Column
 
 
 class Canvas:
-    """A grid in the body's frame, with what has been painted on it.
+    """Voxel grid in the body's frame, with the uptake and CT numbers painted on it.
 
     Attributes:
         suv, hu: float32 (z, y, x), before the scanner.
@@ -201,7 +206,7 @@ class Canvas:
         return self.suv.shape
 
     def box(self, low: np.ndarray, high: np.ndarray, margin_mm: float = 0.0) -> Box | None:
-        """The voxels between two (x, y, z) corners, widened; None when outside the grid."""
+        """Voxels between two (x, y, z) corners, widened by a margin; None outside the grid."""
         slices = []
         for axis in range(3):
             start = (low[2 - axis] - margin_mm - self.corner[2 - axis]) / self.spacing_mm - 1
@@ -215,7 +220,10 @@ class Canvas:
     def occupancy(
         self, solids: Sequence[Solid], margin_mm: float = 0.0
     ) -> tuple[Box, np.ndarray] | None:
-        """How much of each voxel the union of `solids` fills, 0–1, and the box it lies in."""
+        """Box around the union of `solids`, and the filled share of each voxel in it, 0–1.
+
+        None where the union lies outside the grid.
+        """
         parts = []
         for solid in solids:
             parts.extend(solid.segments() if isinstance(solid, Tube) else [solid])
@@ -238,10 +246,10 @@ class Canvas:
         return whole, filled
 
     def texture(self, rng: np.random.Generator, scale_mm: float) -> np.ndarray:
-        """A smooth random field of zero mean and unit spread over the grid, float32 (z, y, x).
+        """Smooth random field of zero mean and unit spread over the grid, float32 (z, y, x).
 
-        White noise on a coarse grid fixed in the body, joined by cubic B-splines: the same field
-        at every spacing.
+        White noise on a coarse grid that is fixed in the body, joined by cubic B-splines: the
+        field is the same at every spacing.
         """
         low, high = (-40.0, -330.0, -330.0), (1160.0, 330.0, 330.0)
         counts = [int((b - a) / scale_mm) + 4 for a, b in zip(low, high)]

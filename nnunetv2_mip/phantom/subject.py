@@ -1,4 +1,4 @@
-"""One simulated patient: its PET, CT and lesion mask."""
+"""Simulation of one PET/CT study: PET, CT and lesion mask of a subject of a cohort."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from nnunetv2_mip.phantom.scanner import canvas_for, paint_anatomy, paint_lesion
 from nnunetv2_mip.phantom.shapes import Canvas
 
 PHANTOM_VERSION = 1
-# The same for bodies built around label maps.
+# Version of the bodies built around label maps.
 MAPPED_VERSION = 1
 DEFAULT_SPACING_MM = 4.0
 SPACING_RANGE_MM = (1.5, 12.0)
@@ -23,18 +23,18 @@ SPACING_RANGE_MM = (1.5, 12.0)
 
 @dataclass(frozen=True)
 class PhantomStudy:
-    """One simulated PET/CT study.
+    """Simulated PET/CT study.
 
     Attributes:
         suv: float32 (z, y, x) LPS, SUV.
         ct: int16 (z, y, x), HU, on the same grid.
         seg: uint8 (z, y, x), 1 in lesions.
-        body: bool (z, y, x), the body without air around it.
+        body: bool (z, y, x), the body without the air around it.
         grid: the voxel grid.
         patient, study: folder names in the autoPET layout.
         pattern: "healthy", or the pattern of disease.
-        lesions: one dict a lesion: kind, site, volume_ml, suv_max, centre_mm (x, y, z physical).
-        organ_map: name of the label map it was built on, None without one.
+        lesions: a dict for each: kind, site, volume_ml, suv_max, centre_mm (x, y, z physical).
+        organ_map: name of the label map that the body was built around, None without one.
     """
 
     suv: np.ndarray
@@ -50,16 +50,16 @@ class PhantomStudy:
 
 
 def body_index(seed: int, index: int) -> int:
-    """Whose body subject `index` has: its own, or that of `index - 1`, whose second study it is.
+    """Index of the subject whose body subject `index` has: its own, or the one before.
 
-    Every fourth subject is a second study with probability one half.
+    With probability one half, every fourth subject is the second study of the patient before.
     """
     second = index % 4 == 3 and np.random.default_rng([seed, 4, index]).uniform() < 0.5
     return index - 1 if second else index
 
 
 def folder_names(seed: int, index: int) -> tuple[str, str]:
-    """Patient and study folder in the autoPET layout; the study's name has spaces, as there."""
+    """Names of patient and study folder in the autoPET layout; the study has spaces, as there."""
     owner = body_index(seed, index)
     rng = np.random.default_rng([seed, 5, owner])
     month, day, year = rng.integers(1, 13), rng.integers(1, 29), rng.integers(2001, 2012)
@@ -77,19 +77,19 @@ def simulate_subject(
     spacing_mm: float = DEFAULT_SPACING_MM,
     organs: OrganMaps | None = None,
 ) -> PhantomStudy:
-    """Simulate a study.
+    """Simulated study of a subject.
 
     Args:
         seed: of the cohort, non-negative.
         index: of the subject in the cohort, from 0.
         spacing_mm: isotropic voxel size, 1.5 to 12 mm.
-        organs: label maps to build the body on; None: the phantom's own anatomy. The maps are
-            dealt out in an order that depends on the seed and on their names.
+        organs: label maps to build the body around; None: the phantom's own anatomy. Their order
+            in the cohort depends on the seed and on their names.
 
     Raises:
         MipError: a seed, index or spacing out of range, or a label map that cannot be used.
     """
-    _check(seed, index, spacing_mm)
+    check_subject(seed, index, spacing_mm)
     owner = body_index(seed, index)
     body_rng = np.random.default_rng([seed, 0, owner])
     scan_rng, lesion_rng, noise_rng = (
@@ -105,14 +105,14 @@ def simulate_subject(
     canvas = canvas_for(anatomy, spacing_mm)
     body, texture = paint_anatomy(canvas, anatomy, scan_rng)
     psf_mm = float(scan_rng.uniform(4.8, 6.2)) / 2.3548
-    labels, facts = paint_lesions(canvas, lesions, body, texture, psf_mm)
+    labels, visible = paint_lesions(canvas, lesions, body, texture, psf_mm)
     suv = scan_pet(canvas, psf_mm, scan_rng, noise_rng)
     ct = scan_ct(canvas, noise_rng)
 
     seg = (labels > 0).astype(np.uint8)
     grid = _grid(canvas, body_rng)
     patient, study = folder_names(seed, index)
-    described = _describe(facts, labels, suv, grid)
+    described = _describe(visible, labels, suv, grid)
     return PhantomStudy(suv, ct, seg, body, grid, patient, study, pattern, described, organ_map)
 
 
@@ -129,7 +129,8 @@ def _mapped_anatomy(
     return anatomy, path.name
 
 
-def _check(seed: int, index: int, spacing_mm: float) -> None:
+def check_subject(seed: int, index: int, spacing_mm: float) -> None:
+    """Raise MipError where a seed, an index or a spacing is out of range."""
     low, high = SPACING_RANGE_MM
     if not low <= spacing_mm <= high:
         raise MipError(f"spacing {spacing_mm:g} mm: choose between {low:g} and {high:g} mm")
@@ -149,7 +150,7 @@ def _grid(canvas: Canvas, rng: np.random.Generator) -> SourceGrid:
 def _describe(
     lesions: list[Lesion], labels: np.ndarray, suv: np.ndarray, grid: SourceGrid
 ) -> list[dict]:
-    """What `cohort.json` says of each lesion; one swallowed by another has volume 0 and is left."""
+    """Entries of the lesions in `cohort.json`; a lesion wholly inside another is left out."""
     described = []
     for number, lesion in enumerate(lesions, start=1):
         place = np.argwhere(labels == number)

@@ -20,7 +20,7 @@ from nnunetv2_mip.views.labels import label_views
 from nnunetv2_mip.views.projection import project, project_mask
 from nnunetv2_mip.views.resampling import to_pixels
 from nnunetv2_mip.views.stack_files import geometry_path
-from nnunetv2_mip.visualization.figures import CaseViews, body_columns
+from nnunetv2_mip.visualization.case_views import CaseViews, body_columns
 from nnunetv2_mip.visualization.view_sheet import SPRITE_COLUMNS, sprite_sheet
 
 DEFAULT_TURN_VIEWS = 24

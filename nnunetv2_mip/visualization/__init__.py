@@ -1,1 +1,1 @@
-"""Pictures of studies: rotating MIPs, contact sheets, view sheets."""
+"""Figures of studies: rotating MIPs, contact sheets, view sheets."""

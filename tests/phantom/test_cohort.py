@@ -10,7 +10,7 @@ from nnunetv2_mip.commands.phantom import main
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.volumes import read_mask, read_suv, read_volume, suv_warning
 from nnunetv2_mip.phantom.cohort import write_cohort, write_study
-from nnunetv2_mip.phantom.lesions import PATTERN_DECK, RARE_PATTERNS, disease_pattern
+from nnunetv2_mip.phantom.lesions import PATTERN_BLOCK, RARE_PATTERNS, disease_pattern
 from nnunetv2_mip.phantom.shapes import Canvas, Ellipsoid, Tube, rotation
 from nnunetv2_mip.phantom.subject import body_index, folder_names, simulate_subject
 
@@ -87,7 +87,7 @@ def test_one_in_three_is_healthy_and_every_deck_holds_the_same_mixture():
         for start in (0, 12):
             cards = [p for p in patterns[start : start + 12] if p != "healthy"]
             cards = ["rare" if p in RARE_PATTERNS else p for p in cards]
-            assert sorted(cards) == sorted(PATTERN_DECK)
+            assert sorted(cards) == sorted(PATTERN_BLOCK)
     positions = {disease_pattern(seed, 0) == "healthy" for seed in range(40)}
     assert positions == {True, False}
 

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from nnunetv2_mip.commands.phantom import main
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.volumes import read_suv, read_volume, suv_warning
 from nnunetv2_mip.phantom.cohort import write_cohort
-from nnunetv2_mip.phantom.distance_field import Common, DistanceField, pushed_out
+from nnunetv2_mip.phantom.distance_field import DistanceField, Intersection, pushed_out
 from nnunetv2_mip.phantom.fitted_frame import fit_frame
 from nnunetv2_mip.phantom.label_maps import (
     AUTOPET3_NAMES,
@@ -24,9 +23,10 @@ from nnunetv2_mip.phantom.label_maps import (
     read_organ_map,
 )
 from nnunetv2_mip.phantom.lesions import disease_pattern
-from nnunetv2_mip.phantom.mapped_anatomy import LIVER_SUV, build_mapped_anatomy
+from nnunetv2_mip.phantom.mapped_anatomy import build_mapped_anatomy
+from nnunetv2_mip.phantom.mapped_organs import LIVER_SUV
 from nnunetv2_mip.phantom.scanner import canvas_for, paint_anatomy
-from nnunetv2_mip.phantom.shapes import Ellipsoid, Wobble
+from nnunetv2_mip.phantom.shapes import Deformation, Ellipsoid
 from nnunetv2_mip.phantom.subject import body_index, simulate_subject
 
 COARSE_MM = 8.0
@@ -107,8 +107,7 @@ def test_a_subject_is_a_function_of_seed_index_and_maps(studies, maps):
 
 def test_a_cohort_has_the_same_bytes_whatever_the_number_of_workers(tmp_path, folder, maps):
     alone = write_cohort(tmp_path / "alone", 4, 21, 12.0, organs=maps)
-    with ProcessPoolExecutor(2) as executor:
-        shared = write_cohort(tmp_path / "shared", 4, 21, 12.0, None, executor, maps)
+    shared = write_cohort(tmp_path / "shared", 4, 21, 12.0, processes=2, organs=maps)
     # Also where the maps lie elsewhere.
     moved = shutil.copytree(folder, tmp_path / "moved")
     elsewhere = write_cohort(tmp_path / "else", 2, 21, 12.0, organs=find_organ_maps([moved]))
@@ -401,15 +400,15 @@ def test_a_distance_field_is_the_solid_of_its_mask():
     low, high = field.bounds()
     assert (low <= [-27, -26, -16]).all() and (high >= [33, 18, 36]).all()
     assert (low > [-40, -40, -30]).all() and (high < [46, 31, 50]).all()
-    wobbled = DistanceField(
+    deformed = DistanceField(
         field.field, field.corner, field.spacing,
-        (Wobble.draw(np.random.default_rng(1), 2.0, 90.0),),
+        (Deformation.draw(np.random.default_rng(1), 2.0, 90.0),),
     )  # fmt: skip
     rng = np.random.default_rng(2)
-    points = np.array([wobbled.random_point(rng, 0.8) for _ in range(60)])
-    assert (wobbled.distance(*points.T) < 1).all()
+    points = np.array([deformed.random_point(rng, 0.8) for _ in range(60)])
+    assert (deformed.distance(*points.T) < 1).all()
     assert points.std(0).min() > 4
-    half = Common([field, Ellipsoid((3.0, -4.0, 40.0), (60.0, 60.0, 30.0))])
+    half = Intersection([field, Ellipsoid((3.0, -4.0, 40.0), (60.0, 60.0, 30.0))])
     assert float(half.distance(*np.array([[3.0], [-4], [-5]]))[0]) > 5
     assert float(half.distance(*np.array([[3.0], [-4], [20]]))[0]) < -5
 

@@ -1,4 +1,4 @@
-"""Pictures: frames, sizes, aspect, colours where the masks are."""
+"""Rotating GIFs and contact sheets: frames, sizes, aspect, colours in the places of masks."""
 
 import imageio.v3 as imageio
 import numpy as np
@@ -6,19 +6,18 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.visualization.figures import (
+from nnunetv2_mip.visualization.case_views import CaseViews
+from nnunetv2_mip.visualization.contact_sheet import write_contact_sheet
+from nnunetv2_mip.visualization.drawing import PREDICTION_COLOUR, TRUTH_COLOUR
+from nnunetv2_mip.visualization.rotating_gif import (
     MAX_GIF_BYTES,
-    PREDICTION_COLOUR,
-    TRUTH_COLOUR,
-    CaseViews,
     turning_order,
-    write_contact_sheet,
     write_turning_gif,
 )
 
 
 def a_case(views=4, rows=60, columns=40, pixel_mm=(8.0, 8.0), masks=True, **facts):
-    """A bright block in a body; truth on the left side, prediction on the right."""
+    """Case with a bright block in a body; truth on the left side, prediction on the right."""
     stack = np.zeros((views, rows, columns), np.float32)
     stack[:, 5:-5, 6:-6] = 1.0
     stack[:, 20:30, 10:16] = 9.0
@@ -31,7 +30,7 @@ def a_case(views=4, rows=60, columns=40, pixel_mm=(8.0, 8.0), masks=True, **fact
 
 
 def near(pixels, colour, tolerance=40):
-    """Where an RGB image shows a colour."""
+    """Pixels of an RGB image that have a colour, (H, W) bool."""
     return np.abs(pixels.astype(int) - 255 * np.array(to_rgb(colour))).max(-1) < tolerance
 
 
@@ -74,7 +73,7 @@ def test_levels_and_suv_look_the_same(tmp_path):
 
 @pytest.mark.parametrize("pixel_mm", [(8.0, 8.0), (4.0, 8.0), (8.0, 4.0)])
 def test_millimetres_are_isotropic(tmp_path, pixel_mm):
-    """A block of 160 × 160 mm is square, whatever the pixels."""
+    """A block of 160 × 160 mm is square in the figure for any pixel size."""
     rows, columns = (int(480 / mm) for mm in pixel_mm)
     stack = np.zeros((1, rows, columns), np.float32)
     tall, wide = (int(160 / mm) for mm in pixel_mm)

@@ -1,4 +1,4 @@
-"""DICOM out: a lesion mask as a DICOM segmentation (SEG) that refers to its PET series.
+"""DICOM segmentation (SEG) of a lesion mask, which refers to its PET series.
 
 Needs highdicom, which the `dicom` extra installs; it is imported when it is used.
 """
@@ -17,9 +17,9 @@ from nnunetv2_mip.io.dicom.pet import DicomPet
 
 SEG_SUFFIX = ".dcm"
 SEGMENT_LABEL = "Lesion"
-# Far above what scanners number, so that viewers list the SEG after the images.
+# Far above the numbers of scanners, so that viewers list the SEG after the images.
 _SERIES_NUMBER = 9001
-# Type 2 attributes that a SEG takes over: they must exist, but may be empty.
+# Type 2 attributes that a SEG copies: they must exist, but may be empty.
 _MAY_BE_EMPTY = (
     "PatientID",
     "PatientName",
@@ -34,7 +34,7 @@ _MAY_BE_EMPTY = (
 
 
 def import_highdicom() -> Any:
-    """highdicom, or a MipError that says how to get it."""
+    """Module highdicom; MipError with the remedy where it is not installed."""
     try:
         import highdicom
     except ImportError:
@@ -47,11 +47,11 @@ def import_highdicom() -> Any:
 def write_dicom_seg(mask: np.ndarray, pet: DicomPet, path: Path | str) -> None:
     """Write a mask as DICOM SEG: one binary segment, coded as neoplasm, found by an algorithm.
 
-    An empty mask gives a SEG with all its frames, all zero: a reader sees that nothing was found.
+    An empty mask gives a SEG with all its frames, all zero: it shows that nothing was found.
 
     Args:
         mask: (z, y, x), canonical axes, not 0 is lesion; shape of `pet.suv`.
-        pet: the series it was drawn on, as `read_dicom_pet` gives it.
+        pet: the series of the mask, from `read_dicom_pet`.
         path: file to write, whole or not at all.
 
     Raises:
@@ -79,7 +79,7 @@ def write_dicom_seg(mask: np.ndarray, pet: DicomPet, path: Path | str) -> None:
     frames = np.ascontiguousarray(pet.suv.grid.from_canonical(mask != 0)).astype(np.uint8)
     try:
         with warnings.catch_warnings():
-            # It warns of an empty mask, and of values in the source that it copies as they are.
+            # highdicom warns of an empty mask, and of values of the source that it copies.
             warnings.simplefilter("ignore")
             seg = highdicom.seg.Segmentation(
                 source_images=_sources(pet),
@@ -110,7 +110,7 @@ def write_dicom_seg(mask: np.ndarray, pet: DicomPet, path: Path | str) -> None:
 
 
 def _sources(pet: DicomPet) -> list:
-    """The headers of the series, with empty values for what de-identification took away."""
+    """Headers of the series, with empty values for attributes removed by de-identification."""
     sources = []
     for header in pet.headers:
         source = copy.copy(header)

@@ -1,4 +1,4 @@
-"""DICOM image series on disk: finding them in a folder, and stacking their slices to a volume.
+"""DICOM image series on disk: the search in a folder, and the stack of their slices.
 
 Needs pydicom, which the `dicom` extra installs; it is imported when it is used.
 """
@@ -17,7 +17,7 @@ from nnunetv2_mip.io.grid import SourceGrid
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-# Written without the DICOM preamble by old software; by suffix they are tried all the same.
+# Files with these suffixes are read even without a DICOM preamble, as old software writes them.
 _DICOM_SUFFIXES = (".dcm", ".ima")
 _SCANNED = (
     "SOPClassUID",
@@ -41,7 +41,7 @@ _COSINE_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Series:
-    """The files of one series, as the scan of a folder found them (copies of a slice once).
+    """Files of one series, from a scan of a folder (copies of a slice count once).
 
     Attributes:
         uid: SeriesInstanceUID.
@@ -50,8 +50,8 @@ class Series:
         modality: `PT`, `CT`, ….
         description: SeriesDescription, for people.
         corrections: values of Corrected Image (`ATTN`, `DECY`, …).
-        localizer: whether this is a scout view.
-        files: one a slice, by name.
+        localizer: whether the series is a scout view.
+        files: one for each slice, by name.
     """
 
     uid: str
@@ -64,15 +64,16 @@ class Series:
     files: tuple[Path, ...]
 
     def describe(self) -> str:
+        """UID, description and number of slices, for messages."""
         return f"{self.uid} ({self.description or 'no description'}, {len(self.files)} slices)"
 
 
 @dataclass(frozen=True)
 class Slices:
-    """The slices of one series, from the lowest to the highest position along their normal.
+    """Slices of one series, from the lowest to the highest position along their normal.
 
     Attributes:
-        files: one a slice.
+        files: one for each slice.
         headers: pydicom data sets without pixels, in the same order.
         grid: of the stack; index axes are (column, row, slice).
     """
@@ -83,7 +84,7 @@ class Slices:
 
 
 def import_pydicom() -> Any:
-    """pydicom, or a MipError that says how to get it."""
+    """Module pydicom; MipError with the remedy where it is not installed."""
     try:
         import pydicom
     except ImportError:
@@ -94,7 +95,7 @@ def import_pydicom() -> Any:
 
 
 def dicom_files(folder: Path | str, recursive: bool = True) -> Iterator[Path]:
-    """Files below a folder that look like DICOM, by name; hidden ones and DICOMDIR left out."""
+    """DICOM files below a folder, by name; hidden files and DICOMDIR are left out."""
     folder = Path(folder)
     for path in files_below(folder) if recursive else sorted(folder.iterdir()):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
@@ -113,7 +114,7 @@ def _is_dicom(path: Path) -> bool:
 
 
 def find_series(folder: Path | str) -> list[Series]:
-    """All image series in a folder and the folders in it, by SeriesInstanceUID.
+    """Image series in a folder and the folders in it, by SeriesInstanceUID.
 
     Raises:
         MipError: no such folder, an unreadable file, or pydicom is not installed.
@@ -148,7 +149,7 @@ def find_series(folder: Path | str) -> list[Series]:
 
 
 def values_of(header: "Dataset", keyword: str) -> list[str]:
-    """All values of a tag as text; an empty list where it is absent or empty."""
+    """Values of a tag as text; an empty list where it is absent or empty."""
     value = header.get(keyword)
     if value is None or value == "":
         return []
@@ -165,16 +166,16 @@ def _read(path: Path, **options: Any) -> "Dataset":
 
 
 def _refuse_deflated(path: Path) -> None:
-    """A file that is compressed as a whole may be of any size unpacked, and pydicom sets no limit.
+    """Raise MipError on a file that is compressed as a whole.
 
-    No PET scanner writes such files.
+    It may be of any size unpacked, and pydicom sets no limit. No PET scanner writes such files.
     """
     from pydicom.filereader import read_file_meta_info
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
     try:
         syntax = read_file_meta_info(path).get("TransferSyntaxUID")
-    except Exception:  # no meta information, or a damaged one: what reads the file says which
+    except Exception:  # no meta information, or a damaged one: reading the file gives the error
         return
     if syntax == DeflatedExplicitVRLittleEndian:
         raise MipError(
@@ -184,11 +185,11 @@ def _refuse_deflated(path: Path) -> None:
 
 
 def sort_slices(series: Series) -> Slices:
-    """Read the headers of a series and put its slices in order.
+    """Slices of a series in order, with their headers.
 
     Raises:
         MipError: slices are missing, doubled, of different sizes, tilted, oblique to the body, or
-            lack the tags that say where they are.
+            lack the tags of their position.
     """
     headers = [_read(path) for path in series.files]
     geometry = [_slice_geometry(h, path) for h, path in zip(headers, series.files)]
@@ -234,7 +235,7 @@ def sort_slices(series: Series) -> Slices:
 def _slice_geometry(
     header: "Dataset", path: Path
 ) -> tuple[tuple[int, int], np.ndarray, np.ndarray, np.ndarray]:
-    """(rows, columns), (row, column) spacing, direction cosines, position of the first pixel."""
+    """Size (rows, columns), spacing (row, column), direction cosines, position of pixel (0, 0)."""
     if int(header.get("NumberOfFrames") or 1) > 1:
         raise MipError(
             f"{path}: is a multi-frame DICOM file; export the series as one file a slice"
@@ -251,7 +252,7 @@ def _slice_geometry(
 
 
 def _slice_gap(along: np.ndarray, files: Sequence[Path]) -> float:
-    """Distance of the slices in mm; `along` are their sorted positions along the normal."""
+    """Distance of the slices in mm, from their sorted positions `along` the normal."""
     if len(along) < 2:
         raise MipError(f"{files[0]}: is the only slice of its series; is the folder whole?")
     gaps = np.diff(along)
@@ -279,7 +280,7 @@ def _slice_gap(along: np.ndarray, files: Sequence[Path]) -> float:
 
 
 def read_values(slices: Slices) -> np.ndarray:
-    """The rescaled values (stored value × slope + intercept, slice by slice).
+    """Rescaled values (stored value × slope + intercept) of the slices.
 
     Returns:
         (slices, rows, columns) float32, the file order of `slices.grid`.
@@ -302,7 +303,7 @@ def read_values(slices: Slices) -> np.ndarray:
 
 
 def tag_name(keyword: str) -> str:
-    """`Patient's Weight (0010,1030)` of `PatientWeight`."""
+    """Name of a tag for messages: `Patient's Weight (0010,1030)` of `PatientWeight`."""
     import_pydicom()
     from pydicom.datadict import dictionary_description, tag_for_keyword
 
@@ -311,7 +312,7 @@ def tag_name(keyword: str) -> str:
 
 
 def number_of(header: "Dataset", keyword: str, path: Path) -> float:
-    """The number in a tag.
+    """Number in a tag.
 
     Raises:
         MipError: the tag is absent, empty, or no finite number.

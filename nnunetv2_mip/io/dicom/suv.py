@@ -1,8 +1,8 @@
-"""From the values of a PET series to SUV (body weight), by its DICOM tags.
+"""SUV (body weight) of a PET series: factors computed from its DICOM tags.
 
 The rules are those of QIBA's "vendor-neutral" SUV computation (qibawiki.rsna.org, Standardized
-Uptake Value), with the checks of PS3.3 C.8.9.1. The moment that counts under `START` is the start
-of the *series*: all slices are corrected to it, though they are acquired up to half an hour apart.
+Uptake Value), with the checks of PS3.3 C.8.9.1. With Decay Correction `START` all slices are
+corrected to the start of the *series*, though they are acquired up to half an hour apart.
 """
 
 import math
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 PHILIPS_GROUP, PHILIPS_CREATOR = 0x7053, "Philips PET Private Group"
 _PHILIPS_SUV, _PHILIPS_ACTIVITY = 0x00, 0x09
 _GE_GROUP, _GE_CREATOR, _GE_SCAN_START = 0x0009, "GEMS_PETD_01", 0x0D
-# After ten half-lives a thousandth is left and nobody scans: the clock or the date is wrong.
+# After ten half-lives a thousandth of the dose is left: a longer time means a wrong time or date.
 _MOST_HALF_LIVES = 10
-# Nuclides that live longer are imaged days after injection; a time of day does not say which.
+# Nuclides with a longer half-life are imaged days after injection: the time of day is not enough.
 _LONG_HALF_LIFE_S = 12 * 3600
 _DAY_S = 86400.0
-# Where dates were removed, only times of day are compared, on this stand-in.
+# Date used where dates were removed: then only times of day are compared.
 _NO_DATE = date(1900, 1, 1)
-# A series time that lies later than the first acquisition by more is worth a word.
+# A series time later than the first acquisition by more than this gives a warning.
 _LATE_SERIES_S = 60
 
 
 def suv_factors(slices: Slices) -> tuple[np.ndarray, list[str]]:
-    """SUV per rescaled value, slice by slice.
+    """SUV per rescaled value of each slice.
 
     Args:
         slices: of a PET series.
@@ -43,7 +43,7 @@ def suv_factors(slices: Slices) -> tuple[np.ndarray, list[str]]:
         (slices,) float64, and lines for the user.
 
     Raises:
-        MipError: a tag that SUV needs is missing or cannot be, or the units are not convertible;
+        MipError: a tag that SUV needs is missing or impossible, or the units are not convertible;
             names file and tag.
     """
     header, path = slices.headers[0], slices.files[0]
@@ -78,7 +78,7 @@ def suv_factors(slices: Slices) -> tuple[np.ndarray, list[str]]:
 
 
 def _from_activity(slices: Slices) -> tuple[np.ndarray, list[str]]:
-    """SUV per Bq/ml: weight over the dose that is left at the moment the values hold for."""
+    """SUV per Bq/ml: weight over the dose that is left at the time of the values."""
     header, path = slices.headers[0], slices.files[0]
     correction = _text(header, "DecayCorrection", path)
     if correction not in ("START", "ADMIN", "NONE"):
@@ -129,7 +129,7 @@ def _tracer(header: "Dataset", path: Path) -> "Dataset":
 
 
 def _philips_factor(header: "Dataset", element: int) -> float | None:
-    """A private factor above 0, or None."""
+    """Private factor above 0, or None."""
     value = _private(header, PHILIPS_GROUP, PHILIPS_CREATOR, element)
     try:
         factor = float(value)
@@ -149,7 +149,7 @@ def _private(header: "Dataset", group: int, creator: str, element: int) -> str |
 
 
 def _series_start(slices: Slices) -> tuple[datetime, list[str]]:
-    """The moment that START refers to.
+    """Scan start that START refers to, and lines for the user.
 
     It is Series Date and Time, unless that is later than the first acquisition: then the series
     was made afterwards, and GE's private scan start or the first acquisition counts (QIBA).
@@ -223,7 +223,7 @@ def _uptake(
 
 
 def _frame_moments(slices: Slices, scan: datetime, half_life_s: float) -> np.ndarray:
-    """When the average count rate of each slice was reached, in seconds after `scan`."""
+    """Times of the average count rate of each slice, in seconds after `scan`, (slices,)."""
     rate = math.log(2) / half_life_s
     moments = []
     for header, path in zip(slices.headers, slices.files):
@@ -248,7 +248,7 @@ def _has_date(moment: datetime) -> bool:
 
 
 def _moment(header: "Dataset", what: str, path: Path) -> datetime | None:
-    """`<what>Date` and `<what>Time` (or, for acquisitions, its DateTime); None without time."""
+    """Time of `<what>Date` and `<what>Time` (or `AcquisitionDateTime`); None without a time."""
     clock = _text_or_none(header, f"{what}Time")
     if clock is None:
         if what == "Acquisition" and _text_or_none(header, "AcquisitionDateTime"):
@@ -267,7 +267,7 @@ def _moment(header: "Dataset", what: str, path: Path) -> datetime | None:
 
 
 def _parse_time(text: str, path: Path, keyword: str) -> time:
-    """HH, HHMM, HHMMSS or HHMMSS.FFFFFF; a leap second counts as the one before."""
+    """Time of HH, HHMM, HHMMSS or HHMMSS.FFFFFF; a leap second counts as the one before."""
     whole, _, fraction = text.replace(":", "").partition(".")
     parts = [whole[i : i + 2] for i in range(0, len(whole), 2)]
     try:
@@ -278,7 +278,7 @@ def _parse_time(text: str, path: Path, keyword: str) -> time:
 
 
 def _parse_datetime(text: str, header: "Dataset", path: Path, name: str) -> datetime:
-    """A DICOM DT as wall-clock time of the header's time zone."""
+    """Wall-clock time of a DICOM DT in the header's time zone."""
     from pydicom.valuerep import DT
 
     try:
