@@ -94,7 +94,7 @@ setup(
         "nnunetv2_mip": ["models/*/*", "models/*/fold_*/*.pth"],
         "nnunetv2_mip.service": ["static/*"],
         "nnunetv2_mip.visualization": ["static/*"],
-        "nnunetv2_mip.report": ["static/*"],
+        "nnunetv2_mip.report": ["static/*", "templates/*"],
     },
     install_requires=[
         "nnunetv2>=2.8.1,<2.9",
@@ -110,6 +110,8 @@ setup(
         "imagecodecs",
         "pillow",
         "imageio",
+        "jinja2>=3.1",
+        "markupsafe>=2.0",
         "matplotlib",
         "pandas",
         "scipy",

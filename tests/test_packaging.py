@@ -113,6 +113,9 @@ def test_the_wheel_holds_the_mapped_folders_and_their_json(wheel):
         "nnunetv2_mip/visualization/static/turntable.js",
         "nnunetv2_mip/report/static/report.css",
         "nnunetv2_mip/report/static/report.js",
+        "nnunetv2_mip/report/static/case_report.css",
+        "nnunetv2_mip/report/templates/page.html",
+        "nnunetv2_mip/report/templates/case_report.html",
     ):
         assert expected in names
     # Whatever models the source has, with their cards and notices.

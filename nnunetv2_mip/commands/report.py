@@ -62,13 +62,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.files import check_output
-    from nnunetv2_mip.report.content import Request
+    from nnunetv2_mip.report.content import ReportRequest
     from nnunetv2_mip.report.dataset_check import dataset_folder
     from nnunetv2_mip.report.page import write_report
-    from nnunetv2_mip.report.rotating_mip import TurnSettings
+    from nnunetv2_mip.report.rotating_mip import RotatingMIPSettings
 
     check_output(args.output)
-    request = Request(
+    request = ReportRequest(
         predictions=args.predictions,
         truths=args.truths,
         dataset=None if args.dataset is None else dataset_folder(args.dataset),
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
         images=args.images,
         title=args.title,
         shown=args.cases,
-        turn=TurnSettings(args.views, args.window),
+        drawing=RotatingMIPSettings(args.views, args.window),
         allow_missing=args.allow_missing,
         only_predicted=args.only_predicted,
         min_overlap=args.min_overlap,
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> None:
     if without_image:
         print(f"{without_image} of {len(facts)} without an image: --images FOLDER may have them")
     size = args.output.stat().st_size / 1e6
-    print(f"written: {args.output} ({size:.1f} MB, cases drawn: {len(content.turns)})")
+    print(f"written: {args.output} ({size:.1f} MB, cases drawn: {len(content.pictures)})")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

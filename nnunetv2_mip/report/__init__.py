@@ -1,6 +1,10 @@
-"""The report that a user shows to others: one HTML file that needs nothing else.
+"""HTML report: one file about predictions, a data set and a training, which opens offline.
 
-`sources` finds the files of every case, `facts` reads what tables and plots need, `viewer` draws
-the rotating MIPs, `dataset_check` and `training` look at a data set and a model, `charts` plots,
-`page` writes. Scores are those of `nnunetv2_mip.evaluation.evaluate`, and no others.
+- `case_files`: the files of every case; `case_arrays`, `case_facts`: their arrays and numbers.
+- `rotating_mip`, `charts` (on `svg_plot`): pictures and plots.
+- `dataset_check`, `training_curves`: the check of a data set, the curves of a model folder.
+- `collect` reads all of these into `content`; `sections` chooses what each section shows; `page`
+  writes the file with the jinja2 templates in `templates`, see `templating`.
+
+Scores are those of `nnunetv2_mip.evaluation.evaluate`.
 """

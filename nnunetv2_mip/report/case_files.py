@@ -1,4 +1,4 @@
-"""Which files belong to a case of a report: truth, prediction, image, lesions as views see them."""
+"""Files of the cases of a report: truth, prediction, image, lesion visibility."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -24,15 +24,15 @@ KINDS = ("png", "volume", "stack")
 
 
 @dataclass(frozen=True)
-class Source:
-    """The files of one case; None where there is none.
+class CaseFiles:
+    """Files of one case; None for a file that does not exist.
 
     Attributes:
         case: its name.
         kind: one of `KINDS`.
         truth, prediction: masks; the truth of a control may be its image, see `is_control_image`.
         image: PNG, SUV volume, folder with a DICOM PET series, or stack of levels.
-        lesions: of a stack the file that says which view sees which lesion.
+        lesions: lesion file of a stack: volumes, and the views in which each lesion is visible.
         is_control_image: whether `truth` is the image of a case without lesions.
         is_missing: whether the prediction is missing and counts as empty.
     """
@@ -47,15 +47,15 @@ class Source:
     is_missing: bool = False
 
 
-def sources_of_pairs(
-    pairs: Iterable[Pair], images: Mapping[str, Path], judged: bool = True
-) -> list[Source]:
-    """The sources of pairs of `matching`.
+def files_of_pairs(
+    pairs: Iterable[Pair], images: Mapping[str, Path], is_scored: bool = True
+) -> list[CaseFiles]:
+    """Files of matched pairs of prediction and truth.
 
     Args:
-        pairs: of it.
+        pairs: as `evaluation.matching.match` finds them.
         images: by case, see `find_images`.
-        judged: whether a missing prediction counts as empty; else there are no predictions.
+        is_scored: whether a missing prediction counts as empty; else there are no predictions.
     """
     found = []
     for pair in pairs:
@@ -64,49 +64,50 @@ def sources_of_pairs(
         lesions = pair.truth.parent.parent / IMAGES_FOLDER / f"{pair.case}{LESIONS_SUFFIX}"
         kind = _kind(pair.truth)
         found.append(
-            Source(
+            CaseFiles(
                 pair.case,
                 kind,
                 pair.truth,
                 pair.prediction,
-                _fitting(image, kind),
+                _of_same_kind(image, kind),
                 lesions if lesions.is_file() else None,
                 pair.is_control_image,
-                judged and pair.prediction is None,
+                is_scored and pair.prediction is None,
             )
         )
     return found
 
 
-def sources_of_predictions(predictions: Path, images: Mapping[str, Path]) -> list[Source]:
-    """The sources where there is no truth.
+def files_of_predictions(predictions: Path, images: Mapping[str, Path]) -> list[CaseFiles]:
+    """Files of all predictions, without truth.
 
     Raises:
-        MipError: see `matching.predictions_of`.
+        MipError: see `evaluation.matching.predictions_of`.
     """
     return [
-        Source(case, _kind(path), None, path, _fitting(images.get(case), _kind(path)))
+        CaseFiles(case, _kind(path), None, path, _of_same_kind(images.get(case), _kind(path)))
         for case, path in predictions_of(predictions).items()
     ]
 
 
-def sources_of_dataset(folder: Path, images: Mapping[str, Path]) -> list[Source]:
-    """All labelled cases of a data set, or of a folder of truths.
+def files_of_dataset(folder: Path, images: Mapping[str, Path]) -> list[CaseFiles]:
+    """Files of all labelled cases of a data set, or of a folder of truths.
 
     Raises:
-        MipError: see `matching.truths_of`.
+        MipError: see `evaluation.matching.truths_of`.
     """
-    return sources_of_pairs(truths_of(folder), images, judged=False)
+    return files_of_pairs(truths_of(folder), images, is_scored=False)
 
 
 def find_images(folder: Path, plain: bool = False) -> dict[str, Path]:
-    """Case → image in a folder of any kind that commands take; empty where there is none.
+    """Images in a folder, by case; empty where there is none.
+
+    Each kind of folder that the commands take is known:
 
     - the DM-i-AI data folder: `patients/imgs`, `controls/imgs`;
     - a raw nnU-Net data set: `imagesTr` (of an autoPET release the SUV, else channel 0000);
     - a study tree: the SUV, or the folder of its DICOM series;
-    - a folder of images named by the cases, or a single file, where `plain` says that these are
-      images and no masks.
+    - a folder of files named by the cases, or a single file: images if `plain`, else masks.
 
     Raises:
         MipError: no such folder.
@@ -155,8 +156,8 @@ def _kind(mask: Path) -> str:
     return "stack" if is_stack_file(mask) else "volume"
 
 
-def _fitting(image: Path | None, kind: str) -> Path | None:
-    """The image if it is of the kind of its mask."""
+def _of_same_kind(image: Path | None, kind: str) -> Path | None:
+    """Image if it is of the same kind as its mask, else None."""
     if image is None:
         return None
     own = "volume" if image.is_dir() else _kind(image)

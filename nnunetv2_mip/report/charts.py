@@ -1,4 +1,4 @@
-"""The plots of a report, each with its title and a caption that says what it shows in words."""
+"""Plots of a report, each with a title and a caption that says in words what it shows."""
 
 import math
 import re
@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from nnunetv2_mip.report.markup import counted
+from nnunetv2_mip.report.formatting import counted
 from nnunetv2_mip.report.svg_plot import (
     ACCENT,
     FALSE,
@@ -25,18 +25,15 @@ from nnunetv2_mip.report.svg_plot import (
 )
 
 
-def dice_by_case(
-    points: Sequence[Point], mean: float, interval: tuple[float, float], unit: str = "case"
-) -> Chart:
+def dice_by_case(points: Sequence[Point], mean: float, interval: tuple[float, float]) -> Chart:
     """Dice of every case, the worst on the left, with the mean and its interval.
 
     Args:
-        points: in any order; `y` is the Dice, `x` is not looked at.
+        points: in any order; `y` is the Dice, `x` is not used.
         mean, interval: of the Dice, NaN where there is no interval.
-        unit: what is counted along the axis.
     """
     ordered = sorted(points, key=lambda point: point.y)
-    plot = Plot("dice-by-case", f"{unit}s with lesions, worst to best", "Dice")
+    plot = Plot("dice-by-case", "cases with lesions, worst to best", "Dice")
     axes = plot.axes
     low, high = interval
     if not math.isnan(low):
@@ -51,12 +48,12 @@ def dice_by_case(
     caption = f"Mean Dice {mean:.3f} (dashed)"
     if not math.isnan(low):
         caption += f", 95 % interval {low:.3f} to {high:.3f} (band)"
-    units = f"{len(points)} {unit}{'s' * (len(points) != 1)}"
-    return plot.finish("Dice by case", f"{caption}, over {units} with lesions.")
+    cases = counted(len(points), "case")
+    return plot.finish("Dice by case", f"{caption}, over {cases} with lesions.")
 
 
 def dice_by_burden(points: Sequence[Point], unit: str) -> Chart:
-    """Dice against what there was to find (`x`, in `unit`)."""
+    """Dice (`y`) against the true amount of tumour (`x`, in `unit`)."""
     what = "tumour volume" if unit == "ml" else "lesion area"
     plot = Plot("dice-by-burden", f"true {what} ({unit})", "Dice")
     plot.points(points, ACCENT)
@@ -80,10 +77,10 @@ def false_amounts(
     """False positive amount (`y`) against false negative amount (`x`).
 
     Args:
-        with_lesions: one a case.
-        controls: cases without lesions, where nothing can be missed: their `x` is 0.
-        unit: of both.
-        names: of false positives and false negatives, as the field calls them here.
+        with_lesions: cases with lesions, one each.
+        controls: cases without lesions, one each; nothing can be missed there, their `x` is 0.
+        unit: of both amounts.
+        names: of false positives and false negatives (`FPV`, `FNV` for volumes).
     """
     positive, negative = names
     plot = Plot("false-amounts", f"{negative} ({unit})", f"{positive} ({unit})")
@@ -107,7 +104,7 @@ def false_amounts(
 
 
 def found_by_size(sizes: Sequence[float], found: Sequence[bool], unit: str) -> Chart:
-    """How many lesions of each size were found and missed."""
+    """Number of lesions found and missed, by size."""
     edges = (0, 1, 5, 20, 100, math.inf) if unit == "ml" else (0, 1, 4, 10, 40, math.inf)
     plot = Plot("found-by-size", f"true lesion ({unit})", "lesions")
     names, hits, totals = [], [], []
@@ -162,7 +159,7 @@ def burden_agreement(points: Sequence[Point], unit: str) -> Chart:
 def lesion_sizes(
     sizes: Sequence[float], unit: str, title: str = "Lesion sizes", of_cases: bool = False
 ) -> Chart:
-    """Histogram of sizes, logarithmic: of lesions, or of what whole cases hold (`of_cases`)."""
+    """Histogram of sizes, logarithmic: of lesions, or of whole cases (`of_cases`)."""
     what = "cases" if of_cases else "lesions"
     plot = Plot(f"sizes-of-{what}", f"{what[:-1]} ({unit})", what)
     low, high = max(min(sizes), 1e-3), max(sizes)
@@ -179,9 +176,9 @@ def lesion_sizes(
     return plot.finish(title, caption)
 
 
-def lesion_counts(counts: Sequence[int], what: str = "lesions") -> Chart:
+def lesion_counts(counts: Sequence[int]) -> Chart:
     """Histogram of the number of lesions a case."""
-    plot = Plot("lesion-counts", f"{what} a case", "cases")
+    plot = Plot("lesion-counts", "lesions a case", "cases")
     top = max(counts)
     width = max(1, math.ceil((top + 1) / 16))
     edges = np.arange(-0.5, top + width, width)
@@ -191,10 +188,10 @@ def lesion_counts(counts: Sequence[int], what: str = "lesions") -> Chart:
     plot.axes.grid(axis="x", visible=False)
     empty = sum(count == 0 for count in counts)
     caption = (
-        f"{sum(counts)} {what} in {counted(len(counts), 'case')}; median "
+        f"{sum(counts)} lesions in {counted(len(counts), 'case')}; median "
         f"{float(np.median(counts)):g}, most {top}, none in {counted(empty, 'case')}."
     )
-    return plot.finish(f"{what.capitalize()} a case", caption)
+    return plot.finish("Lesions a case", caption)
 
 
 def values_by_case(
@@ -204,7 +201,7 @@ def values_by_case(
     band: tuple[float, float] | None = None,
     band_means: str = "",
 ) -> Chart:
-    """One value a case, smallest first (`x` is not looked at), with a band of usual values."""
+    """One value a case (`y`; `x` is not used), smallest first, with a band of usual values."""
     ordered = sorted(points, key=lambda point: point.y)
     plot = Plot("values-" + re.sub(r"\W+", "-", title), "cases, ordered", y_label)
     if band is not None:
@@ -222,7 +219,7 @@ def values_by_case(
 
 
 def fold_sizes(folds: Sequence[tuple[str, int, int]]) -> Chart:
-    """Validation cases of every fold: (name, with lesions, without)."""
+    """Validation cases of every fold; folds: (name, cases with lesions, cases without)."""
     plot = Plot("folds", "validation cases", "")
     names = [name for name, _, _ in folds]
     with_lesions = [count for _, count, _ in folds]
@@ -240,7 +237,7 @@ def fold_sizes(folds: Sequence[tuple[str, int, int]]) -> Chart:
 
 
 def visibility(shares: Sequence[float]) -> Chart:
-    """In what share of its views every lesion is visible, 0 to 1."""
+    """Histogram of the share of views in which a lesion is visible, 0 to 1."""
     plot = Plot("visibility", "visible in this share of the views (%)", "lesions")
     names = ("0", "1–25", "26–50", "51–75", "76–99", "100")
     places = [0 if s == 0 else 5 if s >= 1 else 1 + min(3, int(s * 4 - 1e-9)) for s in shares]
@@ -263,8 +260,10 @@ def visibility(shares: Sequence[float]) -> Chart:
     return plot.finish("Occluded lesions", caption)
 
 
-def loss_curves(folds: Sequence[tuple[str, Sequence[int], Sequence[float], Sequence[float]]]):
-    """Losses of (fold, epochs, training, validation)."""
+def loss_curves(
+    folds: Sequence[tuple[str, Sequence[int], Sequence[float], Sequence[float]]],
+) -> Chart:
+    """Loss by epoch; folds: (name, epochs, training loss, validation loss)."""
     plot = Plot("loss", "epoch", "loss")
     for number, (name, epochs, train, val) in enumerate(folds):
         colour = FOLDS[number % len(FOLDS)]
@@ -276,7 +275,7 @@ def loss_curves(folds: Sequence[tuple[str, Sequence[int], Sequence[float], Seque
 
 
 def dice_curves(folds: Sequence[tuple[str, Sequence[int], Sequence[float]]]) -> Chart:
-    """Pseudo Dice of (fold, epochs, values)."""
+    """Pseudo Dice by epoch; folds: (name, epochs, values)."""
     plot = Plot("pseudo-dice", "epoch", "pseudo Dice")
     for number, (name, epochs, values) in enumerate(folds):
         colour = FOLDS[number % len(FOLDS)]
@@ -296,7 +295,7 @@ def _ends(folds: Sequence[tuple], column: int, what: str) -> str:
 
 
 def _finish_curves(plot: Plot, folds: Sequence[tuple]) -> None:
-    # A curve of one epoch is a point, which no line draws.
+    # A curve of one epoch is a point: it needs a marker to be visible.
     if any(len(fold[1]) == 1 for fold in folds):
         for line in plot.axes.get_lines():
             line.set_marker("o")

@@ -1,4 +1,4 @@
-"""From folders to a report: what is read, scored, checked and drawn, in this order."""
+"""Collection of a report's content: folders are read, scored, checked and drawn."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -10,29 +10,69 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.evaluation.evaluate import evaluate, worst_first
 from nnunetv2_mip.evaluation.matching import match
 from nnunetv2_mip.parallel import for_each
-from nnunetv2_mip.report.case_facts import Facts, read_all_facts
+from nnunetv2_mip.report.case_facts import CaseFacts, read_all_facts
 from nnunetv2_mip.report.case_files import (
-    Source,
+    CaseFiles,
+    files_of_dataset,
+    files_of_pairs,
+    files_of_predictions,
     find_images,
-    sources_of_dataset,
-    sources_of_pairs,
-    sources_of_predictions,
 )
-from nnunetv2_mip.report.content import Content, Group, Request
+from nnunetv2_mip.report.content import CaseGroup, ReportContent, ReportRequest
 from nnunetv2_mip.report.dataset_check import check_cases
-from nnunetv2_mip.report.rotating_mip import Turn, draw_turn
+from nnunetv2_mip.report.rotating_mip import RotatingMIP, draw_rotating_mip
 from nnunetv2_mip.report.training_curves import read_training
 
 
-def collect(request: Request, show_progress: bool = False) -> Content:
-    """Read everything that the page tells.
+def collect(request: ReportRequest, show_progress: bool = False) -> ReportContent:
+    """Content of the report that is asked for.
 
     Raises:
-        MipError: nothing is asked for, something is missing, unreadable or does not fit; see
-            `evaluation.evaluate`, `facts.read_facts`, `training.read_training`.
+        MipError: nothing is asked for; a file is missing, unreadable or does not fit the others;
+            see `evaluation.evaluate`, `case_facts.read_facts`, `training_curves.read_training`.
     """
-    asked = (request.predictions, request.truths, request.dataset, request.model)
-    if not any(asked):
+    _require_valid(request)
+    # First what is read quickly: an error in it is reported before the long work begins.
+    training = None if request.model is None else read_training(request.model)
+    read = partial(
+        read_all_facts,
+        min_overlap=request.min_overlap,
+        processes=request.processes,
+        show_progress=show_progress,
+    )
+    scores, predicted, facts = None, [], []
+    if request.predictions is not None:
+        images = _images(request, beside=request.truths)
+        scores, predicted = _predicted_cases(request, images, show_progress)
+        _require_images(request, predicted)
+        facts = read(predicted, title="lesions")
+    check, checked = None, []
+    if request.dataset is not None or (request.truths is not None and not predicted):
+        folder = request.dataset or request.truths
+        checked = files_of_dataset(folder, _images(request, beside=folder))
+        check = check_cases(folder, read(checked, title="data set"))
+    elif request.truths is not None:
+        check = check_cases(request.truths, facts)
+    drawable, drawable_facts = (
+        (predicted, facts) if predicted else (checked, check.facts if check else [])
+    )
+    groups = _choose_cases(scores, drawable_facts, request.shown)
+    pictures = _draw(groups, drawable, request, show_progress)
+    by_name = {f.case: f for f in drawable_facts}
+    return ReportContent(
+        request,
+        scores,
+        {f.case: f for f in facts},
+        check,
+        groups,
+        pictures,
+        {case: by_name[case] for case in pictures},
+        training,
+    )
+
+
+def _require_valid(request: ReportRequest) -> None:
+    if not any((request.predictions, request.truths, request.dataset, request.model)):
         raise MipError(
             "nothing to report on: give predictions (-i), truth (-g), a data set (-d) or a model "
             "folder (-m)"
@@ -41,67 +81,35 @@ def collect(request: Request, show_progress: bool = False) -> Content:
         raise MipError(f"--min-overlap {request.min_overlap}: give a fraction from 0 to 1")
     if request.shown < 0:
         raise MipError(f"--cases {request.shown}: give 0 or more")
-    # The quick ones first: what is wrong with them should not be heard after an hour.
-    training = None if request.model is None else read_training(request.model)
-    read = partial(
-        read_all_facts,
-        min_overlap=request.min_overlap,
-        processes=request.processes,
-        show_progress=show_progress,
-    )
-    scores, sources, facts = None, [], []
-    if request.predictions is not None:
-        images = _images(request, own=request.truths)
-        scores, sources = _predicted(request, images, show_progress)
-        _require_images(request, sources)
-        facts = read(sources, title="lesions")
-    check, checked = None, []
-    if request.dataset is not None or (request.truths is not None and not sources):
-        folder = request.dataset or request.truths
-        checked = sources_of_dataset(folder, _images(request, own=folder))
-        check = check_cases(folder, read(checked, title="data set"))
-    elif request.truths is not None:
-        check = check_cases(request.truths, facts)
-    shown, shown_facts = (sources, facts) if sources else (checked, check.facts if check else [])
-    groups = _choose(scores, shown_facts, request.shown)
-    turns = _draw(groups, shown, request, show_progress)
-    by_name = {f.case: f for f in shown_facts}
-    return Content(
-        request,
-        scores,
-        {f.case: f for f in facts},
-        check,
-        groups,
-        turns,
-        {case: by_name[case] for case in turns},
-        training,
-    )
 
 
-def _images(request: Request, own: Path | None) -> dict[str, Path]:
-    """Case → image; where several folders have one, that beside the truth (`own`) wins."""
+def _images(request: ReportRequest, beside: Path | None) -> dict[str, Path]:
+    """Images by case.
+
+    Where several folders hold an image of a case, that of `--images` is taken, then that of
+    `beside`, the folder of the truth in use.
+    """
     found: dict[str, Path] = {}
-    for folder in (request.dataset, request.truths, own):
+    for folder in (request.dataset, request.truths, beside):
         if folder is not None:
             found |= find_images(folder)
-    # Unless one was named.
     if request.images is not None:
         found |= find_images(request.images, plain=True)
-    single = request.predictions is not None and request.predictions.is_file()
-    if single and request.images is not None and request.images.is_file():
-        # One mask, one image, whatever their names.
-        names = sources_of_predictions(request.predictions, {})
-        found |= {source.case: request.images for source in names}
-        if request.truths is not None:
-            found |= {s.case: request.images for s in sources_of_predictions(request.truths, {})}
+    is_single = request.predictions is not None and request.predictions.is_file()
+    if is_single and request.images is not None and request.images.is_file():
+        # One mask and one image belong together, whatever their names.
+        for masks in (request.predictions, request.truths):
+            if masks is not None:
+                found |= {files.case: request.images for files in files_of_predictions(masks, {})}
     return found
 
 
-def _predicted(
-    request: Request, images: dict[str, Path], show_progress: bool
-) -> tuple[dict | None, list[Source]]:
+def _predicted_cases(
+    request: ReportRequest, images: dict[str, Path], show_progress: bool
+) -> tuple[dict | None, list[CaseFiles]]:
+    """Scores (None without truth) and files of the predicted cases."""
     if request.truths is None:
-        return None, sources_of_predictions(request.predictions, images)
+        return None, files_of_predictions(request.predictions, images)
     scores = evaluate(
         request.predictions,
         request.truths,
@@ -117,62 +125,66 @@ def _predicted(
         request.allow_missing,
         only_predicted=request.only_predicted,
     ).pairs
-    return scores, sources_of_pairs(pairs, images)
+    return scores, files_of_pairs(pairs, images)
 
 
-def _require_images(request: Request, sources: Sequence[Source]) -> None:
-    if request.images is not None and not any(source.image for source in sources):
+def _require_images(request: ReportRequest, cases: Sequence[CaseFiles]) -> None:
+    if request.images is not None and not any(files.image for files in cases):
         raise MipError(
-            f"{request.images}: holds no image of any of the {len(sources)} cases (expected names "
-            f"such as {sources[0].case}, as PNG or SUV volume, or a tree of studies)"
+            f"{request.images}: holds no image of any of the {len(cases)} cases (expected names "
+            f"such as {cases[0].case}, as PNG or SUV volume, or a tree of studies)"
         )
 
 
-def _choose(scores: dict | None, facts: Sequence[Facts], shown: int) -> list[Group]:
-    """The cases to draw."""
+def _choose_cases(scores: dict | None, facts: Sequence[CaseFacts], shown: int) -> list[CaseGroup]:
+    """Cases to draw: the worst and best by score, or those with most and least tumour."""
     if shown == 0 or not facts:
         return []
     if scores is not None:
-        return _by_score(scores["cases"], shown)
+        return _choose_by_score(scores["cases"], shown)
     which = "predicted" if all(f.burden is None for f in facts) else "true"
     amounts = {
         f.case: (f.predicted_burden if which == "predicted" else f.burden) or 0.0 for f in facts
     }
     ranked = sorted(amounts, key=lambda case: -amounts[case])
     if len(ranked) <= 2 * shown:
-        return [Group("All cases", "the largest tumour burden first", ranked)]
+        return [CaseGroup("All cases", "the largest tumour burden first", ranked)]
     with_lesions = [case for case in ranked if amounts[case] > 0]
-    most = Group("Largest tumour burden", f"of the {which} masks", ranked[:shown])
+    most = CaseGroup("Largest tumour burden", f"of the {which} masks", ranked[:shown])
     least = with_lesions[shown:][-shown:]
-    rest = Group("Smallest tumour burden", "of the cases with lesions, the smallest last", least)
-    return [most, rest] if least else [most]
+    remark = "of the cases with lesions, the smallest last"
+    return [most, CaseGroup("Smallest tumour burden", remark, least)] if least else [most]
 
 
-def _by_score(cases: dict[str, dict], shown: int) -> list[Group]:
+def _choose_by_score(cases: dict[str, dict], shown: int) -> list[CaseGroup]:
     ranked = worst_first(cases)
     with_lesions = [case for case in ranked if cases[case]["has_lesion"]]
     controls = [case for case in ranked if not cases[case]["has_lesion"]]
     groups = []
     if len(with_lesions) > 2 * shown:
-        groups.append(Group("Worst cases", "lowest Dice first", with_lesions[:shown]))
-        groups.append(Group("Best cases", "highest Dice first", with_lesions[: -shown - 1 : -1]))
+        best = with_lesions[: -shown - 1 : -1]
+        groups.append(CaseGroup("Worst cases", "lowest Dice first", with_lesions[:shown]))
+        groups.append(CaseGroup("Best cases", "highest Dice first", best))
     elif with_lesions:
-        groups.append(Group("All cases with lesions", "lowest Dice first", with_lesions))
+        groups.append(CaseGroup("All cases with lesions", "lowest Dice first", with_lesions))
     if controls:
         some = controls[: max(1, shown // 2)]
-        groups.append(Group("Cases without lesions", "most false positives first", some))
+        groups.append(CaseGroup("Cases without lesions", "most false positives first", some))
     return groups
 
 
 def _draw(
-    groups: Sequence[Group], sources: Sequence[Source], request: Request, show_progress: bool
-) -> dict[str, Turn]:
-    by_name = {source.case: source for source in sources}
+    groups: Sequence[CaseGroup],
+    cases: Sequence[CaseFiles],
+    request: ReportRequest,
+    show_progress: bool,
+) -> dict[str, RotatingMIP]:
+    by_name = {files.case: files for files in cases}
     wanted = [by_name[case] for group in groups for case in group.cases]
-    turns = {}
-    draw = partial(draw_turn, settings=request.turn)
+    pictures = {}
+    draw = partial(draw_rotating_mip, settings=request.drawing)
     with tqdm(total=len(wanted), desc="draw", unit="case", disable=not show_progress) as bar:
-        for source, turn in for_each(draw, wanted, request.processes):
-            turns[source.case] = turn
+        for files, picture in for_each(draw, wanted, request.processes):
+            pictures[files.case] = picture
             bar.update()
-    return turns
+    return pictures

@@ -1,19 +1,19 @@
-"""Content of a report: what was asked, and what was found of every group of cases."""
+"""Content of a report: the request, and what was read, scored and drawn for it."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nnunetv2_mip.report.case_facts import Facts
-from nnunetv2_mip.report.dataset_check import Check
-from nnunetv2_mip.report.rotating_mip import Turn, TurnSettings
-from nnunetv2_mip.report.training_curves import Training
+from nnunetv2_mip.report.case_facts import CaseFacts
+from nnunetv2_mip.report.dataset_check import DatasetCheck
+from nnunetv2_mip.report.rotating_mip import RotatingMIP, RotatingMIPSettings
+from nnunetv2_mip.report.training_curves import TrainingHistory
 
 DEFAULT_SHOWN = 4
 
 
 @dataclass(frozen=True)
-class Request:
-    """What a report is asked to be of; at least one of the first four is there.
+class ReportRequest:
+    """Inputs and settings of a report; at least one of the first four is given.
 
     Attributes:
         predictions, truths: as `evaluation.evaluate` takes them.
@@ -22,7 +22,7 @@ class Request:
         images: where the images are, if neither truths nor data set have them.
         title: of the page; None makes one.
         shown: so many of the worst and of the best cases are drawn.
-        turn: how they are drawn.
+        drawing: settings of the rotating MIPs.
         allow_missing, only_predicted, min_overlap: as `evaluation.evaluate` takes them.
         processes: workers for reading and drawing.
     """
@@ -34,7 +34,7 @@ class Request:
     images: Path | None = None
     title: str | None = None
     shown: int = DEFAULT_SHOWN
-    turn: TurnSettings = field(default_factory=TurnSettings)
+    drawing: RotatingMIPSettings = field(default_factory=RotatingMIPSettings)
     allow_missing: bool = False
     only_predicted: bool = False
     min_overlap: float = 0.0
@@ -42,8 +42,14 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Group:
-    """Cases that are drawn together: heading, what they have in common, names."""
+class CaseGroup:
+    """Cases that are drawn under one heading.
+
+    Attributes:
+        heading: of the group.
+        remark: what its cases have in common, or their order.
+        cases: names, in the order of the page.
+    """
 
     heading: str
     remark: str
@@ -51,22 +57,29 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Content:
-    """What the page is made of; parts that were not asked for are None or empty.
+class ReportContent:
+    """Data of all sections; parts that were not asked for are None or empty.
 
     Attributes:
-        scores: report of `evaluation.evaluate`.
+        request: inputs and settings.
+        scores: result of `evaluation.evaluate`.
         facts: of the predicted cases, by name.
         check: of the data set, or of the truths.
-        groups, turns: the cases that are drawn, and their pictures by name.
+        groups: cases that are drawn.
+        pictures: their rotating MIPs, by name.
         drawn_facts: facts of the drawn cases, by name.
+        training: curves of the model folder.
     """
 
-    request: Request
+    request: ReportRequest
     scores: dict | None
-    facts: dict[str, Facts]
-    check: Check | None
-    groups: list[Group]
-    turns: dict[str, Turn]
-    drawn_facts: dict[str, Facts]
-    training: Training | None
+    facts: dict[str, CaseFacts]
+    check: DatasetCheck | None
+    groups: list[CaseGroup]
+    pictures: dict[str, RotatingMIP]
+    drawn_facts: dict[str, CaseFacts]
+    training: TrainingHistory | None
+
+    def card_id(self, case: str) -> str | None:
+        """Id of the element that shows a case, None for a case that is not drawn."""
+        return f"card-{list(self.pictures).index(case)}" if case in self.pictures else None

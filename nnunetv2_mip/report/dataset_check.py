@@ -1,4 +1,4 @@
-"""What is odd about a set of labelled cases, before anything is trained or judged on it."""
+"""Check of labelled cases for likely errors, before a network is trained or scored on them."""
 
 import re
 from collections import Counter, defaultdict
@@ -14,20 +14,20 @@ from nnunetv2_mip.files import read_json
 from nnunetv2_mip.io.volumes import PLAUSIBLE_BODY_MEDIAN_SUV
 from nnunetv2_mip.nnunet.paths import existing_datasets, raw_dataset
 from nnunetv2_mip.nnunet.splits import SPLITS_FILE, check_splits
-from nnunetv2_mip.report.case_facts import Facts
+from nnunetv2_mip.report.case_facts import CaseFacts
 
-# A size or spacing this many times the median, or its inverse, is odd.
+# A size or spacing is odd beyond this many times the median, or below its inverse.
 ODD_FACTOR = 2.0
-# A lesion below this is most likely a slip of the pen.
+# A smaller lesion is most likely an error of annotation.
 TINY_ML, TINY_CM2 = 0.05, 0.1
 NAMES_SHOWN = 5
-CONVERSION = "conversion.json"
-_ABSOLUTE = re.compile(r"(?:[A-Za-z]:[/\\]|/)(?=[^\s/\\])")
+CONVERSION_FILE = "conversion.json"
+_ABSOLUTE_PATH = re.compile(r"(?:[A-Za-z]:[/\\]|/)(?=[^\s/\\])")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the check.
+    """Line of a check.
 
     Attributes:
         level: `ok`, `note` or `warning`.
@@ -39,29 +39,29 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Check:
-    """The check of a set of cases.
+class DatasetCheck:
+    """Result of the check of a set of cases.
 
     Attributes:
         name: of the data set or folder.
         facts: of its cases.
-        findings: warnings first.
+        findings: lines for the reader, warnings first.
         folds: (name, validation cases with lesions, without), empty without splits.
-        patients: case → patient, where it is known.
+        patients: patient of every case, empty where they are not known.
     """
 
     name: str
-    facts: list[Facts]
+    facts: list[CaseFacts]
     findings: list[Finding]
     folds: list[tuple[str, int, int]] = field(default_factory=list)
     patients: Mapping[str, str] = field(default_factory=dict)
 
 
 def dataset_folder(named: str) -> Path:
-    """The raw data set of `-d`: a number under nnUNet_raw, or the folder itself.
+    """Raw data set that `-d` names: by its number under nnUNet_raw, or by its folder.
 
     Raises:
-        MipError: there is none.
+        MipError: there is no such data set.
     """
     if named.isdigit():
         return raw_dataset(int(named))
@@ -73,33 +73,33 @@ def dataset_folder(named: str) -> Path:
     return folder
 
 
-def check_cases(folder: Path, facts: Sequence[Facts]) -> Check:
-    """Check all cases of a data set, or of a folder of truths.
+def check_cases(folder: Path, facts: Sequence[CaseFacts]) -> DatasetCheck:
+    """Check of all cases of a data set, or of a folder of truths.
 
     Args:
-        folder: where they come from; a data set's own files (splits, conversion) are read too.
-        facts: of all cases, see `facts.read_all_facts`.
+        folder: of the cases; splits and the record of the conversion are read from it.
+        facts: of all cases, see `case_facts.read_all_facts`.
 
     Raises:
         MipError: one of those files cannot be read.
     """
     patients = patients_of(folder)
     findings = [
-        *_labels(facts),
-        *_tiny(facts),
+        *_empty_labels(facts),
+        *_tiny_lesions(facts),
         *_sizes(facts),
         *_spacings(facts),
         *_uptake(facts),
-        *_twins(facts),
-        *_own_warnings(facts),
-        *_occlusion(facts),
+        *_repeated_images(facts),
+        *_case_warnings(facts),
+        *_hidden_lesions(facts),
         *conversion_findings(folder),
     ]
-    splits_findings, folds = _splits(folder, facts, patients)
+    splits_findings, folds = _check_folds(folder, facts, patients)
     findings += splits_findings
     order = {"warning": 0, "note": 1, "ok": 2}
     findings.sort(key=lambda finding: order[finding.level])
-    return Check(folder.resolve().name, list(facts), findings, folds, patients)
+    return DatasetCheck(folder.resolve().name, list(facts), findings, folds, patients)
 
 
 def _names(names: Sequence[str]) -> str:
@@ -108,7 +108,7 @@ def _names(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMES_SHOWN]) + more
 
 
-def _labels(facts: Sequence[Facts]) -> list[Finding]:
+def _empty_labels(facts: Sequence[CaseFacts]) -> list[Finding]:
     known = [f for f in facts if f.burden is not None]
     empty = [f.case for f in known if f.burden == 0]
     if not known:
@@ -122,7 +122,7 @@ def _labels(facts: Sequence[Facts]) -> list[Finding]:
     return [Finding("ok", f"all {len(known)} labels hold lesions")]
 
 
-def _tiny(facts: Sequence[Facts]) -> list[Finding]:
+def _tiny_lesions(facts: Sequence[CaseFacts]) -> list[Finding]:
     tiny = [
         (f.case, row)
         for f in facts
@@ -137,23 +137,23 @@ def _tiny(facts: Sequence[Facts]) -> list[Finding]:
     return [Finding("note", text)]
 
 
-def _sizes(facts: Sequence[Facts]) -> list[Finding]:
-    return _odd("size", "pixels or voxels", [(f.case, f.size) for f in facts])
+def _sizes(facts: Sequence[CaseFacts]) -> list[Finding]:
+    return _outliers("size", "pixels or voxels", [(f.case, f.size) for f in facts])
 
 
-def _spacings(facts: Sequence[Facts]) -> list[Finding]:
+def _spacings(facts: Sequence[CaseFacts]) -> list[Finding]:
     counts = Counter(tuple(round(mm, 3) for mm in f.spacing_mm) for f in facts)
     common, number = counts.most_common(1)[0]
     text = " × ".join(f"{mm:g}" for mm in common) + " mm"
-    found = _odd("spacing", "mm", [(f.case, f.spacing_mm) for f in facts])
+    found = _outliers("spacing", "mm", [(f.case, f.spacing_mm) for f in facts])
     if len(counts) == 1:
         return [Finding("ok", f"one spacing everywhere: {text}"), *found]
     line = f"{len(counts)} different spacings; {number} of {len(facts)} cases have {text}"
     return [Finding("note", line), *found]
 
 
-def _odd(what: str, unit: str, named: Sequence[tuple[str, tuple]]) -> list[Finding]:
-    """Values far from the median of their axis."""
+def _outliers(what: str, unit: str, named: Sequence[tuple[str, tuple]]) -> list[Finding]:
+    """Warning about cases whose values are far from the median of their axis."""
     by_length = defaultdict(list)
     for case, values in named:
         by_length[len(values)].append((case, values))
@@ -171,7 +171,7 @@ def _odd(what: str, unit: str, named: Sequence[tuple[str, tuple]]) -> list[Findi
     return [Finding("warning", text + _names(odd))]
 
 
-def _uptake(facts: Sequence[Facts]) -> list[Finding]:
+def _uptake(facts: Sequence[CaseFacts]) -> list[Finding]:
     missing = [f.case for f in facts if f.uptake is None]
     found = []
     if missing:
@@ -185,23 +185,23 @@ def _uptake(facts: Sequence[Facts]) -> list[Finding]:
     return found
 
 
-def _twins(facts: Sequence[Facts]) -> list[Finding]:
+def _repeated_images(facts: Sequence[CaseFacts]) -> list[Finding]:
     groups = defaultdict(list)
     for f in facts:
         if f.digest is not None:
             groups[f.digest, f.size].append(f.case)
-    twins = [cases for cases in groups.values() if len(cases) > 1]
-    if twins:
-        pairs = _names([" = ".join(cases) for cases in twins])
-        return [Finding("warning", f"{len(twins)} images occur more than once: {pairs}")]
+    repeated = [cases for cases in groups.values() if len(cases) > 1]
+    if repeated:
+        pairs = _names([" = ".join(cases) for cases in repeated])
+        return [Finding("warning", f"{len(repeated)} images occur more than once: {pairs}")]
     return [Finding("ok", "no image occurs twice")] if groups else []
 
 
-def _own_warnings(facts: Sequence[Facts]) -> list[Finding]:
+def _case_warnings(facts: Sequence[CaseFacts]) -> list[Finding]:
     return [Finding("warning", f"{f.case}: {line}") for f in facts for line in f.warnings]
 
 
-def _occlusion(facts: Sequence[Facts]) -> list[Finding]:
+def _hidden_lesions(facts: Sequence[CaseFacts]) -> list[Finding]:
     seen = [(f.case, row) for f in facts for row in f.lesions or () if "seen_in" in row]
     if not seen:
         return []
@@ -215,30 +215,34 @@ def _occlusion(facts: Sequence[Facts]) -> list[Finding]:
 
 
 def conversion_findings(folder: Path) -> list[Finding]:
-    """What the conversion of a raw data set had to say (its conversion.json)."""
-    path = folder / CONVERSION
+    """Warnings and skipped cases of a raw data set's conversion (its conversion.json)."""
+    path = folder / CONVERSION_FILE
     if not path.is_file():
         return []
     content = read_json(path)
     lines = [str(line) for line in content.get("warnings", ())]
     for skipped in content.get("skipped", ()):
         lines.append(f"{skipped.get('case')}: left out by the conversion: {skipped.get('reason')}")
-    return [Finding("warning", without_folders(line)) for line in lines]
+    return [Finding("warning", shorten_paths(line)) for line in lines]
 
 
-def without_folders(line: str) -> str:
-    """A line in which absolute paths keep their last two names: others may be shown the report."""
-    parts = [_short(part) if _ABSOLUTE.match(part) else part for part in line.split(": ")]
-    # Within a sentence a path ends where it has a space.
-    return re.sub(rf"(?<=\s){_ABSOLUTE.pattern}\S*", lambda m: _short(m[0]), ": ".join(parts))
+def shorten_paths(line: str) -> str:
+    """Line with absolute paths cut to their last two names: a report may be shown to others."""
+    parts = [
+        _last_two_names(part) if _ABSOLUTE_PATH.match(part) else part for part in line.split(": ")
+    ]
+    # Within a sentence a path ends at the first space.
+    return re.sub(
+        rf"(?<=\s){_ABSOLUTE_PATH.pattern}\S*", lambda m: _last_two_names(m[0]), ": ".join(parts)
+    )
 
 
-def _short(path: str) -> str:
+def _last_two_names(path: str) -> str:
     return "/".join(re.split(r"[/\\]", path)[-2:])
 
 
-def _splits(
-    folder: Path, facts: Sequence[Facts], patients: Mapping[str, str]
+def _check_folds(
+    folder: Path, facts: Sequence[CaseFacts], patients: Mapping[str, str]
 ) -> tuple[list[Finding], list[tuple[str, int, int]]]:
     path = _splits_file(folder)
     if path is None:
@@ -246,7 +250,7 @@ def _splits(
     splits = read_json(path)
     cases = {f.case for f in facts}
     try:
-        # Without names of patients each case is one, which still finds cases on both sides.
+        # Where patients are not known, each case counts as one patient.
         check_splits(splits, patients or {case: case for case in cases}, cases, path.name)
     except MipError as error:
         finding = Finding("warning", str(error))
@@ -266,7 +270,7 @@ def _splits(
 
 
 def _splits_file(folder: Path) -> Path | None:
-    """The splits that nnU-Net trains by (of the preprocessed data), else the data set's own."""
+    """Splits of the preprocessed data set, which nnU-Net uses, else those of the raw one."""
     number = folder.resolve().name[7:10]
     if folder.resolve().name.startswith("Dataset") and number.isdigit():
         for found in existing_datasets(int(number)):

@@ -1,4 +1,4 @@
-"""The rotating MIPs of a report: views and masks of a case as pictures that the page turns."""
+"""Rotating MIPs of a report: views and masks of a case as pictures that the page turns."""
 
 import base64
 import io
@@ -12,8 +12,8 @@ from nnunetv2_mip.conventions import DEFAULT_WINDOW_SUV, PNG_PIXEL_MM
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.io.volumes import Volume
-from nnunetv2_mip.report.case_facts import read_png_case, read_stack_case, read_volume_case
-from nnunetv2_mip.report.case_files import Source
+from nnunetv2_mip.report.case_arrays import read_png_case, read_stack_case, read_volume_case
+from nnunetv2_mip.report.case_files import CaseFiles
 from nnunetv2_mip.views.geometry import ViewGeometry, view_angles
 from nnunetv2_mip.views.intensity import levels_from_suv
 from nnunetv2_mip.views.labels import label_views
@@ -23,20 +23,20 @@ from nnunetv2_mip.views.stack_files import geometry_path
 from nnunetv2_mip.visualization.case_views import CaseViews, body_columns
 from nnunetv2_mip.visualization.view_sheet import SPRITE_COLUMNS, sprite_sheet
 
-DEFAULT_TURN_VIEWS = 24
-MAX_TURN_VIEWS = 90
-# Pixels of rotating MIPs; a report is for looking, and finer ones only make it larger.
+DEFAULT_VIEWS = 24
+MAX_VIEWS = 90
+# Pixel size of rotating MIPs; finer pixels make the file larger and show no more.
 PIXEL_MM = 3.0
-# Largest side of the sheet of one case: what browsers decode everywhere.
+# Largest side of the picture of all views of a case: every browser decodes it.
 MAX_SHEET_PX = 8192
 WEBP_QUALITY = 80
-# Bits of an overlay's pixel.
+# Bits of a pixel of the overlay.
 TRUTH, PREDICTION = 1, 2
 
 
 @dataclass(frozen=True)
-class TurnSettings:
-    """How rotating MIPs are drawn.
+class RotatingMIPSettings:
+    """Settings of the drawing of rotating MIPs.
 
     Attributes:
         views: angles over 180°, 1 to 90.
@@ -46,24 +46,24 @@ class TurnSettings:
         MipError: a value out of range.
     """
 
-    views: int = DEFAULT_TURN_VIEWS
+    views: int = DEFAULT_VIEWS
     window_suv: float = DEFAULT_WINDOW_SUV
 
     def __post_init__(self):
-        if not 1 <= self.views <= MAX_TURN_VIEWS:
-            raise MipError(f"--views {self.views}: choose between 1 and {MAX_TURN_VIEWS}")
+        if not 1 <= self.views <= MAX_VIEWS:
+            raise MipError(f"--views {self.views}: choose between 1 and {MAX_VIEWS}")
         if not 0 < self.window_suv < math.inf:
             raise MipError(f"--window {self.window_suv}: must be above 0 SUV")
 
 
 @dataclass(frozen=True)
-class Turn:
-    """The pictures of one case.
+class RotatingMIP:
+    """Pictures of one case.
 
     Attributes:
-        page: what the page's script needs (JSON): sheets as data URLs, sizes, angles.
-        seen_in: for every lesion of the truth, in the order of `lesion_table`, in how many of the
-            views it is visible (see `views.labels`); None where that is not known.
+        page: data of the page's script (JSON): views and overlay as data URLs, sizes, angles.
+        seen_in: number of views in which each lesion of the truth is visible (see
+            `views.labels`), in the order of `lesion_table`; None where that is not known.
         views: number of views.
     """
 
@@ -72,33 +72,33 @@ class Turn:
     views: int
 
 
-def draw_turn(source: Source, settings: TurnSettings) -> Turn:
-    """The views of a case, with its masks.
+def draw_rotating_mip(files: CaseFiles, settings: RotatingMIPSettings) -> RotatingMIP:
+    """Views of a case, with its masks.
 
     Raises:
         MipError: a file that cannot be read, or files that do not fit each other.
     """
-    draw = {"png": _turn_png, "volume": _turn_volume, "stack": _turn_stack}[source.kind]
-    return draw(source, settings)
+    draw = {"png": _draw_png, "volume": _draw_volume, "stack": _draw_stack}[files.kind]
+    return draw(files, settings)
 
 
-def _turn_png(source: Source, settings: TurnSettings) -> Turn:
-    stacks = [None if array is None else array[None] for array in read_png_case(source)]
-    return _turn(*stacks, (PNG_PIXEL_MM, PNG_PIXEL_MM), (0.0,), None)
+def _draw_png(files: CaseFiles, settings: RotatingMIPSettings) -> RotatingMIP:
+    stacks = [None if array is None else array[None] for array in read_png_case(files)]
+    return _pack(*stacks, (PNG_PIXEL_MM, PNG_PIXEL_MM), (0.0,), None)
 
 
-def _turn_stack(source: Source, settings: TurnSettings) -> Turn:
-    *stacks, pixel_mm = read_stack_case(source)
+def _draw_stack(files: CaseFiles, settings: RotatingMIPSettings) -> RotatingMIP:
+    *stacks, pixel_mm = read_stack_case(files)
     total = next(len(stack) for stack in stacks if stack is not None)
-    angles = _angles_of_stack(source, total)
+    angles = _angles_of_stack(files, total)
     # Every second, third, … view, so that the angles stay evenly spread.
     step = math.ceil(total / settings.views)
     stacks = [None if stack is None else stack[::step] for stack in stacks]
-    return _turn(*stacks, pixel_mm, angles[::step], None)
+    return _pack(*stacks, pixel_mm, angles[::step], None)
 
 
-def _angles_of_stack(source: Source, views: int) -> tuple[float, ...]:
-    for path in (source.image, source.truth, source.prediction):
+def _angles_of_stack(files: CaseFiles, views: int) -> tuple[float, ...]:
+    for path in (files.image, files.truth, files.prediction):
         beside = None if path is None else geometry_path(path)
         if beside is not None:
             angles = tuple(float(angle) for angle in read_json(beside).get("angles_deg", ()))
@@ -107,12 +107,12 @@ def _angles_of_stack(source: Source, views: int) -> tuple[float, ...]:
     return view_angles(views)
 
 
-def _turn_volume(source: Source, settings: TurnSettings) -> Turn:
-    suv, truth, prediction = read_volume_case(source)
+def _draw_volume(files: CaseFiles, settings: RotatingMIPSettings) -> RotatingMIP:
+    suv, truth, prediction = read_volume_case(files)
     masks = (truth, prediction)
     like, angles = suv, view_angles(settings.views)
     if like is None:
-        # Without a PET the masks themselves are all there is to see.
+        # Without a PET the geometry is that of the masks.
         known = [mask for mask in masks if mask is not None]
         union = np.maximum.reduce([mask.array for mask in known]).astype(np.float32)
         like = Volume(union, known[0].grid, known[0].path)
@@ -133,11 +133,11 @@ def _turn_volume(source: Source, settings: TurnSettings) -> Turn:
         else to_pixels(project_mask(mask.array, geometry), geometry, pixel_mm, nearest=True)
         for mask in masks
     ]
-    return _turn(levels, *shadows, (pixel_mm, pixel_mm), angles, seen_in)
+    return _pack(levels, *shadows, (pixel_mm, pixel_mm), angles, seen_in)
 
 
-def _turn(levels, truth, prediction, pixel_mm, angles, seen_in) -> Turn:
-    """Pictures of (V, H, W) arrays, each uint8 or None (not all)."""
+def _pack(levels, truth, prediction, pixel_mm, angles, seen_in) -> RotatingMIP:
+    """Rotating MIP of (V, H, W) arrays; each is uint8 or None, not all of them None."""
     shape = next(a.shape for a in (levels, truth, prediction) if a is not None)
     overlay = np.zeros(shape, np.uint8)
     for bit, mask in ((TRUTH, truth), (PREDICTION, prediction)):
@@ -146,7 +146,7 @@ def _turn(levels, truth, prediction, pixel_mm, angles, seen_in) -> Turn:
     has_image = levels is not None
     if levels is None:
         levels = np.zeros(shape, np.uint8)
-    crop = _seen_columns(levels, overlay, pixel_mm)
+    crop = _columns_to_show(levels, overlay, pixel_mm)
     levels, overlay = levels[..., crop], overlay[..., crop]
     shrink = math.ceil(max(sprite_sheet(overlay).shape) / MAX_SHEET_PX)
     if shrink > 1:
@@ -160,18 +160,18 @@ def _turn(levels, truth, prediction, pixel_mm, angles, seen_in) -> Turn:
         "across": min(views, SPRITE_COLUMNS),
         "pixel_mm": list(pixel_mm),
         "angles_deg": [round(angle, 2) for angle in angles],
-        "wraps": _goes_on(angles),
+        "wraps": _covers_half_turn(angles),
         "has_image": has_image,
         "has_truth": truth is not None,
         "has_prediction": prediction is not None,
-        "image": _data_url(*_picture(sprite_sheet(levels))),
-        "overlay": _data_url(*_two_bits(sprite_sheet(overlay))),
+        "image": _data_url(*_encode_grey(sprite_sheet(levels))),
+        "overlay": _data_url(*_encode_two_bits(sprite_sheet(overlay))),
     }
-    return Turn(page, seen_in, views)
+    return RotatingMIP(page, seen_in, views)
 
 
-def _seen_columns(levels: np.ndarray, overlay: np.ndarray, pixel_mm: tuple) -> slice:
-    """Body and masks, symmetric about the axis of rotation: white margins only make both small."""
+def _columns_to_show(levels: np.ndarray, overlay: np.ndarray, pixel_mm: tuple) -> slice:
+    """Columns with body or mask, symmetric about the axis of rotation: no white margins."""
     total = levels.shape[2]
     first = body_columns(CaseViews("", levels, pixel_mm)).start
     marked = np.flatnonzero(overlay.any(axis=(0, 1)))
@@ -180,16 +180,16 @@ def _seen_columns(levels: np.ndarray, overlay: np.ndarray, pixel_mm: tuple) -> s
     return slice(first, total - first)
 
 
-def _goes_on(angles: tuple[float, ...]) -> bool:
-    """Whether views are spread over 180° so that their mirror images continue the turn."""
+def _covers_half_turn(angles: tuple[float, ...]) -> bool:
+    """Whether views are spread evenly over 180°: their mirror images complete the turn."""
     if len(angles) < 2:
         return False
     step = 180.0 / len(angles)
     return all(abs(angle - angles[0] - k * step) < 0.5 * step for k, angle in enumerate(angles))
 
 
-def _picture(sheet: np.ndarray) -> tuple[bytes, str]:
-    """A grey sheet, small: WebP where Pillow has it."""
+def _encode_grey(sheet: np.ndarray) -> tuple[bytes, str]:
+    """Grey picture and its media type, small: WebP where Pillow has it, else PNG."""
     stream = io.BytesIO()
     if features.check("webp"):
         Image.fromarray(sheet).save(stream, "WEBP", quality=WEBP_QUALITY, method=4)
@@ -198,8 +198,8 @@ def _picture(sheet: np.ndarray) -> tuple[bytes, str]:
     return stream.getvalue(), "image/png"
 
 
-def _two_bits(sheet: np.ndarray) -> tuple[bytes, str]:
-    """Values 0 to 3 as a PNG of two bits a pixel, grey 0, 85, 170 and 255."""
+def _encode_two_bits(sheet: np.ndarray) -> tuple[bytes, str]:
+    """PNG with two bits a pixel and its media type; values 0 to 3 are grey 0, 85, 170, 255."""
     image = Image.fromarray(sheet).convert("P")
     image.putpalette([value for level in (0, 85, 170, 255) for value in (level,) * 3])
     stream = io.BytesIO()
@@ -207,5 +207,5 @@ def _two_bits(sheet: np.ndarray) -> tuple[bytes, str]:
     return stream.getvalue(), "image/png"
 
 
-def _data_url(content: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+def _data_url(content: bytes, media_type: str) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"

@@ -1,8 +1,9 @@
-"""A plot of a report: matplotlib's SVG, made fit for a page that is light or dark.
+"""Plots of a report: matplotlib's SVG, adapted to a page that is light or dark.
 
-Every plot is drawn in stand-in colours that the page's style sheet names (`var(--ink)`, …), as text
-where it has text, with a title for the mouse on every point, and a link where the case is shown.
-Names of cases come from files: they only ever enter through the XML library, which escapes them.
+Matplotlib draws in placeholder colours, which are replaced by the colours of the page's style sheet
+(`var(--ink)`, …). Text stays text. Every point has a title that the browser shows under the mouse,
+and a link to the case where the page shows it. Names of cases come from files: they are written by
+the XML library, which escapes them.
 """
 
 import io
@@ -17,7 +18,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-# Stand-in → the colour's name in the style sheet.
+# Placeholder → name of the colour in the style sheet.
 COLOURS = {
     "#101112": "ink",
     "#707172": "muted",
@@ -69,7 +70,13 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Point:
-    """One mark: where, what the mouse reads there, and the card it leads to (an element's id)."""
+    """Mark of a scatter plot.
+
+    Attributes:
+        x, y: its place, in the units of the axes.
+        title: text under the mouse.
+        card: id of the element it links to, None without a link.
+    """
 
     x: float
     y: float
@@ -79,12 +86,12 @@ class Point:
 
 @dataclass(frozen=True)
 class Chart:
-    """A finished plot.
+    """Finished plot.
 
     Attributes:
         title: above it.
         svg: an `<svg>` element.
-        caption: below it, and what is read to those who do not see it.
+        caption: below it, and its text alternative for screen readers.
     """
 
     title: str
@@ -93,7 +100,12 @@ class Chart:
 
 
 class Plot:
-    """One pair of axes and what is needed to turn it into a `Chart`."""
+    """Plot in the making: a pair of axes to draw on; `finish` gives the `Chart`.
+
+    Args:
+        name: prefix of the ids within the SVG, different for every plot of a page.
+        x_label, y_label: of the axes.
+    """
 
     def __init__(self, name: str, x_label: str, y_label: str):
         self.name, self.groups = name, {}
@@ -124,7 +136,7 @@ class Plot:
         )
 
     def legend(self, columns: int) -> None:
-        """Above the axes, where it hides nothing."""
+        """Legend above the axes, in so many columns."""
         with matplotlib.rc_context(_STYLE):
             self.figure.legend(
                 *self.axes.get_legend_handles_labels(),
@@ -140,11 +152,11 @@ class Plot:
         stream = io.BytesIO()
         with matplotlib.rc_context({**_STYLE, "svg.hashsalt": self.name}):
             self.figure.savefig(stream, format="svg", metadata={"Date": None})
-        return Chart(title, _for_page(stream.getvalue(), self.groups, self.name, caption), caption)
+        return Chart(title, _adapt(stream.getvalue(), self.groups, self.name, caption), caption)
 
 
 def plain_numbers(axis, values: Sequence[float] = ()) -> None:
-    """Numbers as people write them; on a logarithmic axis more ticks where it is short."""
+    """Tick labels without exponents; on a short logarithmic axis (by its values) more ticks."""
     if len(values):
         short = max(values) < 150 * min(values)
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if short else (1,)))
@@ -152,33 +164,33 @@ def plain_numbers(axis, values: Sequence[float] = ()) -> None:
     axis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
 
 
-def _for_page(svg: bytes, groups: dict[str, list[Point]], name: str, caption: str) -> str:
-    """Matplotlib's file as an element of a page."""
+def _adapt(svg: bytes, groups: dict[str, list[Point]], name: str, caption: str) -> str:
+    """Matplotlib's SVG as an element of an HTML page."""
     for prefix, space in (("", _SVG), ("xlink", _XLINK)):
         ElementTree.register_namespace(prefix, space)
     root = ElementTree.fromstring(svg)
     for parent in list(root.iter()):
         for child in list(parent):
-            # The style would be that of the whole page.
+            # A style element would apply to the whole page.
             if child.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):
                 parent.remove(child)
     for size in ("width", "height"):
         root.attrib.pop(size, None)
     for gid, points in groups.items():
-        _mark(root.find(f".//{{{_SVG}}}g[@id='{gid}']"), points)
+        _label_points(root.find(f".//{{{_SVG}}}g[@id='{gid}']"), points)
     root.set("class", "plot")
     root.set("role", "img")
     root.set("aria-label", caption)
-    _keep_to_itself(root, name)
+    _localise(root, name)
     text = ElementTree.tostring(root, encoding="unicode")
     return re.sub(r"\n\s*", "\n", text)
 
 
-def _keep_to_itself(root: ElementTree.Element, name: str) -> None:
-    """Ids that no other plot has, the page's colours and the page's font."""
+def _localise(root: ElementTree.Element, name: str) -> None:
+    """Give the SVG ids of its own, the page's colours and the page's font."""
     href = f"{{{_XLINK}}}href"
     for element in root.iter():
-        # Only what is referred to needs an id.
+        # Only ids of clip paths and marks are referred to.
         own = element.attrib.pop("id", None)
         if own is not None and own[0] in "mp" and own[1:].isalnum():
             element.set("id", f"{name}-{own}")
@@ -194,8 +206,8 @@ def _keep_to_itself(root: ElementTree.Element, name: str) -> None:
             element.set(key, re.sub(r" ?font-family: [^;]*;", "", value))
 
 
-def _mark(group: ElementTree.Element, points: list[Point]) -> None:
-    """Give every drawn mark of a scatter its title, and its link."""
+def _label_points(group: ElementTree.Element, points: list[Point]) -> None:
+    """Give every drawn mark of a scatter plot its title and its link."""
     defined = {child for defs in group.iter(f"{{{_SVG}}}defs") for child in defs.iter()}
     drawn = [
         (parent, child)

@@ -1,7 +1,7 @@
-"""Training curves of a model folder, read from what nnU-Net leaves in it.
+"""Training curves of a model folder, from the logs that nnU-Net writes into it.
 
-The text logs come first: they are plain text, whoever made them. Only where a fold has none is its
-checkpoint asked (a pickle, which torch loads).
+The text logs of a fold are read first: plain text is safe to read. A fold without text logs is read
+from its checkpoint, a pickle that torch loads.
 """
 
 import math
@@ -28,13 +28,13 @@ _VALUE = re.compile(rf"(?:np\.float\d+\()?{_NUMBER}\)?")
 
 
 @dataclass(frozen=True)
-class Curves:
-    """One fold's training.
+class FoldCurves:
+    """Training curves of one fold.
 
     Attributes:
         fold: name of its folder without `fold_`.
         epochs: numbers of the finished epochs, from 1.
-        values: for each of `CURVES` one value an epoch (NaN where the log has none): losses, mean
+        values: one value an epoch for each of `CURVES` (NaN where the log has none): losses, mean
             pseudo Dice of the foreground classes, learning rate, seconds.
     """
 
@@ -44,82 +44,82 @@ class Curves:
 
 
 @dataclass(frozen=True)
-class Training:
-    """What a model folder says of itself.
+class TrainingHistory:
+    """Training of a model folder.
 
     Attributes:
         name: of the folder.
-        trainer, plans, configuration: by nnU-Net's naming; empty where nothing tells.
+        trainer, plans, configuration: as nnU-Net names them; empty where they are not known.
         folds: those with curves.
-        silent: names of the folds without any.
+        without_curves: names of the other folds.
     """
 
     name: str
     trainer: str
     plans: str
     configuration: str
-    folds: list[Curves] = field(default_factory=list)
-    silent: list[str] = field(default_factory=list)
+    folds: list[FoldCurves] = field(default_factory=list)
+    without_curves: list[str] = field(default_factory=list)
 
 
-def read_training(folder: Path) -> Training:
-    """The curves of all folds in a model folder.
+def read_training(folder: Path) -> TrainingHistory:
+    """Curves of all folds in a model folder.
 
     Raises:
         MipError: no such folder, or no model in it.
     """
     if not folder.is_dir():
         raise MipError(f"{folder}: no such folder; -m names a model folder (plans.json, fold_*)")
-    places = sorted(path for path in folder.glob("fold_*") if path.is_dir())
-    if not (folder / "plans.json").is_file() or not places:
+    fold_folders = sorted(path for path in folder.glob("fold_*") if path.is_dir())
+    if not (folder / "plans.json").is_file() or not fold_folders:
         raise MipError(
             f"{folder}: is no model folder of nnU-Net (it lacks plans.json or fold_*): name one "
             "that nnUNetv2_train has written, DATASET/TRAINER__PLANS__CONFIGURATION"
         )
-    # TRAINER__PLANS__CONFIGURATION
     name = folder.resolve().name
+    # TRAINER__PLANS__CONFIGURATION
     parts = name.split("__")
     trainer, plans, configuration = parts if len(parts) == 3 else ("", "", "")
     plans = plans or str(read_json(folder / "plans.json").get("plans_name", ""))
-    training = Training(name, trainer, plans, configuration)
-    for place in places:
-        fold = place.name.removeprefix("fold_")
-        curves = _of_logs(place, fold) or _of_checkpoint(place, fold)
+    training = TrainingHistory(name, trainer, plans, configuration)
+    for fold_folder in fold_folders:
+        fold = fold_folder.name.removeprefix("fold_")
+        curves = _read_logs(fold_folder, fold) or _read_checkpoint(fold_folder, fold)
         if curves is None:
-            training.silent.append(fold)
+            training.without_curves.append(fold)
         else:
             training.folds.append(curves)
     return training
 
 
-def _moment(log: Path) -> list[int]:
-    """When a training began, of its log's name: nnU-Net writes 9 and 10, not 09 and 10."""
+def _start_time(log: Path) -> list[int]:
+    """Start of a training, by its log's name, in which nnU-Net writes 9, not 09."""
     return [int(number) for number in re.findall(r"\d+", log.stem)]
 
 
-def _of_logs(place: Path, fold: str) -> Curves | None:
-    """Curves of the text logs; a training that went on has several, and the later ones count."""
+def _read_logs(fold_folder: Path, fold: str) -> FoldCurves | None:
+    """Curves of the text logs; of several logs of one training the later ones count."""
     found: dict[int, dict[str, float]] = {}
-    for log in sorted(place.glob("training_log_*.txt"), key=_moment):
+    for log in sorted(fold_folder.glob("training_log_*.txt"), key=_start_time):
         epoch = None
         for line in log.read_text("utf-8", errors="replace").splitlines():
-            said = _LINE.match(line)
-            text = said.group(1).strip() if said else ""
+            dated = _LINE.match(line)
+            text = dated.group(1).strip() if dated else ""
             started = _EPOCH.match(text)
             if started:
                 epoch = int(started.group(1)) + 1
-                # An epoch that is trained again replaces itself and all that came after it.
+                # An epoch that is trained again replaces itself and all later ones.
                 found = {number: row for number, row in found.items() if number < epoch}
                 found[epoch] = {}
             elif epoch is not None:
                 found[epoch] |= _values_of(text)
-    # The last epoch of a training that was stopped has no end.
+    # An interrupted training has an unfinished last epoch.
     finished = {number: row for number, row in found.items() if "train_loss" in row}
     if not finished:
         return None
     epochs = sorted(finished)
     values = {name: [finished[n].get(name, math.nan) for n in epochs] for name in CURVES}
-    return Curves(fold, epochs, values)
+    return FoldCurves(fold, epochs, values)
 
 
 def _values_of(text: str) -> dict[str, float]:
@@ -133,8 +133,10 @@ def _values_of(text: str) -> dict[str, float]:
     return {}
 
 
-def _of_checkpoint(place: Path, fold: str) -> Curves | None:
-    path = next((place / name for name in CHECKPOINTS if (place / name).is_file()), None)
+def _read_checkpoint(fold_folder: Path, fold: str) -> FoldCurves | None:
+    path = next(
+        (fold_folder / name for name in CHECKPOINTS if (fold_folder / name).is_file()), None
+    )
     if path is None:
         return None
     import torch
@@ -159,7 +161,7 @@ def _of_checkpoint(place: Path, fold: str) -> Curves | None:
         "rate": curve("lrs"),
         "seconds": [end - start for start, end in zip(starts, ends)],
     }
-    return Curves(fold, list(range(1, count + 1)), values)
+    return FoldCurves(fold, list(range(1, count + 1)), values)
 
 
 def _mean(values: list[float]) -> float:

@@ -11,7 +11,7 @@ from starlette.staticfiles import StaticFiles
 
 from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.service.page_cases import Case, Cases, mask_file
-from nnunetv2_mip.service.page_report import TITLES, write_report
+from nnunetv2_mip.service.page_report import TITLES, render_case_report
 from nnunetv2_mip.service.request_queue import Desk
 from nnunetv2_mip.service.settings import Settings
 from nnunetv2_mip.visualization.view_sheet import SPRITE_COLUMNS, sprite
@@ -105,7 +105,7 @@ def add_page(app: FastAPI, desk: Desk, settings: Settings) -> Cases:
         case = _finished(cases, key)
         chosen = threshold or case.threshold
         marked = await cases.aside(cases.mark, case, chosen)
-        text = await cases.aside(write_report, case, marked, chosen, app.state.model_name)
+        text = await cases.aside(render_case_report, case, marked, chosen, app.state.model_name)
         return _download(
             text.encode(), "text/html; charset=utf-8", f"{_stem(case.name)}_report.html"
         )

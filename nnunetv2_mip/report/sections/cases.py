@@ -1,182 +1,200 @@
-"""Cases as pictures to turn, with their lesions."""
+"""Section "Cases": cards with a rotating MIP, scores and tables of lesions."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 from nnunetv2_mip.lesions.lesion_table import TITLES as LESION_TITLES
 from nnunetv2_mip.lesions.region_table import TITLES as REGION_TITLES
-from nnunetv2_mip.report.case_facts import Facts
-from nnunetv2_mip.report.content import Content
-from nnunetv2_mip.report.markup import Markup, counted, element
-from nnunetv2_mip.report.sections.parts import card_id, scrolling, section_of
+from nnunetv2_mip.report.case_facts import CaseFacts
+from nnunetv2_mip.report.content import ReportContent
+from nnunetv2_mip.report.formatting import counted
+from nnunetv2_mip.report.rotating_mip import RotatingMIP
 
-# In a table that is looked at on a phone: what matters first.
+# In the order of importance: on a phone the first columns are seen without scrolling.
 LESION_COLUMNS = ("volume_ml", "area_cm2", "suv_max", "suv_mean", "tlg", "max_uptake_percent")
 MAX_LESION_ROWS = 60
 
 
-def cases_section(content: Content):
-    if not content.turns:
+@dataclass(frozen=True)
+class LesionRow:
+    """Row of a lesion: its cells as text, and whether it is missed or false."""
+
+    cells: list[str]
+    is_error: bool
+
+
+@dataclass(frozen=True)
+class LesionTable:
+    """Table of the true or predicted lesions of a case.
+
+    Attributes:
+        name: of the table.
+        case: whose lesions these are.
+        count: number of lesions.
+        columns: titles.
+        rows: of at most `MAX_LESION_ROWS` lesions, the largest first.
+    """
+
+    name: str
+    case: str
+    count: int
+    columns: list[str]
+    rows: list[LesionRow]
+
+
+@dataclass(frozen=True)
+class Card:
+    """One case.
+
+    Attributes:
+        id: of its element.
+        case: name.
+        facts: scores or amounts, as short texts.
+        is_rotating: whether it has several views.
+        columns, rows: pixels of a view.
+        has_image: whether there is a PET image behind the masks.
+        tables: of true and of predicted lesions.
+    """
+
+    id: str
+    case: str
+    facts: list[str]
+    is_rotating: bool
+    columns: int
+    rows: int
+    has_image: bool
+    tables: list[LesionTable]
+
+
+@dataclass(frozen=True)
+class CardGroup:
+    """Cards under one heading."""
+
+    heading: str
+    remark: str
+    cards: list[Card]
+
+
+@dataclass(frozen=True)
+class CasesSection:
+    """Values of the section.
+
+    Attributes:
+        masks: names of the masks that can be shown and hidden.
+        is_rotating: whether any case has several views.
+        groups: of cards.
+    """
+
+    id: ClassVar[str] = "cases"
+    title: ClassVar[str] = "Cases"
+    template: ClassVar[str] = "cases.html"
+    masks: list[str]
+    is_rotating: bool
+    groups: list[CardGroup]
+
+
+def cases_section(content: ReportContent) -> CasesSection | None:
+    """Cards of the drawn cases; None where none is drawn."""
+    if not content.pictures:
         return None
-    pages = [turn.page for turn in content.turns.values()]
-    turning = any(page["views"] > 1 for page in pages)
+    pages = [picture.page for picture in content.pictures.values()]
     masks = [
         name
         for name, key in (("Truth", "has_truth"), ("Prediction", "has_prediction"))
         if any(page[key] for page in pages)
     ]
-    hint = (
-        "Drag a picture sideways to turn it, or use the arrow keys."
-        if turning
-        else "Pixels are taken as 2 mm."
-    )
-    groups = []
-    for group in content.groups:
-        groups += [
-            element("h3", group.heading, element("small", group.remark)),
-            element("div", [_card_of(content, case) for case in group.cases], class_="cards"),
-        ]
-    return section_of(
-        "cases",
-        "Cases",
-        _toolbar(masks, turning),
-        element("p", hint, " Dark is uptake.", class_="muted"),
-        element("noscript", element("p", "The pictures need JavaScript.")),
-        groups,
-    )
-
-
-def _toolbar(masks: Sequence[str], turning: bool) -> Markup:
-    controls = [
-        element(
-            "label",
-            element("input", type="checkbox", id=f"show-{name.lower()}", checked=True),
-            element("span", class_=f"swatch {name.lower()}"),
-            name,
-            class_="check",
-        )
-        for name in masks
+    groups = [
+        CardGroup(group.heading, group.remark, [_card(content, case) for case in group.cases])
+        for group in content.groups
     ]
-    sliders = (
-        ("opacity", "Overlay", 0, 100, 70),
-        ("darkness", "Darkness", 100, 500, 100),
-        ("size", "Size", 100, 300, 100),
-    )
-    for identity, name, low, high, value in sliders:
-        slider = element("input", type="range", id=identity, min=low, max=high, value=value, step=5)
-        controls.append(element("label", name, slider, class_="slider"))
-    controls.append(
-        element("label", element("input", type="checkbox", id="invert"), "Invert", class_="check")
-    )
-    if turning:
-        controls.append(
-            element("button", "Turn all", type="button", id="play", aria_pressed="false")
-        )
-    return element("div", controls, class_="toolbar", role="group", aria_label="Pictures")
+    return CasesSection(masks, any(page["views"] > 1 for page in pages), groups)
 
 
-def _card_of(content: Content, case: str) -> Markup:
-    facts, turn = content.drawn_facts[case], content.turns[case]
-    identity, page = card_id(content, case), turn.page
-    turns = page["views"] > 1
-    said = _chips(content, case)
-    label = f"{'Rotating MIP' if turns else 'MIP'} of {case}; {', '.join(said)}"
-    role = (
-        {"role": "slider", "aria_valuemin": 0, "aria_valuemax": 359, "aria_valuenow": 0,
-         "aria_orientation": "horizontal"}
-        if turns
-        else {"role": "img"}
-    )  # fmt: skip
-    return element(
-        "article",
-        element("h4", case),
-        element("p", [element("span", chip) for chip in said], class_="chips"),
-        element(
-            "canvas",
-            id=f"{identity}-canvas",
-            tabindex="0" if turns else None,
-            data_turn=identity,
-            width=page["columns"],
-            height=page["rows"],
-            class_="turns" if turns else None,
-            aria_label=label,
-            **role,
-        ),
-        element("p", "0°", class_="angle muted", aria_hidden="true") if turns else None,
-        None if page["has_image"] else element("p", "No PET image: masks only.", class_="muted"),
-        _lesions(facts, turn.seen_in, turn.views),
-        id=identity,
-        class_="card",
+def _card(content: ReportContent, case: str) -> Card:
+    facts, picture = content.drawn_facts[case], content.pictures[case]
+    texts = (
+        _amounts(facts) if content.scores is None else _score_texts(content.scores["cases"][case])
+    )
+    return Card(
+        content.card_id(case),
+        case,
+        texts,
+        picture.views > 1,
+        picture.page["columns"],
+        picture.page["rows"],
+        picture.page["has_image"],
+        _lesion_tables(facts, picture),
     )
 
 
-def _chips(content: Content, case: str) -> list[str]:
-    facts = content.drawn_facts[case]
-    said = []
-    if content.scores is not None:
-        row = content.scores["cases"][case]
-        if row["has_lesion"]:
-            said.append(f"Dice {row['dice']:.3f}")
-        else:
-            said.append("no lesion")
-        if "false_positive_volume_ml" in row:
-            said.append(f"FPV {row['false_positive_volume_ml']:.1f} ml")
-            if row["has_lesion"]:
-                said.append(f"FNV {row['false_negative_volume_ml']:.1f} ml")
-        else:
-            said.append(f"FP {row['false_positive_pixels']} px")
-            if row["has_lesion"]:
-                said.append(f"FN {row['false_negative_pixels']} px")
-        if row.get("lesions"):
-            said.append(f"found {row['lesions_found']} of {row['lesions']}")
-        return said
-    for words, amount, rows in (
+def _score_texts(row: dict) -> list[str]:
+    has_lesion = row["has_lesion"]
+    texts = [f"Dice {row['dice']:.3f}" if has_lesion else "no lesion"]
+    if "false_positive_volume_ml" in row:
+        texts.append(f"FPV {row['false_positive_volume_ml']:.1f} ml")
+        texts += [f"FNV {row['false_negative_volume_ml']:.1f} ml"] if has_lesion else []
+    else:
+        texts.append(f"FP {row['false_positive_pixels']} px")
+        texts += [f"FN {row['false_negative_pixels']} px"] if has_lesion else []
+    if row.get("lesions"):
+        texts.append(f"found {row['lesions_found']} of {row['lesions']}")
+    return texts
+
+
+def _amounts(facts: CaseFacts) -> list[str]:
+    texts = []
+    for mask, amount, rows in (
         ("truth", facts.burden, facts.lesions),
         ("predicted", facts.predicted_burden, facts.predicted),
     ):
         if amount is not None:
-            number = "" if rows is None else f", {counted(len(rows), 'lesion')}"
-            said.append(f"{words} {amount:.1f} {facts.unit}{number}")
-    return said
+            count = "" if rows is None else f", {counted(len(rows), 'lesion')}"
+            texts.append(f"{mask} {amount:.1f} {facts.unit}{count}")
+    return texts
 
 
-def _lesions(facts: Facts, seen_in: list[int] | None, views: int) -> list[Markup]:
-    parts = []
-    rows = facts.lesions
-    if rows and seen_in is not None:
-        rows = [row | {"seen_in": seen, "views": views} for row, seen in zip(rows, seen_in)]
-    for name, some, hit, words in (
-        ("True lesions", rows, "Found", ("yes", "missed")),
+def _lesion_tables(facts: CaseFacts, picture: RotatingMIP) -> list[LesionTable]:
+    true = facts.lesions
+    if true and picture.seen_in is not None:
+        views = {"views": picture.views}
+        true = [row | {"seen_in": seen} | views for row, seen in zip(true, picture.seen_in)]
+    tables = []
+    for name, rows, column, answers in (
+        ("True lesions", true, "Found", ("yes", "missed")),
         ("Predicted lesions", facts.predicted, "Right", ("yes", "false")),
     ):
-        if not some:
-            continue
-        single = not any("hit" in row for row in some)
-        table = _lesion_rows(some, None if single else hit, words)
-        count = f"{name} ({len(some)})"
-        parts.append(
-            element("details", element("summary", count), scrolling(table, f"{name}, {facts.case}"))
-        )
-    return parts
+        if rows:
+            is_compared = any("hit" in row for row in rows)
+            columns, cells = _lesion_rows(rows, column if is_compared else None, answers)
+            tables.append(LesionTable(name, facts.case, len(rows), columns, cells))
+    return tables
 
 
-def _lesion_rows(rows: Sequence[dict], hit: str | None, words: tuple[str, str]) -> Markup:
+def _lesion_rows(
+    rows: Sequence[dict], hit_column: str | None, answers: tuple[str, str]
+) -> tuple[list[str], list[LesionRow]]:
+    """Titles and rows.
+
+    Args:
+        rows: of `CaseFacts`.
+        hit_column: title of the column that says which lesions are hit, None to leave it out.
+        answers: its texts for hit lesions and for others.
+    """
     titles = {**LESION_TITLES, **REGION_TITLES}
-    columns = [key for key in LESION_COLUMNS if any(row.get(key) is not None for row in rows)]
-    seen = any("seen_in" in row for row in rows)
-    # What is asked first stands first: on a phone the rest is scrolled to.
-    asked = ([hit] if hit else []) + (["Visible in views"] if seen else [])
-    heads = ["#", *[titles[key] for key in columns[:1]], *asked]
-    heads += [titles[key] for key in columns[1:]]
-    body = []
+    keys = [key for key in LESION_COLUMNS if any(row.get(key) is not None for row in rows)]
+    has_visibility = any("seen_in" in row for row in rows)
+    # The size first, then the answers, then the rest.
+    columns = ["#", *[titles[key] for key in keys[:1]]]
+    columns += [hit_column] if hit_column else []
+    columns += ["Visible in views"] if has_visibility else []
+    columns += [titles[key] for key in keys[1:]]
+    shown = []
     for number, row in enumerate(rows[:MAX_LESION_ROWS], start=1):
-        values = ["" if row[key] is None else f"{row[key]:.4g}" for key in columns]
-        answers = [words[0 if row["hit"] else 1]] if hit else []
-        answers += [f"{row['seen_in']} of {row['views']}"] if seen else []
-        cells = [number, *values[:1], *answers, *values[1:]]
-        missed = "missed" if hit and not row["hit"] else None
-        body.append(element("tr", [element("td", cell) for cell in cells], class_=missed))
-    if len(rows) > MAX_LESION_ROWS:
-        more = f"… and {len(rows) - MAX_LESION_ROWS} smaller ones"
-        body.append(element("tr", element("td", more, colspan=len(heads))))
-    head = element("tr", [element("th", name, scope="col") for name in heads])
-    return element("table", element("thead", head), element("tbody", body))
+        values = ["" if row[key] is None else f"{row[key]:.4g}" for key in keys]
+        cells = [str(number), *values[:1]]
+        cells += [answers[0 if row["hit"] else 1]] if hit_column else []
+        cells += [f"{row['seen_in']} of {row['views']}"] if has_visibility else []
+        is_error = hit_column is not None and not row["hit"]
+        shown.append(LesionRow([*cells, *values[1:]], is_error))
+    return columns, shown

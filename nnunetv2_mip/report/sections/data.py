@@ -1,72 +1,66 @@
-"""The sections on the data set and on training."""
+"""Section "Data": findings of the data check, plots of the data set."""
 
-import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
 
 from nnunetv2_mip.io.volumes import PLAUSIBLE_BODY_MEDIAN_SUV
 from nnunetv2_mip.report import charts
-from nnunetv2_mip.report.content import Content
-from nnunetv2_mip.report.dataset_check import Check
-from nnunetv2_mip.report.markup import counted, element
-from nnunetv2_mip.report.sections.parts import (
-    card_id_or_none,
-    formatted,
-    plots_of,
-    scrolling,
-    section_of,
-    size_of,
-    size_unit,
-)
-from nnunetv2_mip.report.training_curves import Training
-
-LEVEL_WORDS = {"ok": "OK", "note": "Note", "warning": "Warning"}
+from nnunetv2_mip.report.case_facts import CaseFacts, common_unit, lesion_size
+from nnunetv2_mip.report.content import ReportContent
+from nnunetv2_mip.report.dataset_check import DatasetCheck, Finding
+from nnunetv2_mip.report.svg_plot import Chart, Point
 
 
-def dataset_section(content: Content):
+@dataclass(frozen=True)
+class DataSection:
+    """Values of the section: name of the data set, number of cases, findings, plots."""
+
+    id: ClassVar[str] = "data"
+    title: ClassVar[str] = "Data"
+    template: ClassVar[str] = "data.html"
+    name: str
+    cases: int
+    findings: list[Finding]
+    charts: list[Chart]
+
+
+def data_section(content: ReportContent) -> DataSection | None:
+    """Check of the data set; None without one."""
     check = content.check
     if check is None:
         return None
-    findings = [
-        element(
-            "li",
-            element("b", LEVEL_WORDS[finding.level]),
-            " ",
-            finding.text,
-            class_=f"finding {finding.level}",
-        )
-        for finding in check.findings
-    ]
-    return section_of(
-        "data",
-        "Data",
-        element("p", f"{check.name}: {counted(len(check.facts), 'case')}.", class_="muted"),
-        element("ul", findings, class_="findings"),
-        plots_of(_data_charts(content, check)),
-    )
+    drawn = [*_lesion_charts(check), *_case_charts(content, check)]
+    return DataSection(check.name, len(check.facts), check.findings, drawn)
 
 
-def _data_charts(content: Content, check: Check) -> list[charts.Chart]:
-    facts, drawn = check.facts, []
-
-    def points(pairs) -> list[charts.Point]:
-        return [
-            charts.Point(0, value, f"{case}: {value:.4g}", card_id_or_none(content, case))
-            for case, value in pairs
-        ]
-
-    unit = size_unit(facts)
+def _lesion_charts(check: DatasetCheck) -> list[Chart]:
+    facts, unit = check.facts, common_unit(check.facts)
     lesions = [row for f in facts for row in f.lesions or ()]
+    drawn = []
     if lesions and unit:
-        drawn.append(charts.lesion_sizes([size_of(row) for row in lesions], unit))
+        drawn.append(charts.lesion_sizes([lesion_size(row) for row in lesions], unit))
     if lesions:
-        counts = [len(f.lesions) for f in facts if f.lesions is not None]
-        drawn.append(charts.lesion_counts(counts))
+        drawn.append(charts.lesion_counts([len(f.lesions) for f in facts if f.lesions is not None]))
     shares = [row["seen_in"] / row["views"] for row in lesions if row.get("views")]
     if shares:
         drawn.append(charts.visibility(shares))
-    amounts = [(f.case, f.burden) for f in facts if f.burden]
-    if amounts and unit:
+    return drawn
+
+
+def _case_charts(content: ReportContent, check: DatasetCheck) -> list[Chart]:
+    facts, unit = check.facts, common_unit(check.facts)
+
+    def points(values: Iterable[tuple[str, float]]) -> list[Point]:
+        return [
+            Point(0, value, f"{case}: {value:.4g}", content.card_id(case)) for case, value in values
+        ]
+
+    drawn = []
+    burdens = [f.burden for f in facts if f.burden]
+    if burdens and unit:
         name = "Tumour volume" if unit == "ml" else "Lesion area"
-        drawn.append(charts.lesion_sizes([v for _, v in amounts], unit, f"{name} of a case", True))
+        drawn.append(charts.lesion_sizes(burdens, unit, f"{name} of a case", True))
     if check.folds:
         drawn.append(charts.fold_sizes(check.folds))
     known = [f for f in facts if f.uptake is not None]
@@ -82,73 +76,13 @@ def _data_charts(content: Content, check: Check) -> list[charts.Chart]:
             )
         )
     elif known:
-        drawn.append(
-            charts.values_by_case(
-                points((f.case, f.uptake) for f in known),
-                "Mean level of the body",
-                "level (0–255)",
-            )
-        )
-    along = [2 if f.kind == "volume" else 1 for f in facts]
-    lengths = [(f.case, f.size[a] * f.spacing_mm[a] / 10) for f, a in zip(facts, along)]
-    drawn.append(
-        charts.values_by_case(points(lengths), "Length of the images", "head to foot (cm)")
-    )
+        uptakes = points((f.case, f.uptake) for f in known)
+        drawn.append(charts.values_by_case(uptakes, "Mean level of the body", "level (0–255)"))
+    lengths = points((f.case, _length_cm(f)) for f in facts)
+    drawn.append(charts.values_by_case(lengths, "Length of the images", "head to foot (cm)"))
     return drawn
 
 
-def training_section(training: Training | None):
-    if training is None:
-        return None
-    rows = [
-        ("Model folder", training.name),
-        ("Trainer", training.trainer),
-        ("Plans", training.plans),
-        ("Configuration", training.configuration),
-    ]
-    known = [
-        element("tr", element("th", name, scope="row"), element("td", value))
-        for name, value in rows
-        if value
-    ]
-    folds = []
-    for curves in training.folds:
-        dice = [value for value in curves.values["dice"] if not math.isnan(value)]
-        hours = sum(value for value in curves.values["seconds"] if not math.isnan(value)) / 3600
-        folds.append(
-            [
-                curves.fold,
-                curves.epochs[-1],
-                f"{curves.values['train_loss'][-1]:.3f}",
-                formatted(curves.values["val_loss"][-1], 3),
-                f"{dice[-1]:.3f}" if dice else "–",
-                f"{max(dice):.3f}" if dice else "–",
-                f"{hours:.2f}",
-            ]
-        )
-    heads = (
-        "Fold", "Epochs", "Training loss", "Validation loss", "Pseudo Dice, last",
-        "Pseudo Dice, best", "Hours",
-    )  # fmt: skip
-    parts = [scrolling(element("table", element("tbody", known)), "Model")]
-    if folds:
-        head = element("tr", [element("th", name, scope="col") for name in heads])
-        body = [element("tr", [element("td", cell) for cell in row]) for row in folds]
-        table = element("table", element("thead", head), element("tbody", body))
-        parts.append(scrolling(table, "Folds"))
-    if training.silent:
-        text = (
-            f"No training curves for fold {', '.join(training.silent)}: the folder holds weights "
-            "alone (an exported model keeps no logs)."
-        )
-        parts.append(element("p", text, class_="muted"))
-    return section_of("training", "Training", parts, plots_of(_training_charts(training)))
-
-
-def _training_charts(training: Training) -> list[charts.Chart]:
-    folds = training.folds
-    if not folds:
-        return []
-    losses = [(c.fold, c.epochs, c.values["train_loss"], c.values["val_loss"]) for c in folds]
-    dices = [(c.fold, c.epochs, c.values["dice"]) for c in folds]
-    return [charts.loss_curves(losses), charts.dice_curves(dices)]
+def _length_cm(facts: CaseFacts) -> float:
+    axis = 2 if facts.kind == "volume" else 1
+    return facts.size[axis] * facts.spacing_mm[axis] / 10

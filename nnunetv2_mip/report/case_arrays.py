@@ -1,0 +1,123 @@
+"""Arrays of a case: image, truth and prediction, on one grid."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from nnunetv2_mip.conventions import IGNORE_LABEL
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.io.png import decode_mask_png, decode_png
+from nnunetv2_mip.io.read_study import read_study
+from nnunetv2_mip.io.volumes import Volume, read_mask, require_same_grid
+from nnunetv2_mip.report.case_files import CaseFiles
+from nnunetv2_mip.views.stack_files import read_stack
+
+
+def read_png_case(
+    files: CaseFiles,
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """Levels, truth and prediction of a PNG, each (H, W) uint8 or None.
+
+    Raises:
+        MipError: a file that cannot be read, or files of different sizes.
+    """
+    levels = None if files.image is None else decode_png(files.image)
+    if files.truth is None:
+        truth = None
+    elif files.is_control_image:
+        truth = np.zeros(decode_png(files.truth).shape, np.uint8)
+    else:
+        truth = decode_mask_png(files.truth)
+    prediction = None if files.prediction is None else decode_mask_png(files.prediction)
+    if files.is_missing:
+        prediction = np.zeros_like(truth)
+    known = [
+        (path, array)
+        for path, array in (
+            (files.image, levels),
+            (files.truth, truth),
+            (files.prediction, prediction),
+        )
+        if array is not None
+    ]
+    for path, array in known[1:]:
+        if path is None:
+            continue
+        _require_equal(array.shape, known[0][1].shape, path, known[0][0])
+    return levels, truth, prediction
+
+
+def read_stack_case(
+    files: CaseFiles,
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None, tuple[float, float]]:
+    """Levels, truth and prediction of a stack, and its (row, column) spacing in mm.
+
+    The arrays are (V, H, W) uint8, None where there is no file.
+
+    Raises:
+        MipError: a file that cannot be read, or files of different sizes.
+    """
+    arrays, first, pixel_mm = [], None, None
+    for path in (files.image, files.truth, files.prediction):
+        if path is None:
+            arrays.append(None)
+            continue
+        stack, spacing = read_stack(path)
+        if first is not None:
+            _require_equal(stack.shape, first[1], path, first[0])
+        first, pixel_mm = first or (path, stack.shape), pixel_mm or spacing[1:]
+        arrays.append(stack)
+    levels, truth, prediction = arrays
+    if levels is not None:
+        levels = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+    # As in the evaluation: ignored pixels are background in both masks; any mark is a lesion.
+    if prediction is not None:
+        prediction = prediction != 0
+        if truth is not None:
+            prediction &= truth != IGNORE_LABEL
+    masks = [
+        None if mask is None else mask.astype(np.uint8)
+        for mask in (None if truth is None else truth == 1, prediction)
+    ]
+    if files.is_missing:
+        masks[1] = np.zeros_like(masks[0])
+    return levels, *masks, tuple(float(value) for value in pixel_mm)
+
+
+def read_volume_case(
+    files: CaseFiles, warn: Callable[[str], None] | None = None
+) -> tuple[Volume | None, Volume | None, Volume | None]:
+    """SUV, truth and prediction of a volume, on one grid; None where there is no file.
+
+    Args:
+        files: of the case.
+        warn: is given the warnings of the image.
+
+    Raises:
+        MipError: a file that cannot be read, or files on different grids.
+    """
+    study = None if files.image is None else read_study(files.image)
+    suv = None if study is None else study.suv
+    if warn is not None and study is not None:
+        for line in study.warnings:
+            warn(line)
+    truth = None if files.truth is None else read_mask(files.truth, like=suv)
+    prediction = None if files.prediction is None else read_mask(files.prediction, like=suv)
+    if files.is_missing:
+        prediction = Volume(np.zeros_like(truth.array), truth.grid, truth.path)
+    if suv is None and truth is not None and prediction is not None:
+        require_same_grid(prediction, truth)
+    return suv, truth, prediction
+
+
+def _require_equal(shape: tuple, other: tuple, path: Path, other_path: Path) -> None:
+    if shape != other:
+        raise MipError(
+            f"{path}: has {_pixels(shape)} pixels but {other_path} has {_pixels(other)}; "
+            "they must agree"
+        )
+
+
+def _pixels(shape: tuple) -> str:
+    return "x".join(str(n) for n in reversed(shape))
