@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from nnunetv2_mip.evaluation.bootstrap import bootstrap_interval
-from nnunetv2_mip.evaluation.evaluate import BOOTSTRAP_SEED, worst_first
+from nnunetv2_mip.evaluation.bootstrap import interval_over_cases
+from nnunetv2_mip.evaluation.summary import BOOTSTRAP_SEED, worst_first
 from nnunetv2_mip.report import charts
 from nnunetv2_mip.report.case_facts import Facts
 from nnunetv2_mip.report.content import Content
@@ -38,7 +38,7 @@ def metrics_section(content: Content):
         low, high = (
             scores["dice_interval_95"]
             if key == "dice"
-            else bootstrap_interval(values, BOOTSTRAP_SEED)
+            else interval_over_cases(values, BOOTSTRAP_SEED)
         )
         decimals = DECIMALS.get(key, 2 if key.endswith("_ml") else 0)
         interval = "–" if math.isnan(low) else f"{low:.{decimals}f}–{high:.{decimals}f}"
