@@ -31,11 +31,11 @@ from nnunetv2_mip.classification.classifier_file import (
 )
 from nnunetv2_mip.classification.cross_validation import cross_validate, frozen_fit, scored_fit
 from nnunetv2_mip.classification.features import body_window
-from nnunetv2_mip.classification.folds import dealt_folds
+from nnunetv2_mip.classification.folds import assigned_folds
 from nnunetv2_mip.classification.head import Head, fit_member
 from nnunetv2_mip.classification.head_fitting import (
-    Study,
-    check_studies,
+    StudyLabel,
+    require_both_classes,
     fit_head,
     inner_folds,
     join,
@@ -218,7 +218,7 @@ def test_two_ways_to_score_are_better_as_one():
 def test_scores_are_calibrated_without_the_fold_they_judge():
     rng = np.random.default_rng(1)
     truth = np.arange(300) % 3 == 0
-    studies = [Study(f"s{n}", f"s{n}", bool(sick)) for n, sick in enumerate(truth)]
+    studies = [StudyLabel(f"s{n}", f"s{n}", bool(sick)) for n, sick in enumerate(truth)]
     folds = {study.case: n // 60 for n, study in enumerate(studies)}
     scores = 2 * truth + rng.normal(0, 1, 300)
     judged = cross_validate(studies, folds, scored_fit(scores, studies))
@@ -226,7 +226,7 @@ def test_scores_are_calibrated_without_the_fold_they_judge():
     assert np.allclose(judged.probabilities[:60], own.platt(scores[:60]))
     assert (judged.decisions[:60] == (own.platt(scores[:60]) >= own.threshold)).all()
     # Another truth of fold 0 changes nothing that is said of fold 0.
-    turned = [Study(s.case, s.case, s.has_lesion != (n < 60)) for n, s in enumerate(studies)]
+    turned = [StudyLabel(s.case, s.case, s.has_lesion != (n < 60)) for n, s in enumerate(studies)]
     again = cross_validate(turned, folds, scored_fit(scores, turned))
     assert (again.probabilities[:60] == judged.probabilities[:60]).all()
     assert not (again.probabilities[60:] == judged.probabilities[60:]).any()
@@ -239,7 +239,7 @@ def test_given_folds_stay_and_the_rest_is_dealt():
     patients = {f"s{n}": f"s{n}" for n in range(10)} | {f"h{n}": f"h{n}" for n in range(25)}
     sick = {case: case.startswith("s") for case in patients}
     given = {f"s{n}": n % 5 for n in range(10)} | {"elsewhere": 3}
-    folds = dealt_folds(patients, sick, given)
+    folds = assigned_folds(patients, sick, given)
     assert set(folds) == set(patients)
     assert all(folds[case] == fold for case, fold in given.items() if case in patients)
     counts = [sum(folds[f"h{n}"] == fold for n in range(25)) for fold in range(5)]
@@ -249,11 +249,11 @@ def test_given_folds_stay_and_the_rest_is_dealt():
 def test_a_patient_keeps_the_fold_of_its_other_study():
     patients = {"a1": "a", "a2": "a", "b": "b", "c": "c"}
     sick = dict.fromkeys(patients, True)
-    assert dealt_folds(patients, sick, {"a1": 1}, 2)["a2"] == 1
+    assert assigned_folds(patients, sick, {"a1": 1}, 2)["a2"] == 1
     with pytest.raises(MipError, match="patient a"):
-        dealt_folds(patients, sick, {"a1": 1, "a2": 0}, 2)
+        assigned_folds(patients, sick, {"a1": 1, "a2": 0}, 2)
     with pytest.raises(MipError, match="fold 7"):
-        dealt_folds(patients, sick, {"a1": 7}, 2)
+        assigned_folds(patients, sick, {"a1": 7}, 2)
 
 
 # Heads.
@@ -269,13 +269,13 @@ def cohort(count: int, views: int, shift: float, seed: int = 0):
         if sick:
             bag[:, -2 if views > 1 else 0, :2] += shift
         bags.append(bag)
-        studies.append(Study(f"c{number}", f"p{number}", sick))
+        studies.append(StudyLabel(f"c{number}", f"p{number}", sick))
     return bags, studies
 
 
 def test_a_head_learns_and_nothing_is_learned_from_noise():
     bags, studies = cohort(120, 1, 2.0)
-    folds = dealt_folds(
+    folds = assigned_folds(
         {study.case: study.patient for study in studies},
         {study.case: study.has_lesion for study in studies},
     )
@@ -286,7 +286,7 @@ def test_a_head_learns_and_nothing_is_learned_from_noise():
     assert binary_scores(labels, judged.probabilities, judged.decisions)["f1"] > 0.85
     # The same with labels dealt anew: a leak would show here.
     order = np.random.default_rng(1).permutation(labels)
-    shuffled = [Study(s.case, s.patient, bool(x)) for s, x in zip(studies, order)]
+    shuffled = [StudyLabel(s.case, s.patient, bool(x)) for s, x in zip(studies, order)]
     judged = cross_validate(shuffled, folds, frozen_fit(lambda fold: bags, shuffled, columns))
     assert 0.3 < auroc(order, judged.probabilities) < 0.7
 
@@ -325,19 +325,19 @@ def test_a_head_does_not_depend_on_the_order_of_studies_or_views():
 
 
 def test_what_a_head_cannot_learn_from():
-    healthy = [Study(f"c{n}", f"p{n}", False) for n in range(4)]
+    healthy = [StudyLabel(f"c{n}", f"p{n}", False) for n in range(4)]
     with pytest.raises(MipError, match="0 patients with lesions"):
-        check_studies(healthy)
-    sick = [Study(f"c{n}", f"p{n}", True) for n in range(4)]
+        require_both_classes(healthy)
+    sick = [StudyLabel(f"c{n}", f"p{n}", True) for n in range(4)]
     with pytest.raises(MipError, match="0 patients without lesions"):
-        check_studies(sick)
+        require_both_classes(sick)
     with pytest.raises(MipError, match="empty"):
-        check_studies([])
+        require_both_classes([])
     # Two studies of one patient are one patient.
-    one = [Study("h1", "h", False), Study("h2", "h", False)]
+    one = [StudyLabel("h1", "h", False), StudyLabel("h2", "h", False)]
     with pytest.raises(MipError, match="1 patients without"):
-        check_studies([*sick, *one])
-    assert set(inner_folds([*sick, Study("h1", "h", False), Study("g", "g", False)])) == {0, 1}
+        require_both_classes([*sick, *one])
+    assert set(inner_folds([*sick, StudyLabel("h1", "h", False), StudyLabel("g", "g", False)])) == {0, 1}
 
 
 # What images give away.
@@ -578,20 +578,20 @@ def test_a_head_and_a_network_as_one(tiny, trained, tmp_path, monkeypatch, few_t
 
 
 def test_pixels_shown_are_those_asked_for(tiny, few_threads):
-    from nnunetv2_mip.classification.network import network_images
+    from nnunetv2_mip.classification.network import study_images
     from nnunetv2_mip.inference.predictor import MIPPredictor
 
     predictor = MIPPredictor.from_model_folder(tiny.model, device="cpu")
     levels = np.full((1, 80, 60), 90, np.uint8)
     mask = np.zeros((1, 80, 60), np.uint8)
     mask[:, :40] = 1
-    own = network_images(predictor, levels, (5.0, 4.0), None, mask)
+    own = study_images(predictor, levels, (5.0, 4.0), None, mask)
     assert own.views.shape[2:] == tuple(
         round(n / p) for n, p in zip((400, 240), predictor.pixel_mm)
     )
     # Any size in mm, the same for rows and columns, coarser or finer.
     for shown in (10.0, 2.5):
-        images = network_images(predictor, levels, (5.0, 4.0), shown, mask)
+        images = study_images(predictor, levels, (5.0, 4.0), shown, mask)
         assert images.views.shape == images.body.shape == images.lesions.shape
         assert images.views.shape[2:] == (400 / shown, 240 / shown)
         assert float(images.lesions.mean()) == pytest.approx(0.5)
@@ -676,7 +676,7 @@ def test_a_network_judges_only_what_its_fold_has_not_seen(tmp_path, monkeypatch)
     # The raw data set's own splits are others: those of the model's training count.
     (raw / "splits_final.json").write_text(json.dumps(splits[::-1]))
     monkeypatch.setenv("nnUNet_preprocessed", str(planned.parent))
-    studies = [Study(name, name, number < 3) for number, name in enumerate((*names, "new"))]
+    studies = [StudyLabel(name, name, number < 3) for number, name in enumerate((*names, "new"))]
     folds = training_folds(raw, studies, None, model)
     assert {case: fold for case, fold in folds.items() if case != "new"} == {
         case: fold for fold, part in enumerate(splits) for case in part["val"]
@@ -697,19 +697,19 @@ def test_a_network_judges_only_what_its_fold_has_not_seen(tmp_path, monkeypatch)
 def test_a_crop_of_an_ill_patient_shows_a_lesion():
     import torch
 
-    from nnunetv2_mip.classification.network import Images
-    from nnunetv2_mip.classification.network_training import _batch, window_for
+    from nnunetv2_mip.classification.network import StudyImages
+    from nnunetv2_mip.classification.network_training import training_batch, window_for
 
     lesions = torch.zeros(1, 1, 100, 20)
     lesions[..., 99, 4] = 1
-    tall = Images(torch.ones(1, 1, 100, 20), torch.ones(1, 1, 100, 20), lesions)
-    wide = Images(torch.ones(1, 1, 40, 50), torch.ones(1, 1, 40, 50), torch.zeros(1, 1, 40, 50))
+    tall = StudyImages(torch.ones(1, 1, 100, 20), torch.ones(1, 1, 100, 20), lesions)
+    wide = StudyImages(torch.ones(1, 1, 40, 50), torch.ones(1, 1, 40, 50), torch.zeros(1, 1, 40, 50))
     window = window_for([tall, wide])
     assert window == (128, 64)
     rng = np.random.default_rng(0)
     shown = heights = 0
     for _ in range(20):
-        views, body, found = _batch([tall, wide], window, rng)
+        views, body, found = training_batch([tall, wide], window, rng)
         assert views.shape == body.shape == found.shape == (2, 1, 1, *window)
         shown += int(found[0].any())
         heights += int(body[0, 0, 0].any(1).sum() < 100)
