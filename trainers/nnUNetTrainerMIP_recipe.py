@@ -90,7 +90,7 @@ class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
         result = super().train_step(batch)
         self._iterations_done += 1
         if self.average is not None:
-            self.average.update(self._plain_network())
+            self.average.update_parameters(self._plain_network())
         return result
 
     def on_validation_epoch_start(self):

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunetv2_mip.evaluation.metrics import dice, false_negative_volume_ml, false_positive_volume_ml
+from nnunetv2_mip.evaluation.case_scores import volume_scores
 from nnunetv2_mip.fusion.click_refinement import with_clicks
 from nnunetv2_mip.io.clicks import Clicks
 from nnunetv2_mip.io.read_study import Study
@@ -54,10 +54,11 @@ def predicted(seed: int, index: int, folder: Path, load) -> dict:
 
 
 def scores(mask: np.ndarray, truth: np.ndarray, clicks: Clicks, mm: tuple) -> dict:
+    found = volume_scores(mask, truth, mm)
     return {
-        "dice": dice(mask, truth),
-        "fpv_ml": false_positive_volume_ml(mask, truth, mm),
-        "fnv_ml": false_negative_volume_ml(mask, truth, mm),
+        "dice": found.dice,
+        "fpv_ml": found.false_positive_volume_ml,
+        "fnv_ml": found.false_negative_volume_ml,
         "clicks": len(clicks.tumour) + len(clicks.background),
         "inside": sum(int(mask[click]) for click in clicks.tumour),
         "outside": sum(1 - int(mask[click]) for click in clicks.background),

@@ -1,4 +1,4 @@
-"""Healthy or with lesions on DM-i-AI images: five folds, baselines, and the head that ships.
+"""Classification of DM-i-AI images: five folds, baselines, and the bundled classifier.
 
     python benchmarks/dmiai/classification.py table -d ID --network MODEL --splits SPLITS -o OUT
     python benchmarks/dmiai/classification.py stacked -d ID --network MODEL --splits SPLITS -o OUT
@@ -8,10 +8,10 @@
     python benchmarks/dmiai/classification.py robust -d ID --splits SPLITS [--images 24]
 
 The data set ID has all patients and controls (`nnUNetv2_mip_convert_dmiai` without --controls).
-MODEL has a segmentation network for every fold of SPLITS, each of which saw only that fold's
-training part; controls that SPLITS does not name were seen by none and are dealt over the folds.
+MODEL has a segmentation network for every fold of SPLITS, trained on that fold's training part.
+Controls that SPLITS does not name are in no training part and are assigned to folds at random.
 
-`table`: every image is judged once, by a head on the features of the network that never saw it.
+`table`: every image is scored once, by a head on the features of a network not trained on it.
 Columns: `frozen encoder` all features, `lesion probability` its log odds and the uptake there (both
 heads are fitted on that network's features of images that it was trained on);
 `height alone` and `margins` (nothing from inside the body). Natural ratio with the threshold of the
@@ -20,17 +20,17 @@ control of the same 40 mm bin of heights, 200 matchings, 10 bootstrap draws of t
 Thresholds and calibration come from out-of-fold scores within the training part.
 
 `stacked`: `lesion probability` with every figure, of the images that the head is fitted on too, by
-the network that never saw the image: `nnUNetv2_mip_classify train --fold-networks`.
+a network not trained on the image: `nnUNetv2_mip_classify train --fold-networks`.
 
 `whole`: networks of their own, from scratch or (--fine-tune) from each fold's encoder; from scratch
-MODEL only prepares the images, so that all five folds can be judged. Each fold's network scores the
-images that it never saw; calibration and threshold are fitted on the other folds' scores.
+MODEL only prepares the images, so that all five folds can be validated. Each fold's network scores
+the images of its fold; calibration and threshold are fitted on the other folds' scores.
 
 `both`: `stacked` and `whole` from scratch, the mean of both; each alone, and the two baselines.
 
 `bundle`: `both`, MODEL being the five networks of the bundled network's recipe; with --write head
 and network go into the folder of the bundled network, which was trained on all images and is asked
-alone: no image is left to judge them together.
+alone: no image is left to validate them together.
 
 `robust`: the bundled head on images of SPLITS' fold 0 with air added and rows cut away.
 
@@ -50,30 +50,30 @@ from nnunetv2_mip.classification.baselines import (
 from nnunetv2_mip.classification.classifier import load_classifier
 from nnunetv2_mip.classification.classifier_file import FILE_NAME, write_classifier
 from nnunetv2_mip.classification.cross_validation import (
-    Judged,
+    OutOfFold,
     cross_validate,
     frozen_fit,
     scored_fit,
 )
 from nnunetv2_mip.classification.data import LabelledStudy, labelled_studies, studies_of
-from nnunetv2_mip.classification.evaluation import describe, evaluate_judged
+from nnunetv2_mip.classification.evaluation import describe, evaluate_out_of_fold
 from nnunetv2_mip.classification.features import LESION_GROUPS, FeatureExtractor
-from nnunetv2_mip.classification.head_fitting import Study
 from nnunetv2_mip.classification.network_training import EPOCHS
+from nnunetv2_mip.classification.study_labels import StudyLabel
 from nnunetv2_mip.classification.train import training_folds
-from nnunetv2_mip.classification.trainer import Trainer, TrainingChoices
+from nnunetv2_mip.classification.trainer import ClassifierTrainer, TrainingOptions
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import write_json
 from nnunetv2_mip.inference.predictor import MIPPredictor
 from nnunetv2_mip.nnunet.model_folder import bundled_model
 from nnunetv2_mip.nnunet.paths import raw_dataset
 
-# `robust` looks at some images of it.
+# Fold whose images `robust` takes.
 ROBUST_FOLD = 0
 
 
 class Cohort:
-    """The images, their folds, heights and features."""
+    """Images of a data set with their folds, heights and features."""
 
     def __init__(self, args: argparse.Namespace):
         raw = raw_dataset(args.d)
@@ -81,10 +81,10 @@ class Cohort:
         studies = studies_of(self.labelled)
         self.folds = training_folds(raw, studies, args.splits)
         kept = [n for n, study in enumerate(studies) if self.folds[study.case] in args.folds]
-        self.folds_judged = args.folds
-        # A fold without a network of its own cannot be judged, but can be learned from.
-        self.judged = kept
-        self.studies: list[Study] = studies
+        self.validated_folds = args.folds
+        # A fold without a network of its own is not validated, but trained on.
+        self.validated = kept
+        self.studies: list[StudyLabel] = studies
         self.heights = [image_height_mm(*item.levels()) for item in self.labelled]
 
     def bags(self, network: Path, fold: int, cache: Path) -> tuple[list, FeatureExtractor]:
@@ -93,16 +93,17 @@ class Cohort:
         extractor = FeatureExtractor(predictor, cache / str(fold))
         return [extractor.features(*item.levels()) for item in self.labelled], extractor
 
-    def judge(self, fit) -> Judged:
+    def cross_validate(self, fit) -> OutOfFold:
         """Out-of-fold results of the folds that have a network."""
-        judged = cross_validate(self.studies, self.folds, fit, set(self.folds_judged))
-        return Judged(*(values[self.judged] for values in vars(judged).values()))
+        results = cross_validate(self.studies, self.folds, fit, set(self.validated_folds))
+        return OutOfFold(*(values[self.validated] for values in vars(results).values()))
 
-    def evaluate(self, judged: Judged):
-        return evaluate_judged(
-            [self.studies[n] for n in self.judged],
-            judged,
-            [self.heights[n] for n in self.judged],
+    def evaluate(self, results: OutOfFold):
+        """Evaluation of the validated images."""
+        return evaluate_out_of_fold(
+            [self.studies[n] for n in self.validated],
+            results,
+            [self.heights[n] for n in self.validated],
         )
 
 
@@ -116,11 +117,11 @@ def table(args: argparse.Namespace) -> None:
         extractor.layout.columns(*LESION_GROUPS),
     )
     methods["frozen encoder"] = (lambda fold: features[fold][0], extractor.layout.columns())
-    judge_methods(cohort, methods, args.o / "table.json")
+    evaluate_methods(cohort, methods, args.o / "table.json")
 
 
 def baselines(cohort: Cohort) -> dict:
-    """Heads on what is seen of an image's frame, as of `judge_methods`."""
+    """Methods of `evaluate_methods` on the baseline features."""
     simple = {
         "height alone": [height_features(*item.levels()) for item in cohort.labelled],
         "margins": [margin_features(*item.levels()) for item in cohort.labelled],
@@ -133,38 +134,38 @@ def baselines(cohort: Cohort) -> dict:
 
 def stacked(args: argparse.Namespace) -> None:
     """Lesion probability by five networks, as `nnUNetv2_mip_classify train --fold-networks`."""
-    judge_trainer(args, "stacked", "frozen")
+    evaluate_trainer(args, "stacked", "frozen")
 
 
-def judge_methods(cohort: Cohort, methods: dict, target: Path) -> None:
+def evaluate_methods(cohort: Cohort, methods: dict, target: Path) -> None:
     """Cross-validate heads, name → (fold → features, columns); print them, and write `target`."""
-    report = {"folds": cohort.folds_judged, "images": len(cohort.judged)}
+    report = {"folds": cohort.validated_folds, "images": len(cohort.validated)}
     target.parent.mkdir(parents=True, exist_ok=True)
     for name, (bags, columns) in methods.items():
-        judged = cohort.judge(frozen_fit(bags, cohort.studies, columns))
-        evaluation = cohort.evaluate(judged)
+        results = cohort.cross_validate(frozen_fit(bags, cohort.studies, columns))
+        evaluation = cohort.evaluate(results)
         report[name] = evaluation.to_dict()
-        np.savez(target.parent / f"{name.replace(' ', '_')}.npz", **vars(judged))
+        np.savez(target.parent / f"{name.replace(' ', '_')}.npz", **vars(results))
         print(describe(name, evaluation), flush=True)
         print(f"{name}: calibration error {evaluation.calibration_error:.3f}", flush=True)
         write_json(target, report)
 
 
 def whole(args: argparse.Namespace) -> None:
-    """From scratch or fine-tuned, every fold once."""
+    """Networks of their own, from scratch or fine-tuned, one for every fold."""
     how = "fine-tune" if args.fine_tune else "from-scratch"
-    judge_trainer(args, how, how)
+    evaluate_trainer(args, how, how)
 
 
 def both(args: argparse.Namespace) -> None:
     """As `nnUNetv2_mip_classify train --both --fold-networks`."""
-    judge_trainer(args, "both", "both")
+    evaluate_trainer(args, "both", "both")
 
 
-def judge_trainer(args: argparse.Namespace, name: str, how: str) -> Trainer:
+def evaluate_trainer(args: argparse.Namespace, name: str, how: str) -> ClassifierTrainer:
     """Cross-validate, print, and write `name`.json and the out-of-fold results."""
     cohort = Cohort(args)
-    choices = TrainingChoices(
+    choices = TrainingOptions(
         how=how,
         fold_networks=how != "from-scratch",
         shown_mm=args.pixel_mm,
@@ -172,19 +173,19 @@ def judge_trainer(args: argparse.Namespace, name: str, how: str) -> Trainer:
         cache=args.o / "cache",
         device="cpu",
     )
-    trainer = Trainer(cohort.labelled, args.network, choices, cohort.folds, args.folds)
+    trainer = ClassifierTrainer(cohort.labelled, args.network, choices, cohort.folds, args.folds)
     args.o.mkdir(parents=True, exist_ok=True)
     fits = {name: trainer.fit}
     if how == "both":
-        # What either is worth, from the same networks.
+        # Each of the two alone, from the same networks.
         fits["stacked"] = frozen_fit(lambda _: trainer.bags()[0], cohort.studies, trainer.bags()[1])
-        fits["from-scratch"] = scored_fit(trainer.unseen_scores()[0], cohort.studies)
+        fits["from-scratch"] = scored_fit(trainer.out_of_fold_scores()[0], cohort.studies)
         for title, (bags, columns) in baselines(cohort).items():
             fits[title] = frozen_fit(bags, cohort.studies, columns)
     for title, fit in fits.items():
-        judged = cohort.judge(fit)
-        evaluation = cohort.evaluate(judged)
-        np.savez(args.o / f"{title}.npz", **vars(judged))
+        results = cohort.cross_validate(fit)
+        evaluation = cohort.evaluate(results)
+        np.savez(args.o / f"{title}.npz", **vars(results))
         write_json(args.o / f"{title}.json", evaluation.to_dict())
         print(describe(title, evaluation))
         print(f"{title}: calibration error {evaluation.calibration_error:.3f}", flush=True)
@@ -193,17 +194,17 @@ def judge_trainer(args: argparse.Namespace, name: str, how: str) -> Trainer:
 
 def bundle(args: argparse.Namespace) -> None:
     """`both`, put onto the bundled network, which was trained on all images."""
-    trainer = judge_trainer(args, "both", "both")
+    trainer = evaluate_trainer(args, "both", "both")
     if not args.write:
         return
     bundled = MIPPredictor.from_model_folder(args.bundled, device="cpu")
-    write_classifier(args.bundled / FILE_NAME, *trainer.final(bundled, "."))
+    write_classifier(args.bundled / FILE_NAME, *trainer.final_classifier(bundled, "."))
     size = (args.bundled / FILE_NAME).stat().st_size
     print(f"written: {args.bundled / FILE_NAME} ({size / 1e6:.2f} MB)")
 
 
 def robust(args: argparse.Namespace) -> None:
-    """How far the probability moves when an image is framed otherwise."""
+    """Change of the probability with the margins and the extent of an image."""
     args.folds = [ROBUST_FOLD]
     cohort = Cohort(args)
     classifier = load_classifier(args.bundled, device="cpu")
@@ -215,10 +216,10 @@ def robust(args: argparse.Namespace) -> None:
         "5 % cut from above": lambda x: x[:, round(x.shape[1] * 0.05) :],
         "mirrored": lambda x: x[:, :, ::-1].copy(),
     }
-    step = max(1, len(cohort.judged) // args.images)
+    step = max(1, len(cohort.validated) // args.images)
     moves: dict[str, list[float]] = {name: [] for name in frames}
     turned = dict.fromkeys(frames, 0)
-    for n in cohort.judged[::step]:
+    for n in cohort.validated[::step]:
         levels, pixel_mm = cohort.labelled[n].levels()
         plain = classifier.score(levels[0], pixel_mm)
         for name, frame in frames.items():

@@ -16,7 +16,7 @@ import numpy as np
 
 from nnunetv2_mip.conventions import LEVEL_MAX
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.evaluation.bootstrap import bootstrap_interval
+from nnunetv2_mip.evaluation.bootstrap import interval_over_cases
 from nnunetv2_mip.evaluation.comparison import compare
 from nnunetv2_mip.evaluation.metrics import dice
 from nnunetv2_mip.files import atomic_path, read_json
@@ -219,7 +219,7 @@ def summary(rows: list[dict]) -> dict:
     return {
         "patients": len(values),
         "dice": float(np.mean(values)) if values else math.nan,
-        "interval_95": list(bootstrap_interval(values)),
+        "interval_95": list(interval_over_cases(values)),
         "controls": len(controls),
         "controls_marked": sum(pixels > 0 for pixels in controls),
         "control_pixels": float(np.mean(controls)) if controls else math.nan,

@@ -1,7 +1,7 @@
-"""What an image gives away without showing a lesion: its height and its margins.
+"""Baseline features that hold nothing of the inside of the body: an image's height and margins.
 
-Cohorts differ in how far patients were scanned. A classifier of these figures alone is the baseline
-that a classifier of lesions has to beat; where it does as well, the score rests on the cohort.
+Cohorts differ in the axial extent of the scans. A classifier of lesions has to score better than
+one of these features; where both score alike, the score comes from the cohort, not from lesions.
 """
 
 import numpy as np
@@ -9,30 +9,31 @@ import numpy as np
 from nnunetv2_mip.conventions import LEVEL_MAX
 from nnunetv2_mip.dataset_conversion.body_statistics import BODY_LEVEL
 
-# Bumps over the height let a linear layer draw any curve over it.
+# Centres and width of radial basis functions of the height.
 BUMP_MM = 40.0
 BUMPS_MM = np.arange(400.0, 2200.0, BUMP_MM)
-# Heights are matched within bins of so many mm (20 pixels of a DM-i-AI image).
+# Width of the bins within which heights are matched (20 pixels of a DM-i-AI image).
 BIN_MM = 40.0
 
 
 def image_height_mm(levels: np.ndarray, pixel_mm: tuple[float, float]) -> float:
-    """Height of the views of a stack (…, H, W)."""
+    """Height in mm of the views of a stack (…, H, W); `pixel_mm` is (row, column)."""
     return levels.shape[-2] * pixel_mm[0]
 
 
 def height_features(levels: np.ndarray, pixel_mm: tuple[float, float]) -> np.ndarray:
-    """The image's height alone, as a bag (1, 1, F)."""
+    """Features of the image's height alone, as a bag (1, 1, F)."""
     height = image_height_mm(levels, pixel_mm)
     bumps = np.exp(-0.5 * ((height - BUMPS_MM) / BUMP_MM) ** 2)
     return np.array([height / 1000, *bumps], np.float32)[None, None]
 
 
 def margin_features(levels: np.ndarray, pixel_mm: tuple[float, float]) -> np.ndarray:
-    """Height, margins and background, as a bag (1, 1, F): nothing from inside the body.
+    """Features of height, margins and background, as a bag (1, 1, F).
 
-    Whether the outermost rows and columns hold uptake, the empty rows and columns at every side,
-    the share of the background and of exact zeros, the body's width, the darkest level that occurs.
+    Margins: whether the outermost rows and columns hold uptake, the empty rows and columns at every
+    side, the share of the background and of exact zeros, the body's width, and the number of levels
+    that occur.
     """
     views = (levels if levels.ndim == 3 else levels[0]).astype(np.float32)
     body = (views > BODY_LEVEL).mean(0)

@@ -1,6 +1,6 @@
-"""From scores to probabilities and decisions: Platt's sigmoid and a threshold for the F1.
+"""Calibration of scores: Platt's sigmoid and a decision threshold for the F1.
 
-Both are fitted on scores of cases that the scoring head was not trained on.
+Both are fitted on scores of cases that the scorer was not trained on.
 """
 
 from collections.abc import Sequence
@@ -15,26 +15,29 @@ from nnunetv2_mip.errors import MipError
 
 @dataclass(frozen=True)
 class Platt:
-    """probability = sigmoid(slope · score + offset); the slope is never negative."""
+    """Sigmoid of Platt: probability = sigmoid(slope · score + offset), the slope not negative."""
 
     slope: float
     offset: float
 
     def log_odds(self, scores: np.ndarray | float) -> np.ndarray:
+        """Calibrated log odds of scores, of the same shape."""
         return self.slope * np.asarray(scores, np.float64) + self.offset
 
     def __call__(self, scores: np.ndarray | float) -> np.ndarray:
+        """Calibrated probabilities of scores, of the same shape."""
         return expit(self.log_odds(scores))
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What turns scores into probabilities and decisions.
+    """Sigmoid and decision thresholds of a scorer.
 
     Attributes:
-        platt: score → probability at the share of cases with lesions that it was fitted on.
-        threshold: of the probability, best expected F1 with as many cases with lesions as without.
-        threshold_natural: best expected F1 at the share it was fitted on.
+        platt: score → probability, at the share of cases with lesions that it was fitted on.
+        threshold: of the probability, with the highest expected F1 where there are as many cases
+            with lesions as without.
+        threshold_natural: with the highest expected F1 at the share it was fitted on.
     """
 
     platt: Platt
@@ -42,8 +45,25 @@ class Calibration:
     threshold_natural: float
 
 
+@dataclass(frozen=True)
+class JoinedCalibration:
+    """Calibration of the mean of several scorers' calibrated log odds.
+
+    Attributes:
+        parts: the sigmoid of each scorer.
+        calibration: of the mean.
+    """
+
+    parts: tuple[Platt, ...]
+    calibration: Calibration
+
+
 def calibrate(scores: np.ndarray, labels: np.ndarray) -> Calibration:
-    """Fit all three on scores (N,) of cases that what gave them was not trained on; NaN: unknown.
+    """Calibration fitted on out-of-fold scores.
+
+    Args:
+        scores: (N,), of cases that the scorer was not trained on; NaN where unknown.
+        labels: (N,) whether a case shows a lesion.
 
     Raises:
         MipError: one class alone.
@@ -59,11 +79,26 @@ def calibrate(scores: np.ndarray, labels: np.ndarray) -> Calibration:
     )
 
 
-def fit_platt(scores: Sequence[float], labels: Sequence[bool]) -> Platt:
-    """Platt's sigmoid with his smoothed targets (Platt 1999).
+def calibrate_jointly(scores: Sequence[np.ndarray], labels: Sequence[bool]) -> JoinedCalibration:
+    """Calibration of several scorers as one.
 
     Args:
-        scores: (N,) log odds or any score that rises with suspicion.
+        scores: of each scorer (N,), of studies that it was not trained on; NaN where unknown.
+        labels: (N,).
+
+    Raises:
+        MipError: one class alone among the studies that all scorers have scored.
+    """
+    truth = np.asarray(labels, bool)
+    parts = tuple(calibrate(values, truth).platt for values in scores)
+    return JoinedCalibration(parts, calibrate(mean_log_odds(parts, scores), truth))
+
+
+def fit_platt(scores: Sequence[float], labels: Sequence[bool]) -> Platt:
+    """Sigmoid fitted with Platt's smoothed targets (Platt 1999).
+
+    Args:
+        scores: (N,) log odds, or any score that is higher for cases with lesions.
         labels: (N,).
 
     Raises:
@@ -79,9 +114,9 @@ def fit_platt(scores: Sequence[float], labels: Sequence[bool]) -> Platt:
 
     def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
         z = x[0] * scores / spread + x[1]
-        slip = expit(z) - target
+        residual = expit(z) - target
         value = np.logaddexp(0, z).sum() - (target * z).sum()
-        return float(value), np.array([(slip * scores).sum() / spread, slip.sum()])
+        return float(value), np.array([(residual * scores).sum() / spread, residual.sum()])
 
     start = np.array([1.0, np.log(positive / negative)])
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)])
@@ -89,23 +124,23 @@ def fit_platt(scores: Sequence[float], labels: Sequence[bool]) -> Platt:
 
 
 def mean_log_odds(platts: Sequence[Platt], scores: Sequence[np.ndarray | float]) -> np.ndarray:
-    """Several ways to score the same cases, each with its sigmoid: the mean of their log odds."""
+    """Mean of the calibrated log odds that several scorers give the same cases."""
     return np.mean([platt.log_odds(values) for platt, values in zip(platts, scores)], axis=0)
 
 
 def best_threshold(
     probabilities: Sequence[float], labels: Sequence[bool], balanced: bool = True
 ) -> float:
-    """The threshold (positive: at or above it) of the highest F1 that is to be expected.
+    """Threshold with the highest expected F1; positive are cases at or above it.
 
-    Expected where the probabilities are right: the threshold that happened to be best on some
-    hundred labels is far less certain. It comes out near half of that F1 (Lipton et al., arXiv
-    1402.1892); midway between two cases.
+    The expectation is over the calibrated probabilities, because the threshold that is best on some
+    hundred labels is far less certain. The result is near half of the expected F1 (Lipton et al.,
+    arXiv 1402.1892) and lies midway between two cases.
 
     Args:
         probabilities: (N,), calibrated.
-        labels: (N,), for the numbers of both classes alone.
-        balanced: as if there were as many cases without lesions as with; else as they are.
+        labels: (N,), of which only the numbers of both classes count.
+        balanced: expect as many cases without lesions as with; else the ratio of `labels`.
 
     Raises:
         MipError: one class alone.
@@ -113,13 +148,13 @@ def best_threshold(
     values, truth = np.asarray(probabilities, np.float64), np.asarray(labels, bool)
     if truth.all() or not truth.any():
         raise MipError("a threshold needs cases with lesions and without")
-    healthy = truth.sum() / (~truth).sum() if balanced else 1.0
+    control_weight = truth.sum() / (~truth).sum() if balanced else 1.0
     values = np.sort(values)[::-1]
-    hits = np.cumsum(values)
-    called = np.cumsum(values + healthy * (1 - values))
-    f1 = 2 * hits / np.maximum(called + values.sum(), 1e-12)
+    true_positives = np.cumsum(values)
+    positives = np.cumsum(values + control_weight * (1 - values))
+    f1 = 2 * true_positives / np.maximum(positives + values.sum(), 1e-12)
     # A threshold lies between two different values.
-    ends = np.append(values[1:] < values[:-1], True)
-    best = int(np.argmax(np.where(ends, f1, -1)))
+    last_of_value = np.append(values[1:] < values[:-1], True)
+    best = int(np.argmax(np.where(last_of_value, f1, -1)))
     below = values[best + 1] if best + 1 < len(values) else 0.0
     return float((values[best] + below) / 2)

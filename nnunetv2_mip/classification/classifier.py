@@ -1,9 +1,8 @@
-"""Healthy or with lesions: a probability for a study from its views, and which views it rests on.
+"""Classifier of studies: the probability that a study shows lesions, from its views.
 
-A classifier is one file, `classifier.npz`: arrays, and the JSON text `about`. It belongs to one
-segmentation network, which makes the views and (frozen) the features; the file names that network
-and holds its fingerprint, so that a head never runs on another network's features. In a folder with
-a segmentation model the file belongs to that model.
+A classifier belongs to one segmentation model, which makes the views and, with a frozen encoder,
+the features. Its file holds a fingerprint of that model, so that a head is never applied to the
+features of another one. In a folder with a segmentation model the file belongs to that model.
 """
 
 from dataclasses import dataclass
@@ -14,14 +13,14 @@ import numpy as np
 
 from nnunetv2_mip.classification.calibration import Platt, mean_log_odds
 from nnunetv2_mip.classification.classifier_file import (
-    FROZEN,
-    HEAD_PART,
-    NETWORK_PART,
-    WHOLE,
+    HEAD_PREFIX,
+    KIND_FROZEN,
+    KIND_NETWORK,
+    NETWORK_PREFIX,
+    arrays_of_part,
     find_classifier,
-    network_folder,
-    part_of,
     read_classifier,
+    segmentation_model_folder,
 )
 from nnunetv2_mip.classification.head import Head
 from nnunetv2_mip.errors import MipError
@@ -32,10 +31,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StudyScore:
-    """What a classifier says of a study.
+    """Result of a classifier for one study.
 
     Attributes:
-        probability: that it shows lesions, in [0, 1].
+        probability: that the study shows lesions, in [0, 1].
         has_lesion: whether the probability reaches the classifier's threshold.
         weights: (V,) attention of the views, sum 1.
     """
@@ -46,7 +45,7 @@ class StudyScore:
 
 
 class Scorer(Protocol):
-    """Log odds and weights of views, of a stack of views."""
+    """Model that gives a stack of views its log odds and the weights of the views, (V,)."""
 
     def score(
         self, levels: np.ndarray, pixel_mm: tuple[float, float]
@@ -54,8 +53,8 @@ class Scorer(Protocol):
 
 
 @dataclass(frozen=True)
-class FrozenScorer:
-    """A head on the features of a segmentation network, whose weights stay as they are."""
+class FrozenEncoderScorer:
+    """Head on the features of a segmentation network's frozen encoder."""
 
     extractor: Any
     head: Head
@@ -66,7 +65,7 @@ class FrozenScorer:
 
 @dataclass(frozen=True)
 class NetworkScorer:
-    """A network of its own on the views that the segmentation network would be shown."""
+    """Classification network of its own, on views prepared as for the segmentation network."""
 
     predictor: "MIPPredictor"
     network: Any
@@ -74,15 +73,15 @@ class NetworkScorer:
     window: tuple[int, int]
 
     def score(self, levels: np.ndarray, pixel_mm: tuple[float, float]) -> tuple[float, np.ndarray]:
-        from nnunetv2_mip.classification.network import network_images, score_images
+        from nnunetv2_mip.classification.network import score_images, study_images
 
-        images = network_images(self.predictor, levels, pixel_mm, self.shown_mm)
+        images = study_images(self.predictor, levels, pixel_mm, self.shown_mm)
         return score_images(self.network, images, self.window)
 
 
 @dataclass(frozen=True)
 class JoinedScorer:
-    """Several scorers as one: means of their calibrated log odds and of their weights."""
+    """Several scorers averaged: means of their calibrated log odds and of their weights."""
 
     parts: tuple[tuple[Scorer, Platt], ...]
 
@@ -94,11 +93,14 @@ class JoinedScorer:
 
 @dataclass(frozen=True)
 class Classifier:
-    """A scorer, its calibration and what is known of it.
+    """Scorer with its calibration and decision threshold.
 
     Attributes:
-        predictor: makes the views of a study.
-        about: what the file says of itself.
+        predictor: the segmentation model, which makes the views of a study.
+        scorer: log odds of a stack of views.
+        platt: log odds → probability.
+        threshold: probability from which on a study counts as showing lesions.
+        about: metadata of the file.
     """
 
     predictor: "MIPPredictor"
@@ -108,14 +110,14 @@ class Classifier:
     about: dict
 
     def score(self, levels: np.ndarray, pixel_mm: tuple[float, float]) -> StudyScore:
-        """Score a stack of views.
+        """Probability, decision and weights of a stack of views.
 
         Args:
             levels: (C, V, H, W) or (V, H, W), 0–255, bright is uptake.
             pixel_mm: (row, column) spacing.
 
         Raises:
-            MipError: an empty image, or channels that the network has not.
+            MipError: an empty image, or channels that the network does not have.
         """
         score, weights = self.scorer.score(levels, pixel_mm)
         probability = float(self.platt(score))
@@ -125,21 +127,20 @@ class Classifier:
 def load_classifier(
     model: Path | str | None = None, network: Path | str | None = None, device: str = "cuda"
 ) -> Classifier:
-    """Load a classifier and the segmentation network it belongs to.
+    """Classifier of a file, with the segmentation model that it belongs to.
 
     Args:
-        model: its file, a folder that holds it, or None for the one that comes along.
-        network: the segmentation model's folder; None for the folder the file lies in, where that
-            is one, else the one the file names.
+        model: the file, a folder that holds it, or None for the bundled one.
+        network: folder of the segmentation model, see `segmentation_model_folder`.
         device: `cpu`, `cuda` (falls back to `cpu`) or `mps`.
 
     Raises:
-        MipError: no classifier, no network, or a classifier that belongs to another network.
+        MipError: no classifier, no network, or a classifier of another network.
     """
     path = find_classifier(model)
     about, arrays = read_classifier(path)
-    folder = network_folder(path, about, network)
-    # Slow imports only once everything is there.
+    folder = segmentation_model_folder(path, about, network)
+    # Slow imports only after the files were checked.
     from nnunetv2_mip.classification.features import network_fingerprint
     from nnunetv2_mip.inference.predictor import MIPPredictor
 
@@ -160,13 +161,13 @@ def load_classifier(
 def _scorer(
     about: dict, arrays: dict[str, np.ndarray], predictor: "MIPPredictor", path: Path
 ) -> Scorer:
-    if about["kind"] == FROZEN:
+    if about["kind"] == KIND_FROZEN:
         return _frozen_scorer(about, arrays, predictor, path)
-    if about["kind"] == WHOLE:
+    if about["kind"] == KIND_NETWORK:
         return _network_scorer(about, arrays, predictor, path)
     scorers = (
-        _frozen_scorer(about, part_of(arrays, HEAD_PART), predictor, path),
-        _network_scorer(about, part_of(arrays, NETWORK_PART), predictor, path),
+        _frozen_scorer(about, arrays_of_part(arrays, HEAD_PREFIX), predictor, path),
+        _network_scorer(about, arrays_of_part(arrays, NETWORK_PREFIX), predictor, path),
     )
     platts = (Platt(*map(float, values)) for values in about["parts"])
     return JoinedScorer(tuple(zip(scorers, platts)))
@@ -174,14 +175,14 @@ def _scorer(
 
 def _frozen_scorer(
     about: dict, arrays: dict[str, np.ndarray], predictor: "MIPPredictor", path: Path
-) -> FrozenScorer:
+) -> FrozenEncoderScorer:
     from nnunetv2_mip.classification.features import FeatureExtractor
 
     extractor = FeatureExtractor(predictor, networks=int(about["networks"]))
     head = Head.from_arrays(arrays, str(path))
     if int(head.columns.max()) >= extractor.layout.width:
         raise MipError(f"{path}: is not a whole classifier: features that do not exist")
-    return FrozenScorer(extractor, head)
+    return FrozenEncoderScorer(extractor, head)
 
 
 def _network_scorer(

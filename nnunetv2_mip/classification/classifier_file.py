@@ -1,4 +1,8 @@
-"""The file `classifier.npz`: writing, reading, finding."""
+"""File format of a classifier, `classifier.npz`: metadata as JSON text, and arrays.
+
+The metadata (array `about`) names the segmentation model that the classifier belongs to, and holds
+a fingerprint of its weights.
+"""
 
 import io
 import json
@@ -18,19 +22,32 @@ if TYPE_CHECKING:
 
 FILE_NAME = "classifier.npz"
 FORMAT_VERSION = 2
-FROZEN, WHOLE, BOTH = "frozen", "network", "both"
-# What the text part says at least.
-_OF_ALL = ("fingerprint", "network", "networks", "how", "platt", "threshold")
-_OF_NETWORKS = (*_OF_ALL, "shown_mm", "window")
-NEEDED = {FROZEN: _OF_ALL, WHOLE: _OF_NETWORKS, BOTH: (*_OF_NETWORKS, "parts")}
-# Names of the arrays of either part of BOTH begin so.
-HEAD_PART, NETWORK_PART = "head:", "network:"
+KIND_FROZEN, KIND_NETWORK, KIND_BOTH = "frozen", "network", "both"
+# Keys of the metadata that each kind of classifier needs.
+REQUIRED_OF_ALL = ("fingerprint", "network", "networks", "how", "platt", "threshold")
+REQUIRED_OF_NETWORKS = (*REQUIRED_OF_ALL, "shown_mm", "window")
+REQUIRED = {
+    KIND_FROZEN: REQUIRED_OF_ALL,
+    KIND_NETWORK: REQUIRED_OF_NETWORKS,
+    KIND_BOTH: (*REQUIRED_OF_NETWORKS, "parts"),
+}
+# Prefixes of the names of arrays in a file of KIND_BOTH.
+HEAD_PREFIX, NETWORK_PREFIX = "head:", "network:"
 
 
-def about_of(
+def classifier_metadata(
     kind: str, predictor: "MIPPredictor", network: str, platt: Platt, networks: int = 1, **more
 ) -> dict:
-    """The text part of a classifier's file. `networks`: how many of the predictor's it asks."""
+    """Metadata of a classifier.
+
+    Args:
+        kind: `KIND_FROZEN`, `KIND_NETWORK` or `KIND_BOTH`.
+        predictor: the segmentation model.
+        network: its folder.
+        platt: the calibration.
+        networks: number of the predictor's networks (folds) that compute features.
+        more: further entries.
+    """
     from nnunetv2_mip.classification.features import network_fingerprint
 
     return {
@@ -45,7 +62,13 @@ def about_of(
 
 
 def write_classifier(path: Path, about: dict, arrays: dict[str, np.ndarray]) -> None:
-    """Write a classifier's file, whole or not at all; equal content gives equal bytes."""
+    """Write a classifier's file atomically; equal content gives equal bytes.
+
+    Args:
+        path: of the file.
+        about: the metadata.
+        arrays: name → array.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     text = np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8)
     with (
@@ -55,16 +78,16 @@ def write_classifier(path: Path, about: dict, arrays: dict[str, np.ndarray]) -> 
         for name, array in {"about": text, **arrays}.items():
             buffer = io.BytesIO()
             np.lib.format.write_array(buffer, np.asarray(array), allow_pickle=False)
-            # A fixed date: `np.savez` would write the hour.
+            # A fixed date: `np.savez` would write the current time.
             entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
             archive.writestr(entry, buffer.getvalue(), zipfile.ZIP_DEFLATED)
 
 
 def read_classifier(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
-    """The text part and the arrays of a classifier's file.
+    """Metadata and arrays of a classifier's file.
 
     Raises:
-        MipError: missing, damaged, no classifier, or of a later version.
+        MipError: missing, damaged, not a classifier, or of another format version.
     """
     if not path.is_file():
         raise MipError(f"{path}: no such classifier; train one with nnUNetv2_mip_classify train")
@@ -77,12 +100,12 @@ def read_classifier(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
         raise MipError(
             f"{path}: is no classifier, or is damaged; train one with nnUNetv2_mip_classify train"
         ) from None
-    if version != FORMAT_VERSION or kind not in NEEDED:
+    if version != FORMAT_VERSION or kind not in REQUIRED:
         raise MipError(
             f"{path}: is of another version of this program (format {version}, {kind}); train it "
             "again"
         )
-    missing = [key for key in NEEDED[kind] if key not in about]
+    missing = [key for key in REQUIRED[kind] if key not in about]
     if missing:
         raise MipError(f"{path}: is not a classifier (without {', '.join(missing)})")
     try:
@@ -97,7 +120,7 @@ def read_classifier(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
 
 
 def find_classifier(model: Path | str | None) -> Path:
-    """The file of a classifier: named, within a folder, or the one that comes along (None).
+    """Path of a classifier's file: named, within a named folder, or the bundled one (None).
 
     Raises:
         MipError: there is none.
@@ -119,13 +142,23 @@ def find_classifier(model: Path | str | None) -> Path:
     return path
 
 
-def part_of(arrays: dict[str, np.ndarray], part: str) -> dict[str, np.ndarray]:
-    """The arrays of one part of a file of kind BOTH."""
-    return {name[len(part) :]: array for name, array in arrays.items() if name.startswith(part)}
+def arrays_of_part(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """Arrays of one part of a file of KIND_BOTH, named without their prefix."""
+    return {name[len(prefix) :]: x for name, x in arrays.items() if name.startswith(prefix)}
 
 
-def network_folder(path: Path, about: dict, network: Path | str | None) -> Path:
-    """The segmentation model of a classifier; see `load_classifier`."""
+def segmentation_model_folder(path: Path, about: dict, network: Path | str | None) -> Path:
+    """Folder of the segmentation model that a classifier belongs to.
+
+    Args:
+        path: the classifier's file.
+        about: its metadata.
+        network: the folder where it is named; None for the folder of `path` where that is a
+            segmentation model, else the one that the metadata names.
+
+    Raises:
+        MipError: the folder that the metadata names has no model.
+    """
     if network is not None:
         return Path(network)
     if (path.parent / "plans.json").is_file():

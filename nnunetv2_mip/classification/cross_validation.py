@@ -1,21 +1,28 @@
-"""Cross-validation of classifiers: fits on training folds, judged on the fold left out."""
+"""Cross-validation of classifiers: fitted on the training folds, applied to the fold left out."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from nnunetv2_mip.classification.calibration import calibrate, mean_log_odds
-from nnunetv2_mip.classification.head_fitting import PENALTY, Study, fit_head, join
+from nnunetv2_mip.classification.calibration import (
+    Calibration,
+    calibrate,
+    calibrate_jointly,
+    mean_log_odds,
+)
+from nnunetv2_mip.classification.head_fitting import PENALTY, fit_head
+from nnunetv2_mip.classification.study_labels import StudyLabel
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Out-of-fold results of all studies, in their order.
+class OutOfFold:
+    """Out-of-fold results of N studies, in their order.
 
     Attributes:
         probabilities: (N,).
-        decisions, decisions_natural: (N,) bool, at either threshold of the fold.
+        decisions: (N,) bool, by the threshold of the fold for a balanced ratio of classes.
+        decisions_natural: (N,) bool, by the threshold for the ratio of the training part.
     """
 
     probabilities: np.ndarray
@@ -23,24 +30,37 @@ class Judged:
     decisions_natural: np.ndarray
 
 
-# Takes the positions of training studies; returns what scores any position: probability, threshold
-# and natural threshold.
-Fit = Callable[[Sequence[int], int], tuple[Callable[[Sequence[int]], np.ndarray], float, float]]
+@dataclass(frozen=True)
+class FoldModel:
+    """Classifier fitted without one fold.
+
+    Attributes:
+        probabilities: positions of studies → their calibrated probabilities.
+        calibration: fitted on the training part.
+    """
+
+    probabilities: Callable[[Sequence[int]], np.ndarray]
+    calibration: Calibration
+
+
+# (positions of the training studies, number of the fold left out) → the fitted model.
+Fit = Callable[[Sequence[int], int], FoldModel]
 
 
 def cross_validate(
-    studies: Sequence[Study],
+    studies: Sequence[StudyLabel],
     folds: Mapping[str, int],
     fit: Fit,
     only: Collection[int] | None = None,
-) -> Judged:
-    """Judge every study by what was fitted without its fold.
+) -> OutOfFold:
+    """Results of every study by the model that was fitted without its fold.
 
     Args:
         studies: N studies.
         folds: case → fold.
-        fit: see `Fit`; the second argument is the number of the fold left out.
-        only: folds to judge; the studies of the others keep NaN, and are learned from.
+        fit: see `Fit`.
+        only: folds to leave out in turn; the studies of the others keep NaN and are always trained
+            on. None for all folds.
 
     Raises:
         MipError: as `fit`.
@@ -49,54 +69,54 @@ def cross_validate(
     probabilities = np.full(len(studies), np.nan)
     decisions = np.zeros((2, len(studies)), bool)
     for fold in sorted(set(number.tolist()) if only is None else set(only)):
-        judged = np.flatnonzero(number == fold)
-        score, *thresholds = fit(np.flatnonzero(number != fold), fold)
-        probabilities[judged] = score(judged)
+        left_out = np.flatnonzero(number == fold)
+        model = fit(np.flatnonzero(number != fold), fold)
+        probabilities[left_out] = model.probabilities(left_out)
+        thresholds = (model.calibration.threshold, model.calibration.threshold_natural)
         for row, threshold in zip(decisions, thresholds):
-            row[judged] = probabilities[judged] >= threshold
-    return Judged(probabilities, *decisions)
+            row[left_out] = probabilities[left_out] >= threshold
+    return OutOfFold(probabilities, *decisions)
 
 
 def frozen_fit(
     bags_of_fold: Callable[[int], Sequence[np.ndarray]],
-    studies: Sequence[Study],
+    studies: Sequence[StudyLabel],
     columns: np.ndarray,
     penalty: float = PENALTY,
-    bands: int | None = None,
 ) -> Fit:
-    """A `Fit` on frozen features.
+    """`Fit` of a head on frozen features.
 
     Args:
-        bags_of_fold: fold → features of all studies by the network that never saw that fold.
-        studies, columns, penalty, bands: as of `fit_head`.
+        bags_of_fold: fold → features of all studies by the network trained without that fold.
+        studies, columns, penalty: as of `fit_head`.
     """
 
-    def fit(training: Sequence[int], fold: int):
+    def fit(training: Sequence[int], fold: int) -> FoldModel:
         bags = bags_of_fold(fold)
         fitted = fit_head(
-            [bags[i] for i in training], [studies[i] for i in training], columns, penalty, bands
+            [bags[i] for i in training], [studies[i] for i in training], columns, penalty
         )
+        calibration = fitted.calibration
 
-        def score(positions: Sequence[int]) -> np.ndarray:
+        def probabilities(positions: Sequence[int]) -> np.ndarray:
             return calibration.platt([fitted.head.score(bags[i][0])[0] for i in positions])
 
-        calibration = fitted.calibration
-        return score, calibration.threshold, calibration.threshold_natural
+        return FoldModel(probabilities, calibration)
 
     return fit
 
 
-def scored_fit(scores: np.ndarray, studies: Sequence[Study]) -> Fit:
-    """A `Fit` that only calibrates: scores (N,) by what was trained without each study's fold."""
+def scored_fit(scores: np.ndarray, studies: Sequence[StudyLabel]) -> Fit:
+    """`Fit` that only calibrates scores (N,), by networks trained without the fold of the study."""
     labels = np.array([study.has_lesion for study in studies])
 
-    def fit(training: Sequence[int], fold: int):
+    def fit(training: Sequence[int], fold: int) -> FoldModel:
         calibration = calibrate(scores[training], labels[training])
 
-        def score(positions: Sequence[int]) -> np.ndarray:
+        def probabilities(positions: Sequence[int]) -> np.ndarray:
             return calibration.platt(scores[positions])
 
-        return score, calibration.threshold, calibration.threshold_natural
+        return FoldModel(probabilities, calibration)
 
     return fit
 
@@ -104,24 +124,24 @@ def scored_fit(scores: np.ndarray, studies: Sequence[Study]) -> Fit:
 def joined_fit(
     bags: Sequence[np.ndarray],
     scores: np.ndarray,
-    studies: Sequence[Study],
+    studies: Sequence[StudyLabel],
     columns: np.ndarray,
     penalty: float = PENALTY,
 ) -> Fit:
-    """A `Fit` of a head on frozen features, joined with scores as of `scored_fit`."""
+    """`Fit` of a head on frozen features, averaged with the scores of `scored_fit`."""
     labels = np.array([study.has_lesion for study in studies])
 
-    def fit(training: Sequence[int], fold: int):
+    def fit(training: Sequence[int], fold: int) -> FoldModel:
         fitted = fit_head(
             [bags[i] for i in training], [studies[i] for i in training], columns, penalty
         )
-        joined = join([fitted.out_of_fold, scores[training]], labels[training])
+        joined = calibrate_jointly([fitted.out_of_fold, scores[training]], labels[training])
 
-        def score(positions: Sequence[int]) -> np.ndarray:
+        def probabilities(positions: Sequence[int]) -> np.ndarray:
             heads = np.array([fitted.head.score(bags[i][0])[0] for i in positions])
             together = mean_log_odds(joined.parts, [heads, scores[positions]])
             return joined.calibration.platt(together)
 
-        return score, joined.calibration.threshold, joined.calibration.threshold_natural
+        return FoldModel(probabilities, joined.calibration)
 
     return fit

@@ -1,4 +1,4 @@
-"""Studies as stacks of views: what the predict command takes, and data sets with their truth."""
+"""Studies as stacks of views: inputs to score, and labelled studies of a data set."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nnunetv2_mip.classification.head_fitting import Study
+from nnunetv2_mip.classification.study_labels import StudyLabel
 from nnunetv2_mip.conventions import PNG_PIXEL_MM
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelledStudy:
-    """A study of a data set.
+    """Study of a data set.
 
     Attributes:
-        study: its names and its truth.
+        study: case, patient and truth.
         channels: files of its stacks, (V, H, W) each.
         label: file of the stack of its masks, or None.
     """
 
-    study: Study
+    study: StudyLabel
     channels: tuple[Path, ...]
     label: Path | None = None
 
@@ -45,10 +45,10 @@ class LabelledStudy:
 
 
 def find_studies_to_score(source: Path | str, beside: Path) -> list[Job]:
-    """What `nnUNetv2_mip_predict` would take, without an answer of its own.
+    """Inputs that can be scored: those of `nnUNetv2_mip_predict`.
 
     Args:
-        source: as of `prediction_jobs.find_jobs`.
+        source: see `find_inputs.find_jobs`.
         beside: the table to be written.
 
     Raises:
@@ -64,7 +64,7 @@ def find_studies_to_score(source: Path | str, beside: Path) -> list[Job]:
 def views_of_job(
     job: Job, predictor: "MIPPredictor", warn: Callable[[str], None]
 ) -> tuple[np.ndarray, tuple[float, float]]:
-    """The views of an input: (C, V, H, W) or (V, H, W) levels, and (row, column) mm.
+    """Views of an input: (C, V, H, W) or (V, H, W) levels, and (row, column) mm.
 
     A SUV volume is projected as the model's inference.json says.
 
@@ -84,11 +84,11 @@ def views_of_job(
 
 
 def labelled_studies(raw: Path, channels: int) -> list[LabelledStudy]:
-    """The studies of a raw nnU-Net data set that this package's converters wrote.
+    """Studies of a raw nnU-Net data set that this package's converters wrote.
 
     Args:
         raw: its folder.
-        channels: that the network has.
+        channels: number of the network's input channels.
 
     Raises:
         MipError: no such data set, or one that does not say which cases show lesions.
@@ -114,10 +114,11 @@ def labelled_studies(raw: Path, channels: int) -> list[LabelledStudy]:
         if case not in patients:
             raise MipError(f"{raw / 'dataset.json'}: does not name the patient of {case}")
         label = raw / "labelsTr" / f"{case}{FILE_ENDING}"
-        study = Study(case, patients[case], bool(lesions[case]))
+        study = StudyLabel(case, patients[case], bool(lesions[case]))
         found.append(LabelledStudy(study, paths, label if label.is_file() else None))
     return found
 
 
-def studies_of(labelled: Sequence[LabelledStudy]) -> list[Study]:
+def studies_of(labelled: Sequence[LabelledStudy]) -> list[StudyLabel]:
+    """Names and truths of the studies, in their order."""
     return [item.study for item in labelled]

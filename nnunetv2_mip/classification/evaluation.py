@@ -1,4 +1,4 @@
-"""The report of a cross-validated classifier: natural ratio, heights matched, calibration."""
+"""Evaluation of a cross-validated classifier: natural ratio, heights matched, calibration."""
 
 import csv
 from collections.abc import Sequence
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunetv2_mip.classification.baselines import BIN_MM
-from nnunetv2_mip.classification.cross_validation import Judged
-from nnunetv2_mip.classification.head_fitting import Study
+from nnunetv2_mip.classification.cross_validation import OutOfFold
+from nnunetv2_mip.classification.matched_scores import matched_scores
 from nnunetv2_mip.classification.metrics import (
     calibration_error,
-    matched_scores,
     scores_with_intervals,
 )
+from nnunetv2_mip.classification.study_labels import StudyLabel
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path, null_for_nan, write_json
 
@@ -22,11 +22,11 @@ SHOWN = ("auroc", "f1", "precision", "recall", "accuracy")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is measured of out-of-fold results.
+    """Scores of out-of-fold results.
 
     Attributes:
-        natural: score → value and interval, all studies, natural threshold.
-        matched: see `metrics.matched_scores`; None where nothing can be paired.
+        natural: score → value and interval over all studies, at the natural threshold.
+        matched: see `matched_scores.matched_scores`; None where no studies can be paired.
         calibration_error: expected calibration error over all studies.
     """
 
@@ -35,6 +35,7 @@ class Evaluation:
     calibration_error: float
 
     def to_dict(self) -> dict:
+        """Entries of `metrics.json`."""
         return {
             "natural_ratio": self.natural,
             "heights_matched": self.matched,
@@ -42,30 +43,32 @@ class Evaluation:
         }
 
 
-def evaluate_judged(
-    studies: Sequence[Study], judged: Judged, heights_mm: Sequence[float]
+def evaluate_out_of_fold(
+    studies: Sequence[StudyLabel], results: OutOfFold, heights_mm: Sequence[float]
 ) -> Evaluation:
-    """Score out-of-fold results.
+    """Evaluation of out-of-fold results.
 
     Args:
         studies: N.
-        judged: their out-of-fold results.
+        results: of the N studies.
         heights_mm: (N,) image heights, matched in bins of `BIN_MM`.
     """
     labels = [study.has_lesion for study in studies]
     patients = [study.patient for study in studies]
     natural = scores_with_intervals(
-        labels, judged.probabilities, judged.decisions_natural, patients
+        labels, results.probabilities, results.decisions_natural, patients
     )
     try:
-        matched = matched_scores(labels, judged.probabilities, judged.decisions, heights_mm, BIN_MM)
+        matched = matched_scores(
+            labels, results.probabilities, results.decisions, heights_mm, BIN_MM
+        )
     except MipError:
         matched = None
-    return Evaluation(natural, matched, calibration_error(labels, judged.probabilities))
+    return Evaluation(natural, matched, calibration_error(labels, results.probabilities))
 
 
 def describe(name: str, evaluation: Evaluation) -> str:
-    """Two lines: the natural ratio, and one to one with heights matched."""
+    """Printed lines: scores at the natural ratio, and at one to one with heights matched."""
     lines = [f"{name}, natural ratio: {_scores(evaluation.natural)}"]
     if evaluation.matched is not None:
         pairs = evaluation.matched["pairs"]
@@ -86,9 +89,21 @@ def _scores(scores: dict) -> str:
 
 
 def write_evaluation(
-    folder: Path, studies: Sequence[Study], judged: Judged, folds: dict[str, int], report: dict
+    folder: Path,
+    studies: Sequence[StudyLabel],
+    results: OutOfFold,
+    folds: dict[str, int],
+    report: dict,
 ) -> None:
-    """Write `metrics.json` and `out_of_fold.csv`."""
+    """Write `metrics.json` and `out_of_fold.csv`.
+
+    Args:
+        folder: made where it does not exist.
+        studies: N.
+        results: their out-of-fold results.
+        folds: case → fold.
+        report: content of `metrics.json`, NaN is written as null.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / METRICS_NAME, null_for_nan(report))
     with (
@@ -97,7 +112,7 @@ def write_evaluation(
     ):
         writer = csv.writer(file)
         writer.writerow(["case", "patient", "fold", "has_lesion", "probability", "decision"])
-        for study, probability, decision in zip(studies, judged.probabilities, judged.decisions):
+        for study, probability, decision in zip(studies, results.probabilities, results.decisions):
             writer.writerow(
                 [
                     study.case,

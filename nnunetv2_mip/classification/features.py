@@ -1,14 +1,13 @@
-"""What a trained segmentation network sees in a view, as a row of numbers (torch).
+"""Features of views from a trained segmentation network (torch).
 
-One pass a view and mirrored copy, averaged. Of the encoder's last stages: mean and maximum over the
-body, and the mean weighted by the lesion probability (what the network sees where it suspects a
-lesion). Of the lesion probability: the mean log odds of the most suspicious 50, 200, 800 and
-3200 mm², and the uptake there. Nothing of it is a size or a count, and air is in none: the view is
-cropped to the body first, so that neither the image's height nor its margins are told in plain
-figures.
+One pass for each view and mirrored copy; the results are averaged. Of the encoder's last stages:
+mean and maximum over the body, and the mean weighted by the lesion probability. Of the lesion
+probability: the mean log odds of the 50, 200, 800 and 3200 mm² with the highest odds, and the
+uptake there. The view is cropped to the body first. So no feature is a size or a count, none
+includes air, and none holds the image's height or its margins directly.
 
-The same is pooled over fixed vertical parts of the view (`BANDS`), which training uses as crops:
-the passes are the same, the pooling is repeated.
+The same is pooled over fixed vertical parts of the view (`BANDS`), which serve as training crops.
+The passes of the network are shared, only the pooling is repeated.
 """
 
 import hashlib
@@ -24,27 +23,27 @@ from nnunetv2_mip.dataset_conversion.body_statistics import BODY_LEVEL
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path
 from nnunetv2_mip.inference.predictor import MIPPredictor
-from nnunetv2_mip.inference.sliding_window import mirrored_copies
+from nnunetv2_mip.inference.sliding_window import mirrored_copies, pad_to_size
 
-# Of the way features are computed: caches and heads of another one are refused.
+# Version of the computation of features: caches and heads of another one are refused.
 FEATURES_VERSION = 2
-# A row or column of the body has uptake in at least this share of its pixels.
+# Share of pixels with uptake from which on a row or column belongs to the body.
 BODY_SHARE = 0.02
 STAGES = 3
 AREAS_MM2 = (50.0, 200.0, 800.0, 3200.0)
-# (first, last) of the body's height, from the top; the whole body first.
+# (first, last) share of the body's height, from the top; the whole body first.
 BANDS = ((0.0, 1.0), (0.0, 0.9), (0.1, 1.0), (0.05, 0.95), (0.0, 0.8), (0.2, 1.0), (0.1, 0.9))
 GROUPS = ("mean", "max", "suspect", "odds", "uptake")
-# What the networks of several folds have in common.
+# Groups that are comparable between the networks of several folds.
 LESION_GROUPS = ("odds", "uptake")
 
 
 @dataclass(frozen=True)
 class FeatureLayout:
-    """Which column of the features is what.
+    """Columns of the features, by group.
 
     Attributes:
-        channels: of the encoder's last `STAGES` stages, the deepest last.
+        channels: numbers of channels of the encoder's last `STAGES` stages, the deepest last.
     """
 
     channels: tuple[int, ...]
@@ -59,16 +58,17 @@ class FeatureLayout:
 
     @property
     def width(self) -> int:
+        """Number of columns."""
         return 3 * sum(self.channels) + 2 * len(AREAS_MM2)
 
     def columns(self, *groups: str) -> np.ndarray:
-        """Columns of some groups of features; of all without a name."""
+        """Columns of the named groups; of all groups without a name."""
         parts = [self.slices[name] for name in groups or GROUPS]
         return np.concatenate([np.arange(part.start, part.stop) for part in parts])
 
 
 def body_window(levels: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns that the body fills in a stack of views.
+    """Rows and columns of a stack of views that the body fills.
 
     Args:
         levels: (V, H, W), 0–255.
@@ -78,7 +78,7 @@ def body_window(levels: np.ndarray) -> tuple[slice, slice]:
     """
     body = levels > BODY_LEVEL
     box = _spans([body.any(axis=(0, axis)) for axis in (2, 1)])
-    # Shares of the box, not of the image: margins of air must not count.
+    # Shares of the box, not of the image, so that margins of air do not count.
     inner = body[:, box[0], box[1]]
     spans = _spans([(inner.mean(axis=axis) >= BODY_SHARE).any(axis=0) for axis in (2, 1)])
     rows, columns = (
@@ -88,7 +88,7 @@ def body_window(levels: np.ndarray) -> tuple[slice, slice]:
 
 
 def _spans(used: list[np.ndarray]) -> list[slice]:
-    """From the first to the last place in use of each axis."""
+    """Slice from the first to the last used place of each axis."""
     found = []
     for places in used:
         where = np.flatnonzero(places)
@@ -99,19 +99,20 @@ def _spans(used: list[np.ndarray]) -> list[slice]:
 
 
 def cropped_to_body(levels: np.ndarray) -> np.ndarray:
-    """(C, V, H, W) or (V, H, W) without the margins around the body (of the first channel)."""
+    """Views (C, V, H, W) or (V, H, W) without the margins around the body of the first channel."""
     rows, columns = body_window(levels if levels.ndim == 3 else levels[0])
     return levels[..., rows, columns]
 
 
 class FeatureExtractor:
-    """Features by a predictor's networks, kept in a folder where there is one.
+    """Feature extractor on a predictor's networks, with an optional cache on disk.
 
     Args:
         predictor: the trained model.
-        cache: folder for the features of every image, by content: they are computed once.
-        networks: how many of the predictor's. The log odds are the mean over them; an encoder's
-            stages, which no two networks have in common, are the first one's.
+        cache: folder for the features of every image, named by a hash of its content.
+        networks: number of the predictor's networks in use. The log odds are the mean over them.
+            The encoder's stages are those of the first one: they are not comparable between
+            networks.
 
     Raises:
         MipError: the network has no encoder and decoder, or works on volumes.
@@ -143,7 +144,7 @@ class FeatureExtractor:
             pixel_mm: (row, column) spacing.
 
         Raises:
-            MipError: an empty image, or channels that the model has not.
+            MipError: an empty image, or channels that the model does not have.
         """
         if levels.ndim == 4 and len(levels) == 1:
             levels = levels[0]
@@ -166,23 +167,23 @@ class FeatureExtractor:
         suv = levels if levels.ndim == 3 else levels[0]
         body = torch.from_numpy((suv > BODY_LEVEL).astype(np.float32))[:, None]
         body = functional.interpolate(body, data.shape[2:], mode="area")
-        views = []
+        windows, views = self.predictor.windows, []
         for view in range(data.shape[1]):
-            padded, inner = pad_to_window(data[:, view], self.predictor)
+            padded, inner = pad_to_size(data[:, view], windows.whole_size(data.shape[2:]))
             stages, odds = self._passes(padded)
             views.append(self._pooled(stages, odds, data[0, view], body[view, 0], inner))
         return np.stack(views, axis=1)
 
     def _passes(self, image: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """The encoder's last stages, each (C, h, w), and the log odds of a lesion (H, W).
+        """Encoder's last stages, each (C, h, w), and log odds of a lesion (H, W).
 
-        Means over the mirrored copies, each turned back, the log odds over the networks too.
+        Means over the mirrored copies, each flipped back; the log odds also over the networks.
         """
         copies = mirrored_copies(self.predictor.mirrored_axes)
         stages, odds = [], []
         for fold in range(self.networks):
             for axes in copies:
-                # Of (C, H, W) and, from behind, of (H, W).
+                # Negative axes: valid for (C, H, W) and for (H, W).
                 flips = [axis - 2 for axis in axes]
                 parts = self._pass(image.flip(flips) if flips else image, fold)
                 *maps, odd = (part.flip(flips) if flips else part for part in parts)
@@ -192,11 +193,13 @@ class FeatureExtractor:
         return [torch.stack(maps).mean(0) for maps in zip(*stages)], torch.stack(odds).mean(0)
 
     def _pass(self, image: torch.Tensor, fold: int) -> list[torch.Tensor]:
-        """Of one image by one network: the encoder's last stages, then the log odds."""
+        """Encoder's last stages and then the log odds, of one image by one network."""
         kept: list[torch.Tensor] = []
-        # Asked for each time: another fold may have been loaded meanwhile.
+        # Fetched each time: another fold may have been loaded since.
         module = self.predictor.network.torch_module(fold)
-        hook = module.encoder.register_forward_hook(lambda own, given, answer: kept.extend(answer))
+        hook = module.encoder.register_forward_hook(
+            lambda own, inputs, outputs: kept.extend(outputs)
+        )
         try:
             logits = module(image[None].to(self.predictor.device))
         finally:
@@ -214,7 +217,14 @@ class FeatureExtractor:
         body: torch.Tensor,
         inner: tuple[slice, slice],
     ) -> np.ndarray:
-        """(B, F): every band of one view. `uptake`, `body` (h, w) lie at `inner` of `odds`."""
+        """Features (B, F) of every band of one view.
+
+        Args:
+            stages: (C, h, w) each.
+            odds: (H, W) of the padded view.
+            uptake, body: of the view, which fills `inner` of the padded one.
+            inner: rows and columns.
+        """
         rows = inner[0]
         height = rows.stop - rows.start
         area = float(np.prod(self.predictor.pixel_mm))
@@ -228,7 +238,7 @@ class FeatureExtractor:
                 body[part] > 0.5
             ).float()
             if not mask.any():
-                # A part without body (an odd image): what is there counts.
+                # A part without body, in an unusual image: all of it counts.
                 mask[rows.start + part.start : rows.start + part.stop, inner[1]] = 1.0
             suspicion = torch.sigmoid(odds) * mask
             means, peaks, suspects = [], [], []
@@ -249,23 +259,8 @@ class FeatureExtractor:
         return torch.stack(bands).numpy().astype(np.float32)
 
 
-def pad_to_window(
-    image: torch.Tensor, predictor: MIPPredictor
-) -> tuple[torch.Tensor, tuple[slice, slice]]:
-    """An image (C, h, w) in one piece, padded as in training; also where it lies in it."""
-    windows = predictor.windows
-    size = [
-        max(p, -(-n // m) * m) for n, m, p in zip(image.shape[1:], windows.multiple, windows.patch)
-    ]
-    missing = [want - have for want, have in zip(size, image.shape[1:])]
-    before = [m // 2 for m in missing]
-    widths = (before[1], missing[1] - before[1], before[0], missing[0] - before[0])
-    inner = tuple(slice(b, b + n) for b, n in zip(before, image.shape[1:]))
-    return functional.pad(image, widths), (inner[0], inner[1])
-
-
 def network_fingerprint(predictor: MIPPredictor, networks: int = 1) -> str:
-    """What a head belongs to: a hash of the networks' weights, pixels and way of features."""
+    """Hash of the networks' weights, of their input and of the computation of features."""
     digest = hashlib.sha256()
     for fold in predictor.network.folds[:networks]:
         for name, value in sorted(fold.items()):

@@ -1,11 +1,11 @@
-"""The head of a classifier: gated attention over views and a linear layer, on frozen features.
+"""Head of a classifier on frozen features: gated attention over views and a linear layer.
 
 Gated attention pooling of a bag of views: Ilse et al., ICML 2018 (arXiv 1802.04712),
 a_v = softmax_v(w · (tanh(V x_v) ⊙ sigmoid(U x_v))). The pooled row goes through one linear layer.
-Attention starts at equal weights and learns only from studies of several views: of single images
-there is nothing to choose, and the views of a study then count alike.
+Attention starts at equal weights and is fitted only where studies have several views. A head
+that is fitted on single images gives all views of a study the same weight.
 
-Scoring is numpy alone; torch is needed to fit.
+Scoring needs numpy alone, fitting needs torch.
 """
 
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ STEPS = 150
 
 @dataclass(frozen=True)
 class HeadMember:
-    """One fitted head.
+    """One fitted member of a head.
 
     Attributes:
-        mean, scale: (F,) of the features it was fitted on.
+        mean, scale: (F,), mean and standard deviation of the features it was fitted on.
         gate_tanh, gate_sigmoid: (K, F), V and U of the attention.
         attention: (K,), w of the attention.
         weight: (F,), bias: of the linear layer.
@@ -49,7 +49,7 @@ class HeadMember:
 
 @dataclass(frozen=True)
 class Head:
-    """Heads fitted on parts of the cases; their scores are averaged.
+    """Ensemble of members fitted on parts of the cases; their scores are averaged.
 
     Attributes:
         members: at least one.
@@ -65,7 +65,7 @@ class Head:
         return float(np.mean([score for score, _ in found])), np.mean([w for _, w in found], axis=0)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What a file holds of it; `from_arrays` is the way back."""
+        """Arrays for a classifier's file; `from_arrays` is the inverse."""
         out = {"columns": self.columns.astype(np.int32)}
         for number, member in enumerate(self.members):
             for name in HeadMember.__dataclass_fields__:
@@ -74,7 +74,15 @@ class Head:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray], source: str) -> "Head":
-        """Raises MipError where arrays are missing or do not fit together."""
+        """Head from the arrays of a file.
+
+        Args:
+            arrays: of `arrays`.
+            source: the file, for the error message.
+
+        Raises:
+            MipError: arrays are missing or do not fit together.
+        """
         try:
             count = 1 + max(int(name.split(".")[0]) for name in arrays if "." in name)
             members = []
@@ -103,18 +111,18 @@ def fit_member(
     seed: int = 0,
     steps: int = STEPS,
 ) -> HeadMember:
-    """Fit one head by penalised logistic regression over bags; the same seed, the same head.
+    """Member fitted by penalised logistic regression over bags; deterministic for a seed.
 
-    Both classes weigh the same together. Of every study all bands (vertical crops) are fitted,
-    each with its share of the study's weight.
+    Both classes have the same total weight. Of every study all bands (vertical crops) are fitted,
+    each with an equal share of the study's weight.
 
     Args:
         bags: of every study (B, V, F) features: bands, views, columns.
         labels: of every study.
-        penalty: of the squared weights, times the number of features: the score then has the same
-            spread beforehand, however many there are.
-        seed: of the attention's first gates.
-        steps: of the optimiser (L-BFGS).
+        penalty: of the squared weights; multiplied by the number of features, so that the prior
+            spread of the score does not depend on it.
+        seed: of the attention's initial gates.
+        steps: most iterations of the optimiser (L-BFGS).
 
     Raises:
         MipError: one class alone.

@@ -1,30 +1,30 @@
-"""How well probabilities tell studies with lesions from those without.
-
-Intervals are over patients; with sizes matched, over pairs of cases.
+"""Scores of a binary classification, with bootstrap intervals over patients.
 
 A case is positive where it shows a lesion. Undefined scores are NaN: the AUROC of one class, the
-precision where nothing was called positive.
+precision where no decision is positive.
+
+The definitions are scikit-learn's, which the tests compare them with. They are not called because
+an interval takes thousands of draws: with scikit-learn a draw takes more than ten times as long,
+and its AUROC and Brier score round differently in the last bit.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy.stats import rankdata
 
-from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.evaluation.bootstrap import percentile_interval, resample
 
 DRAWS = 2000
-LEVEL = 0.95
 CALIBRATION_BINS = 10
-# Of `matched_scores`: random matchings.
-MATCHINGS = 200
 
 
 def auroc(labels: Sequence[bool], scores: Sequence[float]) -> float:
-    """Area under the ROC curve: the chance that a positive case scores above a negative one.
+    """Area under the ROC curve, by the Mann-Whitney statistic.
 
-    Ties count half (Mann-Whitney). NaN with one class alone.
+    The share of pairs of a positive and a negative case in which the positive one has the higher
+    score; ties count half. NaN with one class alone.
     """
     positive = np.asarray(labels, bool)
     count = int(positive.sum())
@@ -38,35 +38,39 @@ def auroc(labels: Sequence[bool], scores: Sequence[float]) -> float:
 def binary_scores(
     labels: Sequence[bool], probabilities: Sequence[float], decisions: Sequence[bool]
 ) -> dict[str, float]:
-    """All scores of a set of cases.
+    """Scores of a set of cases.
 
     Args:
         labels: (N,) whether a case shows a lesion.
         probabilities: (N,) in [0, 1].
-        decisions: (N,) what is called positive.
+        decisions: (N,) whether the classifier decides for a lesion.
 
     Returns:
         auroc, accuracy, precision, recall, specificity, f1, brier (mean squared error of the
         probability).
     """
-    truth, said = np.asarray(labels, bool), np.asarray(decisions, bool)
+    truth, positive = np.asarray(labels, bool), np.asarray(decisions, bool)
     probabilities = np.asarray(probabilities, np.float64)
-    hits = int((truth & said).sum())
-    misses, alarms = int((truth & ~said).sum()), int((~truth & said).sum())
-    quiet = len(truth) - hits - misses - alarms
+    true_positives = int((truth & positive).sum())
+    false_negatives = int((truth & ~positive).sum())
+    false_positives = int((~truth & positive).sum())
+    true_negatives = len(truth) - true_positives - false_negatives - false_positives
     return {
         "auroc": auroc(truth, probabilities),
-        "accuracy": _ratio(hits + quiet, len(truth)),
-        "precision": _ratio(hits, hits + alarms),
-        "recall": _ratio(hits, hits + misses),
-        "specificity": _ratio(quiet, quiet + alarms),
-        "f1": _ratio(2 * hits, 2 * hits + misses + alarms),
+        "accuracy": _ratio(true_positives + true_negatives, len(truth)),
+        "precision": _ratio(true_positives, true_positives + false_positives),
+        "recall": _ratio(true_positives, true_positives + false_negatives),
+        "specificity": _ratio(true_negatives, true_negatives + false_positives),
+        "f1": _ratio(2 * true_positives, 2 * true_positives + false_negatives + false_positives),
         "brier": float(((probabilities - truth) ** 2).mean()) if len(truth) else math.nan,
     }
 
 
 def calibration_error(labels: Sequence[bool], probabilities: Sequence[float]) -> float:
-    """Expected calibration error: ten bins of equal width, mean gap weighted by cases."""
+    """Expected calibration error over ten bins of equal width.
+
+    Mean over the cases of the gap between a bin's share of positives and its mean probability.
+    """
     truth = np.asarray(labels, np.float64)
     probabilities = np.asarray(probabilities, np.float64)
     bins = np.minimum((probabilities * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
@@ -87,133 +91,40 @@ def scores_with_intervals(
 ) -> dict[str, dict[str, float]]:
     """`binary_scores` with percentile bootstrap intervals over patients.
 
-    Patients with and without lesions are drawn apart, each as many as there are, so that every
-    draw has both classes. A patient's cases come and go together.
+    Patients with and without lesions are two strata, so that every draw has both classes. A
+    patient is drawn with all of its cases.
 
     Returns:
         score → {"value", "low", "high"}; low and high are NaN where a class has fewer than two
         patients.
     """
-    truth, said = np.asarray(labels, bool), np.asarray(decisions, bool)
+    truth, positive = np.asarray(labels, bool), np.asarray(decisions, bool)
     probabilities, patients = np.asarray(probabilities, float), np.asarray(patients)
-    value = binary_scores(truth, probabilities, said)
-
-    def drawn(chosen: np.ndarray) -> dict[str, float]:
-        return binary_scores(truth[chosen], probabilities[chosen], said[chosen])
-
-    samples = _draws(truth, patients, drawn, draws, seed)
-    return {name: _summary(value[name], [sample[name] for sample in samples]) for name in value}
-
-
-def _draws(
-    truth: np.ndarray,
-    patients: np.ndarray,
-    score: Callable[[np.ndarray], dict[str, float]],
-    draws: int,
-    seed: int,
-) -> list[dict[str, float]]:
     names, number = np.unique(patients, return_inverse=True)
-    members = [np.flatnonzero(number == k) for k in range(len(names))]
-    sick = np.array([truth[cases].any() for cases in members], bool)
-    groups = [np.flatnonzero(sick), np.flatnonzero(~sick)]
-    if min(map(len, groups)) < 2:
-        return []
+    cases_of = [np.flatnonzero(number == k) for k in range(len(names))]
+    with_lesions = np.array([truth[cases].any() for cases in cases_of], bool)
+    strata = [np.flatnonzero(with_lesions), np.flatnonzero(~with_lesions)]
     generator = np.random.default_rng(seed)
-    found = []
-    for _ in range(draws):
-        chosen = np.concatenate([generator.choice(group, len(group)) for group in groups])
-        found.append(score(np.concatenate([members[k] for k in chosen])))
+    samples = []
+    if min(map(len, strata)) >= 2:
+        for _ in range(draws):
+            drawn = np.concatenate([cases_of[k] for k in resample(strata, generator)])
+            samples.append(binary_scores(truth[drawn], probabilities[drawn], positive[drawn]))
+    return with_intervals(binary_scores(truth, probabilities, positive), samples)
+
+
+def with_intervals(
+    values: Mapping[str, float], samples: Sequence[Mapping[str, float]]
+) -> dict[str, dict[str, float]]:
+    """Score → {"value", "low", "high"}, the interval from bootstrap samples of all scores.
+
+    The interval is NaN with fewer than two samples.
+    """
+    found = {}
+    for name, value in values.items():
+        low, high = percentile_interval([sample[name] for sample in samples])
+        found[name] = {"value": value, "low": low, "high": high}
     return found
-
-
-def _summary(value: float, samples: Sequence[float]) -> dict[str, float]:
-    kept = np.asarray([sample for sample in samples if not math.isnan(sample)])
-    low = high = math.nan
-    if len(kept) > 1:
-        low, high = np.quantile(kept, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return {"value": value, "low": float(low), "high": float(high)}
-
-
-def matched_pairs(
-    labels: Sequence[bool], sizes: Sequence[float], width: float, generator: np.random.Generator
-) -> np.ndarray:
-    """Pair every positive case with a negative one of the same size bin, at random.
-
-    Args:
-        labels: (N,).
-        sizes: (N,), image heights say.
-        width: of a bin; bins begin at 0.
-        generator: of the random choice.
-
-    Returns:
-        (P, 2) int: positions of a positive case and its partner. No case is in two pairs; where a
-        bin has too few of either class, some of it stay out.
-    """
-    if not width > 0:
-        raise MipError(f"bins of {width}: a width above 0 is needed")
-    truth = np.asarray(labels, bool)
-    bins = np.floor(np.asarray(sizes, float) / width).astype(int)
-    pairs = []
-    for number in np.unique(bins):
-        positive = generator.permutation(np.flatnonzero(truth & (bins == number)))
-        negative = generator.permutation(np.flatnonzero(~truth & (bins == number)))
-        count = min(len(positive), len(negative))
-        pairs.append(np.stack([positive[:count], negative[:count]], axis=1))
-    return np.concatenate(pairs) if pairs else np.empty((0, 2), int)
-
-
-def matched_scores(
-    labels: Sequence[bool],
-    probabilities: Sequence[float],
-    decisions: Sequence[bool],
-    sizes: Sequence[float],
-    width: float,
-    matchings: int = MATCHINGS,
-    draws_each: int = 10,
-    seed: int = 0,
-) -> dict:
-    """Scores at one to one with sizes matched: means over random matchings.
-
-    The interval is over both: of every matching, `draws_each` bootstrap draws of its pairs.
-
-    Returns:
-        {"pairs": mean number of pairs, "left_out": positives without a partner (mean),
-        "scores": score → {"value", "low", "high"}}.
-
-    Raises:
-        MipError: no positive case has a partner.
-    """
-    truth, said = np.asarray(labels, bool), np.asarray(decisions, bool)
-    probabilities = np.asarray(probabilities, float)
-    generator = np.random.default_rng(seed)
-    values: list[Mapping[str, float]] = []
-    samples: list[Mapping[str, float]] = []
-    counts = []
-
-    def score(pairs: np.ndarray) -> dict[str, float]:
-        chosen = pairs.reshape(-1)
-        return binary_scores(truth[chosen], probabilities[chosen], said[chosen])
-
-    for _ in range(matchings):
-        pairs = matched_pairs(truth, sizes, width, generator)
-        if not len(pairs):
-            raise MipError("no case with lesions has a partner of its size without; wider bins")
-        counts.append(len(pairs))
-        values.append(score(pairs))
-        samples += [
-            score(pairs[generator.integers(0, len(pairs), len(pairs))]) for _ in range(draws_each)
-        ]
-    return {
-        "pairs": float(np.mean(counts)),
-        "left_out": float(truth.sum() - np.mean(counts)),
-        "scores": {
-            name: _summary(
-                float(np.nanmean([value[name] for value in values])),
-                [sample[name] for sample in samples],
-            )
-            for name in values[0]
-        },
-    }
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -1,10 +1,10 @@
-"""Classifiers that are trained as a whole, with gated attention over views (torch).
+"""Classification networks with gated attention over views (torch).
 
-`ViewClassifier` has the encoder of a trained segmentation network and fine-tunes it.
-`CompactClassifier` starts from scratch: a small U-shaped network whose cells of 4 × 4 pixels also
-learn where lesions are, where the data set has masks. Both are shown what the
-segmentation network would be shown of the body (`MIPPredictor.network_input`), on pixels of their
-own. What is pooled is pooled over the body, air is in none.
+`ViewClassifier` has the encoder of a trained segmentation network, which is fine-tuned.
+`CompactClassifier` is trained from scratch: a small U-shaped network whose cells of 4 × 4 pixels
+also learn the position of lesions, where the data set has masks. The input of both is that of the
+segmentation network (`MIPPredictor.network_input`), cropped to the body and with a pixel size of
+their own. Pooling is over the body alone, without air.
 """
 
 import copy
@@ -19,23 +19,24 @@ from nnunetv2_mip.classification.features import body_window
 from nnunetv2_mip.dataset_conversion.body_statistics import BODY_LEVEL
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.inference.predictor import MIPPredictor
+from nnunetv2_mip.inference.sliding_window import pad_to_size
 from nnunetv2_mip.training.cpu import has_bfloat16_arithmetic
 
 HIDDEN = 16
 DROPOUT = 0.3
-# Cells whose mean odds go into the row of a view, the most suspicious first.
+# Numbers of cells with the highest odds, whose mean odds are features of a view.
 CELL_COUNTS = (1, 4, 16)
 COMPACT_WIDTHS = (16, 32, 64, 128)
 
 
 @dataclass(frozen=True)
-class Images:
-    """A study as the encoder is shown it.
+class StudyImages:
+    """Network input of a study.
 
     Attributes:
         views: (V, C, h, w) float32, standardised.
         body: (V, 1, h, w) float32, 1 in the body.
-        lesions: (V, 1, h, w) float32, the share of lesion; None without masks.
+        lesions: (V, 1, h, w) float32, share of a pixel that is lesion; None without masks.
     """
 
     views: torch.Tensor
@@ -44,7 +45,7 @@ class Images:
 
 
 class ViewAttention(nn.Module):
-    """Gated attention over views (arXiv 1802.04712), equal weights to begin with."""
+    """Gated attention over views (arXiv 1802.04712), with equal weights at the start."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -60,7 +61,7 @@ class ViewAttention(nn.Module):
 
 
 class ViewClassifier(nn.Module):
-    """A trained encoder, pooling in space, attention over views, linear layer."""
+    """Trained encoder, pooling in space, attention over views, linear layer."""
 
     def __init__(self, encoder: nn.Module):
         super().__init__()
@@ -83,7 +84,7 @@ class ViewClassifier(nn.Module):
 
 
 class CompactClassifier(nn.Module):
-    """A small U-shaped network: strides 2 to 16, and cells of 4 × 4 pixels with lesion odds."""
+    """Small U-shaped network with strides 2 to 16 and lesion odds for cells of 4 × 4 pixels."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -110,7 +111,7 @@ class CompactClassifier(nn.Module):
         self, views: torch.Tensor, body: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Logits (N,), weights (N, V), and log odds of cells (N, V, 1, H / 4, W / 4)."""
-        # Half the time where the device multiplies in bfloat16; scores are in float32.
+        # Twice as fast where the device multiplies in bfloat16; scores are computed in float32.
         fast = self.training and (views.is_cuda or has_bfloat16_arithmetic())
         with torch.autocast(views.device.type, torch.bfloat16, enabled=fast):
             deepest, x = self._stages(views.flatten(0, 1))
@@ -129,7 +130,7 @@ class CompactClassifier(nn.Module):
         return logits, weights, cells.unflatten(0, views.shape[:2])
 
     def _stages(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The deepest stage and the last of the way up, of views (N V, C, H, W)."""
+        """Deepest stage of the encoder and last stage of the decoder, of views (N V, C, H, W)."""
         stages = [self.stem(x)]
         for step in self.down:
             stages.append(step(stages[-1]))
@@ -149,18 +150,16 @@ def _tail(width: int) -> list[nn.Module]:
 
 
 def _mean_and_peak(stage: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
-    """(N, 2 C): mean and maximum of a stage (N, C, h, w) over the body (N, 1, H, W)."""
+    """Mean and maximum (N, 2 C) of a stage (N, C, h, w) over the body (N, 1, H, W)."""
     weight = functional.adaptive_avg_pool2d(body, stage.shape[2:])
     mean = (stage * weight).sum((2, 3)) / weight.sum((2, 3)).clamp_min(1e-6)
-    # A crop of air alone has no peak.
+    # A crop of air alone has no maximum.
     peak = stage.masked_fill(weight <= 0, -1e4).amax((2, 3)).clamp_min(-10)
     return torch.cat([mean, peak], dim=1)
 
 
 def new_network(predictor: MIPPredictor, from_scratch: bool, seed: int = 0) -> nn.Module:
-    """A `CompactClassifier`, or a `ViewClassifier` with the predictor's first encoder.
-
-    It is where the predictor is.
+    """New `CompactClassifier`, or `ViewClassifier` with the predictor's encoder, on its device.
 
     Raises:
         MipError: the network has no encoder, or works on volumes.
@@ -178,25 +177,25 @@ def new_network(predictor: MIPPredictor, from_scratch: bool, seed: int = 0) -> n
     return ViewClassifier(copy.deepcopy(encoder).float()).to(predictor.device)
 
 
-def network_images(
+def study_images(
     predictor: MIPPredictor,
     levels: np.ndarray,
     pixel_mm: tuple[float, float],
     shown_mm: float | None = None,
     mask: np.ndarray | None = None,
-) -> Images:
-    """A stack as the networks are shown it.
+) -> StudyImages:
+    """Network input of a stack of views.
 
     Args:
         levels: (C, V, H, W) or (V, H, W), 0–255.
         pixel_mm: (row, column) spacing.
-        shown_mm: pixel size to show; None for the segmentation network's own.
+        shown_mm: pixel size of the input; None for the segmentation network's own.
         mask: (V, H, W), lesions are 1; None where there is none.
     """
     suv = levels if levels.ndim == 3 else levels[0]
     rows, columns = body_window(suv)
     if shown_mm is not None:
-        # The predictor resamples to its own pixels: told another scale, to these.
+        # The predictor resamples to its own pixel size; a scaled spacing makes it `shown_mm`.
         pixel_mm = tuple(mm * own / shown_mm for mm, own in zip(pixel_mm, predictor.pixel_mm))
     views = predictor.network_input(levels[..., rows, columns], pixel_mm)
     views = views.transpose(0, 1).contiguous()
@@ -207,17 +206,17 @@ def network_images(
         return functional.interpolate(image, size, mode="area")
 
     body = (resized(suv > BODY_LEVEL) > 0.5).float()
-    return Images(views, body, None if mask is None else resized(mask == 1))
+    return StudyImages(views, body, None if mask is None else resized(mask == 1))
 
 
 @torch.inference_mode()
 def score_images(
-    network: nn.Module, images: Images, window: tuple[int, int]
+    network: nn.Module, images: StudyImages, window: tuple[int, int]
 ) -> tuple[float, np.ndarray]:
-    """Log odds of a study and the weights of its views, (V,): means of it and its mirror image."""
-    rows, columns = (max(w, next_size(n)) for n, w in zip(images.views.shape[2:], window))
+    """Log odds of a study and weights of its views (V,); means of it and its mirror image."""
+    rows, columns = (max(w, padded_length(n)) for n, w in zip(images.views.shape[2:], window))
     pieces = [
-        placed(part, (rows, columns))[None].to(device_of(network))
+        pad_to_size(part, (rows, columns))[0][None].to(device_of(network))
         for part in (images.views, images.body)
     ]
     mirrored = [piece.flip(-1) for piece in pieces]
@@ -227,26 +226,17 @@ def score_images(
 
 
 def device_of(network: nn.Module) -> torch.device:
+    """Device of the network's weights."""
     return next(network.parameters()).device
 
 
-def next_size(size: float) -> int:
-    """The next number of pixels that the strides divide."""
+def padded_length(size: float) -> int:
+    """Smallest number of pixels, at least `size`, that the strides divide."""
     return max(32, -(-int(np.ceil(size)) // 32) * 32)
 
 
-def placed(
-    image: torch.Tensor, size: tuple[int, int], offset: tuple[int, int] | None = None
-) -> torch.Tensor:
-    """Padded with zeros to `size`, in the middle or at `offset`."""
-    missing = [want - have for want, have in zip(size, image.shape[2:])]
-    before = offset or [m // 2 for m in missing]
-    widths = (before[1], missing[1] - before[1], before[0], missing[0] - before[0])
-    return functional.pad(image, widths)
-
-
 def network_arrays(network: nn.Module) -> dict[str, np.ndarray]:
-    """The weights as a file holds them, in half precision."""
+    """Weights in half precision, as a classifier's file holds them."""
     return {
         name: (value.half() if value.is_floating_point() else value).cpu().numpy()
         for name, value in network.state_dict().items()
@@ -256,7 +246,17 @@ def network_arrays(network: nn.Module) -> dict[str, np.ndarray]:
 def network_from_arrays(
     predictor: MIPPredictor, arrays: dict[str, np.ndarray], from_scratch: bool, source: object
 ) -> nn.Module:
-    """The way back; raises MipError where the weights do not fit."""
+    """Network with the weights of a classifier's file.
+
+    Args:
+        predictor: the segmentation model.
+        arrays: of `network_arrays`.
+        from_scratch: see `new_network`.
+        source: the file, for the error message.
+
+    Raises:
+        MipError: the weights do not fit.
+    """
     network = new_network(predictor, from_scratch)
     try:
         network.load_state_dict({name: torch.from_numpy(value) for name, value in arrays.items()})

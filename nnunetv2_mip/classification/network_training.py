@@ -1,6 +1,6 @@
-"""Training of the classifiers that are trained as a whole (torch).
+"""Training of the classification networks (torch).
 
-Guards against shortcuts: random vertical crops, mirrored sides, brightness and noise.
+Augmentation: random vertical crops, left-right mirroring, brightness and noise.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,33 +11,34 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from nnunetv2_mip.classification.network import Images, device_of, next_size, placed
+from nnunetv2_mip.classification.network import StudyImages, device_of, padded_length
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.inference.sliding_window import pad_to_size
 from nnunetv2_mip.training.muon import MuonAdamW
 
-# Least share of the body's height that a training crop keeps.
-LEAST_HEIGHT = 0.75
-# Draws of a crop until it shows a lesion of a study that has some.
-CROP_TRIES = 10
+# Smallest share of the body's height in a training crop.
+MIN_CROP_HEIGHT = 0.75
+# Most draws of a crop until it shows a lesion of a study with lesions.
+MAX_CROP_DRAWS = 10
 EPOCHS = 44
 VIEWS_A_STEP = 4
 BATCH = 8
-# Of the running average of the weights, which is what scores.
-AVERAGE = 0.99
-# A cell is lesion from this share of its area on.
+# Decay of the moving average of the weights, which is the trained network.
+EMA_DECAY = 0.99
+# Share of a cell's area from which on it is a lesion.
 LESION_SHARE = 0.1
 CELL_WEIGHT = 1.0
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to train.
+    """Length and learning rates of a training.
 
     Attributes:
         epochs: passes over the studies.
-        rate: of AdamW, for all but an encoder that is fine-tuned.
-        muon_factor: Muon's rate over `rate`, for the kernels of a network from scratch.
-        encoder_rate: AdamW's, for an encoder that is fine-tuned.
+        rate: learning rate of AdamW, for all but an encoder that is fine-tuned.
+        muon_factor: Muon's learning rate over `rate`, for the kernels of a network from scratch.
+        encoder_rate: learning rate of AdamW, for an encoder that is fine-tuned.
         decay: weight decay.
     """
 
@@ -48,24 +49,34 @@ class Schedule:
     decay: float = 0.01
 
 
-def window_for(images: Sequence[Images]) -> tuple[int, int]:
-    """(rows, columns) to train on, which hold the tallest and the widest body.
+def window_for(images: Sequence[StudyImages]) -> tuple[int, int]:
+    """Window (rows, columns) of the training, which holds the tallest and the widest body.
 
-    A crop to fewer rows would be called ill for lesions that it does not show.
+    In a smaller window a crop could have the label of lesions that it does not show.
     """
-    return tuple(next_size(max(study.views.shape[axis] for study in images)) for axis in (2, 3))
+    return tuple(padded_length(max(study.views.shape[axis] for study in images)) for axis in (2, 3))
 
 
 def train_network(
     network: nn.Module,
-    images: Sequence[Images],
+    images: Sequence[StudyImages],
     labels: Sequence[bool],
     window: tuple[int, int],
     schedule: Schedule,
     seed: int = 0,
     after_epoch: Callable[[], object] = lambda: None,
 ) -> nn.Module:
-    """Train; both classes weigh the same. Returns the averaged weights, ready to score.
+    """Trained network: the moving average of the weights, in evaluation mode.
+
+    Both classes have the same weight in the loss.
+
+    Args:
+        network: is trained in place.
+        images, labels: of N studies.
+        window: (rows, columns), of `window_for`.
+        schedule: length and learning rates.
+        seed: of the crops and of their order.
+        after_epoch: called after every epoch.
 
     Raises:
         MipError: one class alone.
@@ -83,7 +94,7 @@ def train_network(
         optimiser, rates, total_steps=max(steps, 2), cycle_momentum=False
     )
     average = torch.optim.swa_utils.AveragedModel(
-        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE)
+        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA_DECAY)
     )
     network.train()
     for _ in range(schedule.epochs):
@@ -92,7 +103,7 @@ def train_network(
             batch = order[start : start + BATCH]
             views, body, lesions = (
                 None if part is None else part.to(device)
-                for part in _batch([images[i] for i in batch], window, rng)
+                for part in training_batch([images[i] for i in batch], window, rng)
             )
             with torch.enable_grad():
                 logits, _, cells = network(views, body)
@@ -114,7 +125,7 @@ def train_network(
 
 
 def _optimiser(network: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
-    """Muon from scratch; AdamW where an encoder goes on from what it has learned."""
+    """Muon for a network from scratch; AdamW for an encoder that is fine-tuned."""
     encoder = getattr(network, "encoder", None)
     if encoder is None:
         return MuonAdamW(network, schedule.rate, schedule.muon_factor, schedule.decay)
@@ -130,7 +141,7 @@ def _optimiser(network: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
 
 
 def _cell_loss(cells: torch.Tensor, body: torch.Tensor, lesions: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of the body's cells plus a soft Dice loss; cells partly lesion stay out."""
+    """Cross-entropy and soft Dice loss of the body's cells, without those of little lesion."""
     size = cells.shape[-2:]
     share = functional.adaptive_avg_pool2d(lesions.flatten(0, 1), size)
     inside = functional.adaptive_avg_pool2d(body.flatten(0, 1), size) > 0
@@ -139,15 +150,18 @@ def _cell_loss(cells: torch.Tensor, body: torch.Tensor, lesions: torch.Tensor) -
     odds = cells.flatten(0, 1)
     entropy = functional.binary_cross_entropy_with_logits(odds, target, reduction="none")
     entropy = (entropy * counted).sum() / counted.sum().clamp_min(1)
-    said = torch.sigmoid(odds) * counted
-    dice = (2 * (said * target).sum() + 1) / (said.sum() + (target * counted).sum() + 1)
+    predicted = torch.sigmoid(odds) * counted
+    dice = (2 * (predicted * target).sum() + 1) / (predicted.sum() + (target * counted).sum() + 1)
     return 5 * entropy + 1 - dice
 
 
-def _batch(
-    studies: Sequence[Images], window: tuple[int, int], rng: np.random.Generator
+def training_batch(
+    studies: Sequence[StudyImages], window: tuple[int, int], rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Crops (N, V, C, H, W), their bodies and lesions; of every study equally many views."""
+    """Augmented crops of N studies: views (N, V, C, H, W), bodies and (where known) lesions.
+
+    V is the same for all studies, at most `VIEWS_A_STEP`.
+    """
     count = min(VIEWS_A_STEP, min(len(study.views) for study in studies))
     crops = []
     for study in studies:
@@ -162,31 +176,32 @@ def _batch(
             int(rng.integers(0, window[0] - rows + 1)),
             int(rng.integers(0, window[1] - columns + 1)),
         )
-        crops.append([placed(x, window, offset) for x in crop])
+        crops.append([pad_to_size(x, window, offset)[0] for x in crop])
     whole = all(len(crop) == 3 for crop in crops)
     views, body, *lesions = (torch.stack(x) for x in zip(*(c[: 2 + whole] for c in crops)))
     return views, body, lesions[0] if lesions else None
 
 
 def _crop(
-    study: Images, count: int, window: tuple[int, int], rng: np.random.Generator
+    study: StudyImages, count: int, window: tuple[int, int], rng: np.random.Generator
 ) -> list[torch.Tensor]:
-    """Views, body and (where known) lesions of a random part of a study, full in width.
+    """Views, body and (where known) lesions of a random vertical crop of a study.
 
-    Where its lesions are known, at least one of them is in it: it bears the whole study's label.
+    The crop has the label of the whole study. So, of a study with known lesions, crops are drawn
+    until one shows a lesion, at most `MAX_CROP_DRAWS` times.
     """
     parts = [x for x in (study.views, study.body, study.lesions) if x is not None]
     height, width = study.views.shape[2:]
-    ill = study.lesions is not None and bool(study.lesions.any())
+    has_lesion = study.lesions is not None and bool(study.lesions.any())
     crop = []
-    for _ in range(CROP_TRIES):
+    for _ in range(MAX_CROP_DRAWS):
         chosen = np.sort(rng.choice(len(study.views), count, replace=False))
-        rows = min(window[0], max(1, round(height * rng.uniform(LEAST_HEIGHT, 1))))
+        rows = min(window[0], max(1, round(height * rng.uniform(MIN_CROP_HEIGHT, 1))))
         columns = min(window[1], width)
         top = int(rng.integers(0, height - rows + 1))
         left = int(rng.integers(0, width - columns + 1))
         part = (slice(None), slice(None), slice(top, top + rows), slice(left, left + columns))
         crop = [x[chosen][part] for x in parts]
-        if not ill or bool(crop[2].any()):
+        if not has_lesion or bool(crop[2].any()):
             break
     return crop

@@ -1,4 +1,4 @@
-"""The table of scores: one row a study."""
+"""Table of scores, one row a study."""
 
 import csv
 from collections.abc import Sequence
@@ -12,17 +12,18 @@ COLUMNS = ("case", "probability", "has_lesion", "views")
 
 
 @dataclass(frozen=True)
-class Row:
-    """A study and its score."""
+class ScoreRow:
+    """Case and score of one study."""
 
     case: str
     score: StudyScore
 
 
-def write_scores(path: Path, rows: Sequence[Row]) -> None:
-    """Write case, probability, has_lesion (0 or 1), views, and weight_0, weight_1, … of the views.
+def write_scores(path: Path, rows: Sequence[ScoreRow]) -> None:
+    """Write the table as CSV.
 
-    A study with fewer views than the others leaves the last columns empty.
+    Columns: case, probability, has_lesion (0 or 1), views (number of them), and the weights of the
+    views as weight_0, weight_1, …; a study with fewer views leaves the last columns empty.
     """
     most = max((len(row.score.weights) for row in rows), default=0)
     path.parent.mkdir(parents=True, exist_ok=True)

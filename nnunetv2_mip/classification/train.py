@@ -1,4 +1,4 @@
-"""A whole training of a classifier: features or images, cross-validation, the file that ships."""
+"""Training of a classifier on a data set: cross-validation, baselines, report, and the file."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,10 +13,15 @@ from nnunetv2_mip.classification.baselines import (
 from nnunetv2_mip.classification.classifier_file import FILE_NAME, write_classifier
 from nnunetv2_mip.classification.cross_validation import cross_validate, frozen_fit
 from nnunetv2_mip.classification.data import LabelledStudy, studies_of
-from nnunetv2_mip.classification.evaluation import describe, evaluate_judged, write_evaluation
-from nnunetv2_mip.classification.folds import dealt_folds, folds_of_splits
-from nnunetv2_mip.classification.head_fitting import Study
-from nnunetv2_mip.classification.trainer import Trainer, TrainingChoices
+from nnunetv2_mip.classification.evaluation import (
+    Evaluation,
+    describe,
+    evaluate_out_of_fold,
+    write_evaluation,
+)
+from nnunetv2_mip.classification.folds import assigned_folds, folds_of_splits
+from nnunetv2_mip.classification.study_labels import StudyLabel
+from nnunetv2_mip.classification.trainer import ClassifierTrainer, TrainingOptions
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.nnunet.splits import SPLITS_FILE, check_format
@@ -28,64 +33,69 @@ def train_classifier(
     labelled: Sequence[LabelledStudy],
     network: Path,
     target: Path,
-    choices: TrainingChoices,
+    options: TrainingOptions,
 ) -> str:
-    """Train, cross-validate, and write the classifier and its report.
+    """Report on a classifier that is trained, cross-validated and written.
 
-    What is written learned from all studies, and is calibrated on the scores that they got in
-    cross-validation.
+    The written classifier is trained on all studies, and is calibrated on their out-of-fold scores.
 
     Args:
         raw: the data set's folder.
         labelled: its studies.
-        network: the segmentation model.
+        network: folder of the segmentation model.
         target: folder to write `classifier.npz`, `metrics.json` and `out_of_fold.csv` into.
-        choices: how.
+        options: how to train.
 
     Returns:
-        the report as text.
+        the report as printed text.
 
     Raises:
         MipError: nothing to learn from, or a model that cannot be used.
     """
     studies = studies_of(labelled)
-    own = network if choices.fold_networks else None
-    folds = training_folds(raw, studies, choices.splits, own)
-    if choices.fold_networks:
-        _check_fold_networks(network, folds, choices.checkpoint)
-    trainer = Trainer(labelled, network, choices, folds)
+    own = network if options.fold_networks else None
+    folds = training_folds(raw, studies, options.splits, own)
+    if options.fold_networks:
+        _check_fold_networks(network, folds, options.checkpoint)
+    trainer = ClassifierTrainer(labelled, network, options, folds)
     text = "not cross-validated"
-    if choices.evaluate:
-        judged = cross_validate(studies, folds, trainer.fit)
+    if options.evaluate:
+        results = cross_validate(studies, folds, trainer.fit)
         heights = [image_height_mm(*item.levels()) for item in labelled]
-        evaluation = evaluate_judged(studies, judged, heights)
-        report = {"method": choices.how, "studies": len(studies), **evaluation.to_dict()}
-        lines = [describe(choices.how, evaluation)]
-        for name, features in (("height alone", height_features), ("margins", margin_features)):
-            bags = [features(*item.levels()) for item in labelled]
-            columns = np.arange(bags[0].shape[-1])
-            baseline = evaluate_judged(
-                studies,
-                cross_validate(studies, folds, frozen_fit(lambda _, b=bags: b, studies, columns)),
-                heights,
-            )
+        evaluation = evaluate_out_of_fold(studies, results, heights)
+        report = {"method": options.how, "studies": len(studies), **evaluation.to_dict()}
+        lines = [describe(options.how, evaluation)]
+        for name, baseline in evaluated_baselines(labelled, folds, heights).items():
             report[name] = baseline.to_dict()
             lines.append(describe(f"baseline ({name})", baseline))
-        if choices.how in ("frozen", "both") and not choices.fold_networks:
+        if options.how in ("frozen", "both") and not options.fold_networks:
             lines.append(
                 "note: these scores are honest only for patients that the segmentation model was "
                 "not trained on; else use --fold-networks"
             )
         text = "\n".join(lines)
-    about, arrays = trainer.final()
-    if choices.evaluate:
-        write_evaluation(target, studies, judged, folds, report)
+    about, arrays = trainer.final_classifier()
+    if options.evaluate:
+        write_evaluation(target, studies, results, folds, report)
     write_classifier(target / FILE_NAME, about, arrays)
     return text
 
 
+def evaluated_baselines(
+    labelled: Sequence[LabelledStudy], folds: Mapping[str, int], heights_mm: Sequence[float]
+) -> dict[str, Evaluation]:
+    """Evaluations of classifiers on the baseline features, by name."""
+    studies, found = studies_of(labelled), {}
+    for name, features in (("height alone", height_features), ("margins", margin_features)):
+        bags = [features(*item.levels()) for item in labelled]
+        fit = frozen_fit(lambda _, b=bags: b, studies, np.arange(bags[0].shape[-1]))
+        results = cross_validate(studies, folds, fit)
+        found[name] = evaluate_out_of_fold(studies, results, heights_mm)
+    return found
+
+
 def _check_fold_networks(network: Path, folds: Mapping[str, int], checkpoint: str) -> None:
-    """At the door: features of the first folds take minutes."""
+    """Check of the model's folds before the features of the first ones take minutes."""
     for fold in sorted(set(folds.values())):
         path = network / f"fold_{fold}" / checkpoint
         if not path.is_file():
@@ -96,22 +106,22 @@ def _check_fold_networks(network: Path, folds: Mapping[str, int], checkpoint: st
 
 
 def training_folds(
-    raw: Path, studies: Sequence[Study], splits: Path | None, network: Path | None = None
+    raw: Path, studies: Sequence[StudyLabel], splits: Path | None, network: Path | None = None
 ) -> dict[str, int]:
-    """Case → fold: of the splits file named, else of the data set's own, else dealt.
+    """Case → fold: of a named splits file, else of the data set's own, else assigned at random.
 
-    Cases that the file does not name are dealt over its folds.
+    Cases that the file does not name are assigned to its folds at random.
 
     Args:
         raw: the data set's folder.
         studies: of it.
         splits: a splits file; None for the data set's own.
-        network: the segmentation model whose fold K is to judge fold K. The splits are then those
-            of its own data set, unless a file is named.
+        network: folder of the segmentation model whose fold K is to validate fold K. The splits are
+            then those of its training, unless a file is named.
 
     Raises:
-        MipError: no such file, or not of nnU-Net's form; or a study would be judged by the network
-            of a fold that was trained on it.
+        MipError: no such file, or not in nnU-Net's format; or a study would be validated by a
+            network that was trained on it.
     """
     path, content = splits or raw / SPLITS_FILE, None
     if splits is None and network is not None:
@@ -122,11 +132,9 @@ def training_folds(
         check_format(content, str(path))
     elif splits is not None:
         raise MipError(f"{splits}: no such file; check --splits")
-    patients = {study.case: study.patient for study in studies}
-    lesions = {study.case: study.has_lesion for study in studies}
     if content is None:
-        return dealt_folds(patients, lesions)
-    folds = dealt_folds(patients, lesions, folds_of_splits(content), len(content))
+        return assigned_folds(studies)
+    folds = assigned_folds(studies, folds_of_splits(content), len(content))
     if network is not None:
         for case, fold in folds.items():
             if case in content[fold]["train"]:

@@ -1,4 +1,4 @@
-"""`nnUNetv2_mip_classify`: healthy or with lesions, as a probability for every study."""
+"""`nnUNetv2_mip_classify`: the probability of every study that it shows lesions."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.commands._options import add_device_option
 from nnunetv2_mip.errors import MipError
 
-# What --pixel_mm may be: finer ones do not fit into memory, of coarser ones a body has too few.
+# Limits of --pixel_mm: finer images do not fit into memory, coarser ones have too few pixels.
 PIXELS_MM = (1.0, 16.0)
 
 
@@ -140,7 +140,7 @@ def run_predict(args: argparse.Namespace) -> None:
     from nnunetv2_mip.classification.classifier import load_classifier
     from nnunetv2_mip.classification.classifier_file import find_classifier
     from nnunetv2_mip.classification.data import find_studies_to_score, views_of_job
-    from nnunetv2_mip.classification.score_table import Row, write_scores
+    from nnunetv2_mip.classification.score_table import ScoreRow, write_scores
     from nnunetv2_mip.files import check_output
 
     if args.o.suffix.lower() != ".csv":
@@ -163,7 +163,7 @@ def run_predict(args: argparse.Namespace) -> None:
             except MipError as error:
                 prefix = "" if str(job.source) in str(error) else f"{job.source}: "
                 raise MipError(f"{prefix}{error}") from None
-            rows.append(Row(job.case, score))
+            rows.append(ScoreRow(job.case, score))
     write_scores(args.o, rows)
     if max(len(row.score.weights) for row in rows) > classifier.about.get("views", 1) == 1:
         print(
@@ -181,7 +181,7 @@ def run_predict(args: argparse.Namespace) -> None:
 def run_train(args: argparse.Namespace) -> None:
     from nnunetv2_mip.classification.classifier_file import FILE_NAME
     from nnunetv2_mip.classification.data import labelled_studies, studies_of
-    from nnunetv2_mip.classification.head_fitting import check_studies
+    from nnunetv2_mip.classification.study_labels import require_both_classes
     from nnunetv2_mip.files import check_output
     from nnunetv2_mip.inference.config import InferenceConfig
     from nnunetv2_mip.nnunet.model_folder import bundled_model
@@ -212,17 +212,17 @@ def run_train(args: argparse.Namespace) -> None:
             "fold: name one with --network"
         )
     labelled = labelled_studies(raw, len(InferenceConfig.load(network).channels))
-    check_studies(studies_of(labelled))
+    require_both_classes(studies_of(labelled))
     from nnunetv2_mip.classification.network_training import EPOCHS
     from nnunetv2_mip.classification.train import train_classifier
-    from nnunetv2_mip.classification.trainer import TrainingChoices
+    from nnunetv2_mip.classification.trainer import TrainingOptions
 
     report = train_classifier(
         raw,
         labelled,
         network,
         args.o,
-        TrainingChoices(
+        TrainingOptions(
             fold=args.f,
             checkpoint=args.chk,
             how=args.how,

@@ -1,4 +1,4 @@
-"""`nnUNetv2_mip_evaluate`: score predicted masks against the truth."""
+"""`nnUNetv2_mip_evaluate`: scores of predicted masks against the truth."""
 
 import argparse
 import math
@@ -113,11 +113,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def describe(report: dict) -> str:
-    """The report as text: the worst cases first, the means, the controls, what was left out."""
-    from nnunetv2_mip.evaluation.evaluate import worst_first
+    """Printed text of a report: worst cases first, means, controls, cases left out."""
+    from nnunetv2_mip.evaluation.summary import false_positive_name, worst_first
 
     columns = COLUMNS[report["kind"]]
-    error = _false_positive_name(report)
+    error = false_positive_name(report["mean"])
     ranked = worst_first(report["cases"])
     rows = [[case, *_cells(report["cases"][case], columns)] for case in ranked[:TABLE_ROWS]]
     rows.append(["mean", *_cells(report["mean"], columns)])
@@ -163,17 +163,13 @@ def _remarks(report: dict, error: str) -> list[str]:
     return remarks
 
 
-def _false_positive_name(report: dict) -> str:
-    return next(name for name in report["mean"] if name.startswith("false_positive_"))
-
-
 def _cells(scores: dict, columns: dict[str, tuple[str, str]]) -> list[str]:
     values = [(scores[name], style) for name, style in columns.values()]
     return ["-" if math.isnan(value) else format(value, style) for value, style in values]
 
 
 def _aligned(head: list[str], rows: list[list[str]]) -> list[str]:
-    """Names to the left, numbers to the right, a rule above the last row."""
+    """Lines of a table: names to the left, numbers to the right, a rule above the last row."""
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     lines = [
         "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))])

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.evaluation import metrics
 from nnunetv2_mip.io.dmiai_layout import IMAGES, LABELS, PATIENTS, images_in, mask_of_image
 from nnunetv2_mip.io.png import decode_mask_png
 from nnunetv2_mip.service.settings import CALLER_LIMIT_S
@@ -124,7 +125,7 @@ def _send(client: httpx.Client, url: str, picture: Picture, limit_s: float) -> O
         failure = f"answered after {seconds:.1f} s, the limit is {limit_s:g} s"
     dice = None
     if truth is not None:
-        dice = _dice(mask, truth) if failure is None else 0.0
+        dice = metrics.dice(mask, truth, metrics.EmptyTruth.AGREEMENT) if failure is None else 0.0
     return Outcome(picture.name, seconds, failure, dice, degraded)
 
 
@@ -155,11 +156,6 @@ def check_reply(answer: httpx.Response, sent: bytes) -> tuple[np.ndarray | None,
     if not np.isin(np.unique(reply), (0, 255)).all():
         return None, "the reply holds other values than 0 and 255"
     return reply[..., 0] == 255, None
-
-
-def _dice(mask: np.ndarray, truth: np.ndarray) -> float:
-    total = int(mask.sum()) + int(truth.sum())
-    return 2 * int((mask & (truth != 0)).sum()) / total if total else 1.0
 
 
 def summary(outcomes: list[Outcome]) -> dict:

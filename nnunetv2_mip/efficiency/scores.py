@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nnunetv2_mip.evaluation.metrics import dice, volume_scores
+from nnunetv2_mip.evaluation.case_scores import volume_scores
+from nnunetv2_mip.evaluation.metrics import dice
 from nnunetv2_mip.evaluation.surface_distance import hd95
 from nnunetv2_mip.inference.postprocessing import mask_of_view
 from nnunetv2_mip.io.volumes import Volume

@@ -1,6 +1,7 @@
-"""Two sets of predictions of the same cases, compared case by case.
+"""Paired comparison of two sets of predictions of the same cases.
 
-Studies of one patient are alike, so the bootstrap draws patients, each with all of its cases.
+Studies of one patient are not independent, so the bootstrap draws patients, each with all of its
+cases.
 """
 
 import math
@@ -19,11 +20,11 @@ from nnunetv2_mip.io.study_layouts import find_studies
 def compare(
     first: Mapping, second: Mapping, patients: Mapping[str, str] | None = None, seed: int = 0
 ) -> dict:
-    """The paired difference of Dice, first minus second, over the cases with lesions.
+    """Paired difference of the Dice, first minus second, over the cases with lesions.
 
     Args:
         first, second: reports of `evaluation.evaluate` on the same truths.
-        patients: case → patient; cases that are not in it, or all without it, stand alone.
+        patients: case → patient; a case that is not in it counts as a patient of its own.
         seed: of the bootstrap.
 
     Returns:
@@ -35,11 +36,11 @@ def compare(
     """
     if first["kind"] != second["kind"]:
         raise MipError("the two sets of predictions are not of the same cases")
-    alone = sorted(set(first["cases"]) ^ set(second["cases"]))
-    if alone:
+    unpaired = sorted(set(first["cases"]) ^ set(second["cases"]))
+    if unpaired:
         raise MipError(
-            f"the two sets of predictions are not of the same cases: {alone[0]} is in one alone "
-            f"({len(alone)} such cases); predict them in both"
+            f"the two sets of predictions are not of the same cases: {unpaired[0]} is in one alone "
+            f"({len(unpaired)} such cases); predict them in both"
         )
     groups = defaultdict(list)
     for case, scores in first["cases"].items():
@@ -61,10 +62,7 @@ def compare(
 
 
 def patients_of(truths: Path | str) -> dict[str, str]:
-    """Case → patient where the truths tell: a data set of this package, or a tree of studies.
-
-    Empty where they do not.
-    """
+    """Case → patient, of a data set of this package or of a tree of studies; else empty."""
     truths = Path(truths)
     for folder in (truths, truths.parent):
         if (folder / "dataset.json").is_file():
@@ -79,16 +77,16 @@ def patients_of(truths: Path | str) -> dict[str, str]:
         return {}
 
 
-def describe_comparison(found: Mapping, other: Path | str) -> str:
-    """One line for people."""
-    low, high = found["interval_95"]
-    line = f"against {other}: Dice {found['dice_difference']:+.3f}"
+def describe_comparison(comparison: Mapping, other: Path | str) -> str:
+    """The comparison as one printed line; `other` is the second set of predictions."""
+    low, high = comparison["interval_95"]
+    line = f"against {other}: Dice {comparison['dice_difference']:+.3f}"
     if not math.isnan(low):
         line += (
             f" (95 % interval {low:+.3f} to {high:+.3f}, bootstrap over "
-            f"{found['patients']} patients)"
+            f"{comparison['patients']} patients)"
         )
     return (
-        f"{line}; better in {found['better']}, worse in {found['worse']}, equal in "
-        f"{found['equal']} of {found['cases']} cases"
+        f"{line}; better in {comparison['better']}, worse in {comparison['worse']}, equal in "
+        f"{comparison['equal']} of {comparison['cases']} cases"
     )

@@ -1,6 +1,6 @@
-"""Evaluate predicted masks on disk: match them with the truth, score, summarise, write.
+"""Evaluation of predicted masks on disk: matched with the truth, scored, summarised, written.
 
-What is matched with what stands in `nnunetv2_mip.evaluation.matching`.
+Which prediction belongs to which truth: `nnunetv2_mip.evaluation.matching`.
 """
 
 import csv
@@ -15,9 +15,15 @@ import numpy as np
 
 from nnunetv2_mip.conventions import IGNORE_LABEL
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.evaluation import metrics
-from nnunetv2_mip.evaluation.bootstrap import bootstrap_interval
+from nnunetv2_mip.evaluation.case_scores import (
+    StackScores,
+    VolumeScores,
+    image_scores,
+    stack_scores,
+    volume_scores,
+)
 from nnunetv2_mip.evaluation.matching import Pair, match
+from nnunetv2_mip.evaluation.summary import summarise
 from nnunetv2_mip.files import atomic_path, null_for_nan, write_json
 from nnunetv2_mip.io.png import PNG_SUFFIX, decode_mask_png, decode_png
 from nnunetv2_mip.io.volumes import (
@@ -30,7 +36,6 @@ from nnunetv2_mip.parallel import for_each
 from nnunetv2_mip.views.stack_files import is_stack_file
 
 FORMAT_VERSION = 1
-BOOTSTRAP_SEED = 0
 
 
 def evaluate(
@@ -43,13 +48,13 @@ def evaluate(
     processes: int = 1,
     show_progress: bool = False,
 ) -> dict:
-    """Score all cases of a folder, or one file against another.
+    """Report on all cases of a folder, or on one file against another.
 
     Args:
-        predictions, truths: folders or files, see the module.
+        predictions, truths: folders or files, see `matching`.
         allow_missing: count a missing prediction as an empty one.
         only_predicted: leave cases without a prediction out, and name them.
-        min_overlap: fraction of a lesion that must be overlapped, see `metrics.lesion_scores`.
+        min_overlap: fraction of a lesion that must be overlapped, see `lesion_scores`.
         processes: processes for volumes and stacks.
         show_progress: draw a progress bar over volumes and stacks.
 
@@ -69,7 +74,7 @@ def evaluate(
     matches = match(Path(predictions), Path(truths), allow_missing, only_predicted=only_predicted)
     score = partial(score_pair, min_overlap=min_overlap)
     cases, first_kind = {}, None
-    with closing(_run(score, matches.pairs, processes, show_progress)) as results:
+    with closing(_score_all(score, matches.pairs, processes, show_progress)) as results:
         for (kind, scores), pair in zip(results, matches.pairs):  # results first, so they run out
             first_kind = first_kind or kind
             if kind != first_kind:
@@ -90,10 +95,14 @@ def evaluate(
 
 
 def write_report(report: dict, path: Path | str) -> Path:
-    """Write `report` as JSON (NaN as null) and its cases as CSV (NaN as an empty cell) beside it.
+    """Path of the CSV that is written beside the JSON report.
 
-    Returns:
-        the path of the CSV: one row a case, columns in the order of the scores.
+    The JSON holds `report`, NaN as null. The CSV holds its cases, one a row, columns in the order
+    of the scores, NaN as an empty cell.
+
+    Args:
+        report: of `evaluate`.
+        path: of the JSON.
 
     Raises:
         MipError: `path` does not end in `.json`.
@@ -116,16 +125,13 @@ def write_report(report: dict, path: Path | str) -> Path:
 
 
 def score_pair(pair: Pair, min_overlap: float = 0.0) -> tuple[str, dict]:
-    """Read and score one case.
-
-    Returns:
-        its kind ("png", "volume", "stack") and its scores by name.
+    """Kind of one case ("png", "volume", "stack") and its scores by name.
 
     Raises:
         MipError: unreadable, differing sizes or grids, or other labels than allowed.
     """
     if has_suffix(pair.truth, (PNG_SUFFIX,)):
-        kind, scores = "png", metrics.image_scores(*_read_images(pair), min_overlap)
+        kind, scores = "png", image_scores(*_read_images(pair), min_overlap)
     else:
         kind, scores = _score_volume(pair, min_overlap)
     row = asdict(scores)
@@ -135,9 +141,7 @@ def score_pair(pair: Pair, min_overlap: float = 0.0) -> tuple[str, dict]:
     return kind, row
 
 
-def _score_volume(
-    pair: Pair, min_overlap: float
-) -> tuple[str, metrics.StackScores | metrics.VolumeScores]:
+def _score_volume(pair: Pair, min_overlap: float) -> tuple[str, StackScores | VolumeScores]:
     truth = read_volume(pair.truth)
     is_stack = is_stack_file(pair.truth)
     true_mask = _checked_labels(truth, (0, 1, IGNORE_LABEL) if is_stack else None)
@@ -148,64 +152,16 @@ def _score_volume(
         prediction = _checked_labels(predicted, None) != 0
     if not is_stack:
         spacing_mm = truth.spacing_mm
-        return "volume", metrics.volume_scores(prediction, true_mask, spacing_mm, min_overlap)
+        return "volume", volume_scores(prediction, true_mask, spacing_mm, min_overlap)
     # An ignored pixel is background in both.
     prediction &= true_mask != IGNORE_LABEL
-    return "stack", metrics.stack_scores(prediction, true_mask == 1)
+    return "stack", stack_scores(prediction, true_mask == 1)
 
 
-def worst_first(cases: dict[str, dict]) -> list[str]:
-    """Names of the cases: lowest Dice first, then the controls, most false positives first."""
-    error = _false_positive_name(next(iter(cases.values())))
-
-    def badness(case: str) -> tuple:
-        scores = cases[case]
-        undefined = math.isnan(scores["dice"])
-        return undefined, 0.0 if undefined else scores["dice"], -scores[error]
-
-    return sorted(cases, key=badness)
-
-
-def _false_positive_name(scores: dict) -> str:
-    return next(name for name in scores if name.startswith("false_positive_"))
-
-
-def summarise(cases: dict[str, dict]) -> dict:
-    """Mean, interval, pooled lesion scores, controls and counts of per-case scores."""
-    rows = list(cases.values())
-    floats = [name for name, value in rows[0].items() if isinstance(value, float)]
-    pixels = [name for name in rows[0] if name.endswith("_pixels")]
-    controls = [row for row in rows if not row["has_lesion"]]
-    error = _false_positive_name(rows[0])
-    counts = {
-        "cases": len(rows),
-        "with_lesions": len(rows) - len(controls),
-        "controls": len(controls),
-        "missing_predictions": sum(row["missing_prediction"] for row in rows),
-    }
-    summary = {
-        "mean": {name: _mean([row[name] for row in rows]) for name in floats + pixels},
-        "dice_interval_95": list(bootstrap_interval([row["dice"] for row in rows], BOOTSTRAP_SEED)),
-        "controls": {
-            "with_false_positives": sum(row[error] > 0 for row in controls),
-            f"mean_{error}": _mean([row[error] for row in controls]),
-        },
-        "counts": counts,
-    }
-    if "lesions" in rows[0]:
-        names = ("lesions", "lesions_found", "predicted_lesions", "predicted_lesions_right")
-        counts |= {name: sum(row[name] for row in rows) for name in names}
-        summary["pooled"] = {
-            "lesion_recall": _ratio(counts["lesions_found"], counts["lesions"]),
-            "lesion_precision": _ratio(
-                counts["predicted_lesions_right"], counts["predicted_lesions"]
-            ),
-        }
-    return summary
-
-
-def _run(score: Callable, pairs: list[Pair], processes: int, show_progress: bool) -> Generator:
-    """Results in the order of `pairs`; PNGs are too quick to be worth a process or a bar."""
+def _score_all(
+    score: Callable, pairs: list[Pair], processes: int, show_progress: bool
+) -> Generator:
+    """Results in the order of `pairs`; PNGs need neither further processes nor a bar."""
     if has_suffix(pairs[0].truth, (PNG_SUFFIX,)):
         yield from map(score, pairs)
         return
@@ -238,20 +194,11 @@ def _checked_labels(volume: Volume, allowed: tuple[int, ...] | None) -> np.ndarr
     """The array, after a check that it holds only `allowed`, or 0 and one other value."""
     array = volume.array
     values = (0, array.max()) if allowed is None else allowed
-    strange = np.ones(array.shape, bool)
+    unexpected = np.ones(array.shape, bool)
     for value in values:
-        strange &= array != value
-    if strange.any():
-        shown = ", ".join(f"{value:g}" for value in np.unique(array[strange])[:6])
+        unexpected &= array != value
+    if unexpected.any():
+        shown = ", ".join(f"{value:g}" for value in np.unique(array[unexpected])[:6])
         wanted = "0 and one other value" if allowed is None else "0, 1 and 2 (ignore)"
         raise MipError(f"{volume.path}: is not a mask of {wanted}; it holds also {shown}")
     return array
-
-
-def _mean(values: list[float]) -> float:
-    defined = [value for value in values if not math.isnan(value)]
-    return float(np.mean(defined)) if defined else math.nan
-
-
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else math.nan

@@ -1,6 +1,6 @@
-"""Which prediction belongs to which ground truth, by name.
+"""Pairs of prediction and ground truth, matched by name.
 
-What counts as ground truth:
+Ground truth is one of:
 
 - a single file, with a single file as prediction;
 - a folder of PNG masks (0 and 255); `segmentation_017.png` is the truth of `patient_017.png`;
@@ -13,9 +13,9 @@ What counts as ground truth:
 
 The prediction of a case is `<case>` with any known suffix in the prediction folder, or the file at
 the truth's relative path (predictions that mirror a tree). A 3D file whose first spacing is at
-least 500 mm (or with a geometry file beside it) is a stack of views and is judged view by view, in
-pixels; in its truth, label 2 is "ignore" and such pixels count for nothing. Every other 3D file is
-a volume, judged in ml.
+least 500 mm (or with a geometry file beside it) is a stack of views and is scored view by view, in
+pixels; in its truth, label 2 is "ignore" and such pixels are left out. Every other 3D file is a
+volume, scored in ml.
 """
 
 from dataclasses import dataclass
@@ -39,13 +39,13 @@ from nnunetv2_mip.io.volumes import has_suffix
 
 @dataclass(frozen=True)
 class Pair:
-    """A case to score.
+    """Files of a case to score.
 
     Attributes:
         case: its name.
         truth: the mask, or for a control without a mask its image.
         prediction: the predicted mask, None when it is missing and counts as empty.
-        is_control_image: whether `truth` is the PNG of a control, which tells only the size.
+        is_control_image: whether `truth` is the PNG of a control, of which only the size is used.
     """
 
     case: str
@@ -56,11 +56,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class Matches:
-    """The pairs, by case name.
+    """Result of the matching.
 
     Attributes:
-        pairs: the cases to score.
-        ignored: predictions that no truth asked for.
+        pairs: the cases to score, by name.
+        ignored: predictions without a truth.
         left_out: controls (images without a mask) that have no prediction.
         not_predicted: other cases without a prediction, with `only_predicted`.
     """
@@ -78,12 +78,12 @@ def match(
     *,
     only_predicted: bool = False,
 ) -> Matches:
-    """Find the prediction of every truth, see the module.
+    """Pairs of every truth with its prediction; the rules are in the module.
 
     Args:
         predictions, truths: two folders or two files.
         allow_missing: a case without a prediction gets a pair without one.
-        only_predicted: it gets no pair, and is named in `not_predicted`.
+        only_predicted: such a case gets no pair, and is named in `not_predicted`.
 
     Raises:
         MipError: a path is missing, there is no truth, two predictions or truths of one case, or
@@ -129,16 +129,16 @@ def match(
             "--only-predicted"
         )
     pairs.sort(key=lambda pair: pair.case)
-    # What the predictor keeps beside the mask of a case is no prediction of another.
-    beside = {f"{key}_probabilities" for key in used}
-    beside |= {f"{key}_views/{name}" for key in used for name in ("levels", "probabilities")}
-    unused = available.keys() - used - beside
+    # Files that the predictor writes beside the mask of a case.
+    companions = {f"{key}_probabilities" for key in used}
+    companions |= {f"{key}_views/{name}" for key in used for name in ("levels", "probabilities")}
+    unused = available.keys() - used - companions
     ignored = sorted(available[key].relative_to(predictions).as_posix() for key in unused)
     return Matches(pairs, ignored, left_out, sorted(not_predicted))
 
 
 def truths_of(folder: Path) -> list[Pair]:
-    """All truths of a folder, without predictions; controls without a mask too.
+    """All truths of a folder, controls without a mask included; no predictions.
 
     Raises:
         MipError: no such folder, or no truth in it.
@@ -153,7 +153,7 @@ def truths_of(folder: Path) -> list[Pair]:
 
 
 def predictions_of(path: Path) -> dict[str, Path]:
-    """Case → predicted mask, of a folder or a single file, where there is no truth to ask.
+    """Case → predicted mask, of a folder or a single file, without a truth.
 
     Raises:
         MipError: no such folder or file, no mask in it, or PNGs beside volumes.
@@ -208,7 +208,7 @@ def _studies_in(folder: Path) -> list[_Truth]:
 
 
 def _labels_in(folder: Path) -> list[_Truth]:
-    """The labels of a nnU-Net data set, named as the converters name the cases of a release."""
+    """Labels of an nnU-Net data set, named as the converters name the cases of a release."""
     names = {}
     if any((folder / IMAGES_FOLDER).glob("*_0001.nii.gz")):
         names = {study.seg: study.case for study in find_studies(folder) if study.seg}

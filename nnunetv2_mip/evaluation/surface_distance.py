@@ -1,7 +1,7 @@
-"""Distances between the surfaces of two masks.
+"""Hausdorff distance of two masks at the 95th centile.
 
-The Hausdorff distance at the 95th centile: of all surface elements of one mask take the distance to
-the nearest surface element of the other, then its 95th centile; the larger of the two directions
+For every surface element of one mask: the distance to the nearest surface element of the other. Of
+these the 95th centile; of the two directions the larger value
 (Taha and Hanbury, BMC Medical Imaging 15:29, 2015, with the centile per direction as MONAI has it).
 """
 
@@ -16,14 +16,14 @@ CENTILE = 95
 
 
 def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> float:
-    """The 95 % Hausdorff distance.
+    """Hausdorff distance at the 95th centile, in the unit of `spacing`.
 
     Args:
         prediction, truth: masks of equal shape, two or three axes.
-        spacing: size of an element along each axis; the answer has its unit.
+        spacing: size of an element along each axis.
 
     Returns:
-        NaN where one of the masks, or both, is empty: there is no distance to nothing.
+        NaN where one of the masks, or both, is empty.
     """
     if not prediction.any() or not truth.any():
         return math.nan
@@ -35,7 +35,7 @@ def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) ->
 
 
 def _surface(mask: np.ndarray) -> np.ndarray:
-    """(N, axes) elements of a mask with a face to what is not mask (or to the edge)."""
+    """Indices (N, axes) of the elements with a face to the background or to the edge."""
     mask = np.asarray(mask, bool)
     low = [int(where.min()) for where in np.nonzero(mask)]
     high = [int(where.max()) + 1 for where in np.nonzero(mask)]

@@ -40,12 +40,16 @@ class Windows:
     def size_for(self, shape: Sequence[int]) -> tuple[int, int]:
         """Rows and columns of a window for views of `shape`."""
         if self.whole:
-            size = tuple(
-                max(p, math.ceil(n / m) * m) for n, m, p in zip(shape, self.multiple, self.patch)
-            )
+            size = self.whole_size(shape)
             if math.prod(size) <= MOST_PATCHES_AT_ONCE * math.prod(self.patch):
                 return size
         return self.patch
+
+    def whole_size(self, shape: Sequence[int]) -> tuple[int, int]:
+        """Rows and columns that hold views of `shape` in one piece, as padded in training."""
+        return tuple(
+            max(p, math.ceil(n / m) * m) for n, m, p in zip(shape, self.multiple, self.patch)
+        )
 
 
 def mirrored_copies(axes: Sequence[int] | None) -> list[tuple[int, ...]]:
@@ -84,7 +88,7 @@ def run_passes(
         Cancelled: the watch says so.
     """
     size = windows.size_for(data.shape[2:])
-    padded, inner = _pad(data, size)
+    padded, inner = pad_to_size(data, size)
     one_pass = _Pass(network, padded, classes, size, watch)
     # Of a cascade the windows of both stages.
     watch.windows += len(copies) * len(network) * data.shape[1] * len(one_pass.windows)
@@ -152,11 +156,19 @@ class _Pass:
         return out if self.weights is None else out.div_(self.weights)
 
 
-def _pad(data: torch.Tensor, size: tuple[int, int]) -> tuple[torch.Tensor, tuple[slice, slice]]:
-    """Pad views with zeros on both sides to at least `size`; also where the views lie in it."""
-    missing = [max(0, want - have) for want, have in zip(size, data.shape[2:])]
-    before = [m // 2 for m in missing]
-    inner = tuple(slice(b, b + n) for b, n in zip(before, data.shape[2:]))
+def pad_to_size(
+    data: torch.Tensor, size: tuple[int, int], offset: tuple[int, int] | None = None
+) -> tuple[torch.Tensor, tuple[slice, slice]]:
+    """Images padded with zeros to at least `size`, and the rows and columns they then fill.
+
+    Args:
+        data: (…, H, W).
+        size: (rows, columns).
+        offset: rows above and columns to the left; None for the middle.
+    """
+    missing = [max(0, want - have) for want, have in zip(size, data.shape[-2:])]
+    before = offset or [m // 2 for m in missing]
+    inner = tuple(slice(b, b + n) for b, n in zip(before, data.shape[-2:]))
     widths = (before[1], missing[1] - before[1], before[0], missing[0] - before[0])
     return (functional.pad(data, widths) if any(widths) else data), inner
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.evaluation.evaluate import evaluate, worst_first
+from nnunetv2_mip.evaluation.evaluate import evaluate
 from nnunetv2_mip.evaluation.matching import match
+from nnunetv2_mip.evaluation.summary import worst_first
 from nnunetv2_mip.parallel import for_each
 from nnunetv2_mip.report.case_facts import CaseFacts, read_all_facts
 from nnunetv2_mip.report.case_files import (

@@ -13,7 +13,8 @@ from PIL import Image
 
 from nnunetv2_mip.commands import evaluate as command
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.evaluation.evaluate import evaluate, match, write_report
+from nnunetv2_mip.evaluation.evaluate import evaluate, write_report
+from nnunetv2_mip.evaluation.matching import match
 
 STUDY = "03-23-2003-NA-PET-CT Ganzkoerper  primaer mit KM-04689"
 PNG_COLUMNS = (

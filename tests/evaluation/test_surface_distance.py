@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnunetv2_mip.evaluation.metrics import volume_scores
+from nnunetv2_mip.evaluation.case_scores import volume_scores
 from nnunetv2_mip.evaluation.surface_distance import hd95
 
 
@@ -53,6 +53,7 @@ def test_a_far_speck_of_less_than_a_twentieth_does_not_count():
     spacing=st.tuples(*[st.floats(0.5, 5)] * 3),
 )
 @settings(max_examples=30, deadline=None)
+@pytest.mark.slow
 def test_equals_monai(seed, shape, spacing):
     monai = pytest.importorskip("monai.metrics")
     torch = pytest.importorskip("torch")

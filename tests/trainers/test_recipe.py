@@ -23,7 +23,6 @@ from nnunetv2_mip.training.augmentation import (
 )
 from nnunetv2_mip.training.lr_schedules import WarmupCosine
 from nnunetv2_mip.training.sampling import part_of_patients, repeated_for_share
-from nnunetv2_mip.training.weight_average import WeightAverage
 
 TINY_RECIPE = """
 from nnunetv2_mip.trainers.nnUNetTrainerMIP_recipe import nnUNetTrainerMIP_recipe
@@ -161,36 +160,6 @@ def test_warmup_then_cosine():
     assert rates == pytest.approx([0.02, 1.0, 2.0, 1 + math.cos(math.pi / 2), 0.0], abs=1e-9)
 
 
-def test_the_average_follows_the_weights():
-    network = nn.Linear(1, 1, bias=False)
-    nn.init.constant_(network.weight, 0.0)
-    average = WeightAverage(network, 0.5)
-    nn.init.constant_(network.weight, 1.0)
-    # d is 2/11, then 3/12, as the formula says.
-    for expected in (9 / 11, 9 / 11 + (1 - 9 / 11) * 0.75):
-        average.update(network)
-        assert average.weights["weight"].item() == pytest.approx(expected)
-    held = average.weights["weight"].item()
-    with average.in_place(network):
-        assert network.weight.item() == pytest.approx(held)
-    assert (network.weight.item(), average.weights["weight"].item()) == (1.0, pytest.approx(held))
-
-
-def test_layers_with_two_names_are_swapped_once():
-    """nnU-Net's blocks list their layers twice; both names share one tensor."""
-    layer = nn.Linear(2, 2)
-    network = nn.ModuleDict({"one": layer, "again": layer})
-    average = WeightAverage(network, 0.5)
-    nn.init.constant_(layer.weight, 3.0)
-    average.update(network)
-    held = average.weights["one.weight"].clone()
-    for _ in range(3):
-        with average.in_place(network):
-            torch.testing.assert_close(network["again"].weight.detach(), held)
-        assert (layer.weight == 3).all()
-        torch.testing.assert_close(average.weights["one.weight"], held)
-
-
 @pytest.fixture
 def recipe(with_trainer):
     """A copy of the tiny data with a trainer of two short epochs."""
@@ -219,7 +188,7 @@ def test_training_saves_the_average_and_resumes(recipe, run_nnunet_training):
     assert resumed.average.steps == 6
     for name, value in resumed.network.state_dict().items():
         torch.testing.assert_close(value, live[name])
-    for name, value in resumed.average.weights.items():
+    for name, value in resumed.average.module.state_dict().items():
         torch.testing.assert_close(value, averaged[name])
     by_muon = [g for g in resumed.optimizer.param_groups if g["muon_factor"] is not None]
     assert by_muon

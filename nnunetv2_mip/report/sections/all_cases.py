@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nnunetv2_mip.evaluation.evaluate import worst_first
+from nnunetv2_mip.evaluation.summary import worst_first
 from nnunetv2_mip.report.case_facts import CaseFacts, common_unit
 from nnunetv2_mip.report.content import ReportContent
 from nnunetv2_mip.report.formatting import fixed

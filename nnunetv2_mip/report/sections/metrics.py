@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nnunetv2_mip.evaluation.bootstrap import bootstrap_interval
-from nnunetv2_mip.evaluation.evaluate import BOOTSTRAP_SEED
+from nnunetv2_mip.evaluation.bootstrap import interval_over_cases
+from nnunetv2_mip.evaluation.summary import BOOTSTRAP_SEED
 from nnunetv2_mip.report import charts
 from nnunetv2_mip.report.case_facts import common_unit, lesion_size
 from nnunetv2_mip.report.content import ReportContent
@@ -100,7 +100,7 @@ def metrics_section(content: ReportContent) -> MetricsSection | None:
 def _row(scores: dict, key: str, score: Score) -> ScoreRow:
     values = [case[key] for case in scores["cases"].values()]
     low, high = (
-        scores["dice_interval_95"] if key == "dice" else bootstrap_interval(values, BOOTSTRAP_SEED)
+        scores["dice_interval_95"] if key == "dice" else interval_over_cases(values, BOOTSTRAP_SEED)
     )
     has_interval = not math.isnan(low)
     ends = f"{fixed(low, score.decimals)}–{fixed(high, score.decimals)}"
