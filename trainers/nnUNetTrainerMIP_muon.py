@@ -56,18 +56,3 @@ class nnUNetTrainerMIP_muon_third(nnUNetTrainerMIP_muon_fine):
     deformation = (0.7, 0.7, 0.4)
     saturation_probability = 0.4
     paste_probability = 0.5
-
-
-class nnUNetTrainerMIP_muon_half(nnUNetTrainerMIP_muon):
-    muon_factor = 5.0
-
-
-class nnUNetTrainerMIP_muon_double(nnUNetTrainerMIP_muon):
-    muon_factor = 20.0
-
-
-class nnUNetTrainerMIP_muon_half_paste(nnUNetTrainerMIP_muon_half):
-    """What the second part does, from random weights."""
-
-    batch_dice = False
-    paste_probability = 0.3

@@ -1,6 +1,6 @@
-"""`nnUNetTrainerMIP` with what measurement favours on real MIP-PET; each option is an attribute.
+"""`nnUNetTrainerMIP` with the options that scored best on real MIP-PET, each a class attribute.
 
-An ablation is a subclass that sets one attribute back (`nnUNetTrainerMIP_recipe_ablations.py`).
+An ablation is a subclass that sets one attribute back (`ablations/recipe_ablations.py`).
 """
 
 from pathlib import Path
@@ -226,3 +226,15 @@ class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
             "cases."
         )
         return bank
+
+
+class nnUNetTrainerMIP_recipe_10epochs(nnUNetTrainerMIP_recipe):
+    epochs = 10
+
+
+class nnUNetTrainerMIP_recipe_15epochs(nnUNetTrainerMIP_recipe):
+    epochs = 15
+
+
+class nnUNetTrainerMIP_recipe_100epochs(nnUNetTrainerMIP_recipe):
+    epochs = 100
