@@ -31,6 +31,7 @@ COMMANDS = [
     "predict",
     "fuse",
     "evaluate",
+    "calibrate",
     "classify",
     "export_model",
     "grand_challenge",
