@@ -1,4 +1,4 @@
-"""Cross-fitted scores: what calibrated thresholds are worth on patients they were not chosen on.
+"""Cross-fitted scores: calibrated thresholds on patients they were not chosen on.
 
     python benchmarks/dmiai/calibrate.py -d 10 -i recipes_out/recipe
         --scores benchmarks/dmiai/scores/FOLDER [--copies clean perturbed]
