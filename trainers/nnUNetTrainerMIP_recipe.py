@@ -47,7 +47,7 @@ class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
     # Probability of another upper end of the window, and the factor it stretches values by.
     saturation_probability = 0.2
     saturation_factor = (0.75, 1.5)
-    # Probabilities of a rotation, a scaling (each axis on its own) and an elastic deformation; None:
+    # Probabilities of rotation, scaling (each axis on its own) and elastic deformation. None:
     # nnU-Net's, lower and without elastic deformation.
     deformation: tuple[float, float, float] | None = None
     # Probability that lesions of another patient of the training fold are pasted.

@@ -236,6 +236,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_gradients_of_one(tmp_path):
     from pathlib import Path
 
@@ -266,6 +267,7 @@ def l2s(with_trainer):
     return with_trainer("nnUNetTrainerMIP_tinyL2S", TINY_L2S)
 
 
+@pytest.mark.slow
 def test_killed_training_resumes_and_predicts(l2s, tmp_path, monkeypatch):
     """`nnUNetv2_train` as a process, killed after its first checkpoint, then `--c`."""
     from nnunetv2.run.run_training import run_training_entry

@@ -1,4 +1,4 @@
-"""Trainer names: every published one is found by nnU-Net's own search."""
+"""Trainer names: nnU-Net's own search finds every published one, with its settings."""
 
 import json
 import subprocess
@@ -7,8 +7,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
-from nnunetv2_mip.nnunet.paths import trainers_folder
+from nnunetv2_mip.nnunet.paths import add_own_trainers, trainers_folder
+from nnunetv2_mip.plans.presets import preset_names
 from nnunetv2_mip.trainers.ablations import variants
 from nnunetv2_mip.trainers.nnUNetTrainerMIP import nnUNetTrainerMIP
 
@@ -130,3 +132,59 @@ def test_a_variant_changes_known_settings_only():
     assert trainer.mro()[1] is nnUNetTrainerMIP
     with pytest.raises(AttributeError, match="epoch_s"):
         variants(nnUNetTrainerMIP, {"typo": {"epoch_s": 3}}, __name__)
+
+
+@pytest.mark.slow
+def test_every_ablation_differs_in_what_it_says(monkeypatch):
+    monkeypatch.setenv("nnUNet_extTrainer", str(trainers_folder()))
+    add_own_trainers()
+    full = recursive_find_trainer_class_by_name("nnUNetTrainerMIP_recipe")
+    names = (
+        "noAverage",
+        "noImpulse",
+        "noSaturation",
+        "paste",
+        "allControls",
+        "noControls",
+        "poly",
+        "halfRate",
+        "diceCE",
+        "imageDice",
+        "halfPatients",
+        "quarterPatients",
+    )
+    for name in names:
+        found = recursive_find_trainer_class_by_name(f"nnUNetTrainerMIP_recipe_{name}")
+        assert found.__name__ == f"nnUNetTrainerMIP_recipe_{name}"
+        own = {key for key in vars(found) if not key.startswith("__")}
+        assert own, name
+        assert all(getattr(found, key) != getattr(full, key) for key in own), name
+        if name == "halfRate":
+            continue
+        muon = recursive_find_trainer_class_by_name(f"nnUNetTrainerMIP_muon_{name}")
+        assert muon.muon_factor == 10, name
+        assert all(getattr(muon, key) == getattr(found, key) for key in own), name
+
+
+@pytest.mark.slow
+def test_the_parts_of_muon_are_found_by_name(monkeypatch):
+    monkeypatch.setenv("nnUNet_extTrainer", str(trainers_folder()))
+    add_own_trainers()
+    factors = {
+        "": 10,
+        "_3epochs": 10,
+        "_coarse": 10,
+        "_fine": 10,
+        "_third": 10,
+        "_half": 5,
+        "_double": 20,
+        "_half_paste": 5,
+    }
+    for name, factor in factors.items():
+        found = recursive_find_trainer_class_by_name(f"nnUNetTrainerMIP_muon{name}")
+        assert (found.__name__, found.muon_factor) == (f"nnUNetTrainerMIP_muon{name}", factor)
+        if found.starts_from:
+            before = recursive_find_trainer_class_by_name(found.starts_from[0])
+            plans = found.starts_from[1]
+            assert before.muon_factor == 10
+            assert plans.removeprefix("nnUNetMIPPlans_") in preset_names()
