@@ -31,6 +31,7 @@ COMMANDS = [
     "predict",
     "fuse",
     "evaluate",
+    "calibrate",
     "classify",
     "export_model",
     "grand_challenge",
@@ -56,8 +57,6 @@ SERVE_REQUIREMENTS = [
 ]
 # Estimates energy for nnUNetv2_mip_study, which does without where it is missing.
 STUDY_REQUIREMENTS = ["codecarbon>=3.3"]
-# Of benchmarks/dmiai/rivals.py alone.
-SMP_REQUIREMENTS = ["segmentation-models-pytorch>=0.4"]
 TEST_REQUIREMENTS = [
     "pytest>=8",
     # `make test` runs two files of tests at a time.
@@ -122,7 +121,6 @@ setup(
         "dask": DASK_REQUIREMENTS,
         "serve": SERVE_REQUIREMENTS,
         "study": STUDY_REQUIREMENTS,
-        "smp": SMP_REQUIREMENTS,
         "test": TEST_REQUIREMENTS,
         "dev": DEV_REQUIREMENTS,
     },

@@ -1,32 +1,31 @@
-"""nnU-Net's planner for stacks of views.
+"""nnU-Net planner for stacks of views.
 
-What differs from stock: only the `2d` configuration is planned (single views; a case's first axis
-counts views, not millimetres), channels are standardised by constants of the data set, and a preset
-sets the limits. The plans are plain nnU-Net plans: every nnU-Net command takes them.
+Differences from nnU-Net's: only the `2d` configuration is planned (single views; a case's first
+axis counts views, not millimetres), channels are standardised by constants of the data set, and a
+preset sets the limits. The result is an ordinary plans file, which every nnU-Net command takes.
 """
 
 import shutil
 from pathlib import Path
 
 import numpy as np
-from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
     DatasetFingerprintExtractor,
 )
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (
     ExperimentPlanner,
 )
-from nnunetv2.experiment_planning.experiment_planners.network_topology import (
-    get_pool_and_conv_props,
-)
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from nnunetv2_mip.conventions import STACK_SPACING_MM
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.networks import stored_name
-from nnunetv2_mip.networks.attention import AttendingPlainConvUNet, AttendingResidualEncoderUNet
+from nnunetv2_mip.plans.architecture import (
+    MIN_EDGE_PX,
+    architecture_plan,
+    feature_map_values,
+    stages_within,
+)
 from nnunetv2_mip.plans.presets import DEFAULT_PRESET, Preset, load_preset
 
 CONFIGURATION = "2d"
@@ -34,13 +33,11 @@ CONFIGURATION = "2d"
 FIRST_STAGE, SECOND_STAGE = "2d_loc", "2d_seg"
 # Foreground values drawn for statistics that these plans do not use; nnU-Net draws 10⁸.
 FINGERPRINT_SAMPLES = 1e5
-# Bottleneck maps keep this many pixels along each edge, as in nnU-Net.
-MIN_EDGE_PX = 4
 MIN_BATCH_SIZE = 2
 
 
 class MIPFingerprintExtractor(DatasetFingerprintExtractor):
-    """nnU-Net's fingerprint with few intensity samples: shapes and spacings are what counts."""
+    """nnU-Net's fingerprint with few intensity samples; only shapes and spacings are used."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -48,10 +45,10 @@ class MIPFingerprintExtractor(DatasetFingerprintExtractor):
 
 
 class MIPExperimentPlanner(ExperimentPlanner):
-    """Plans the `2d` configuration of a MIP data set within a preset's limits.
+    """Planner of the `2d` configuration of a MIP data set, within a preset's limits.
 
-    The network is nnU-Net's plain 2D U-Net unless the preset lists residual blocks: all
-    measurements of this package were made with it, and it answers faster on a CPU.
+    The network is nnU-Net's plain 2D U-Net unless the preset lists residual blocks: the plain one
+    is faster on a CPU, and the results of this package were measured with it.
 
     Args:
         dataset_name_or_id: as in nnU-Net; its fingerprint must exist.
@@ -126,13 +123,13 @@ class MIPExperimentPlanner(ExperimentPlanner):
     ) -> tuple[list[str], list[bool]]:
         """nnU-Net's CT scheme (clip, then standardise by constants) for every channel.
 
-        No mask: constants do not change when an image is cropped, and air is a level like others.
+        No mask: constants do not change when an image is cropped, and air is a level as well.
         """
         channels = len(self.dataset_json["channel_names"])
         return ["CTNormalization"] * channels, [False] * channels
 
     def intensity_properties(self) -> dict[str, dict[str, float]]:
-        """The constants of dataset.json["mip"]["intensity"] in the form nnU-Net's schemes read.
+        """Constants of dataset.json["mip"]["intensity"], in the form that nnU-Net's schemes read.
 
         The lower end of the window is subtracted, not the mean: nnU-Net fills a patch beyond the
         image with 0, which is then air, where the mean is as bright as a liver.
@@ -159,7 +156,7 @@ class MIPExperimentPlanner(ExperimentPlanner):
         return properties
 
     def plan_experiment(self) -> dict:
-        """Plan, write the plans file and a copy of dataset.json beside it, and give the plans."""
+        """The plans; also written as a file, with a copy of dataset.json beside it."""
         if self.preset.localization is None:
             configurations = {self.configuration: self._configuration(self.configuration)}
         else:
@@ -197,7 +194,7 @@ class MIPExperimentPlanner(ExperimentPlanner):
         return self.plans
 
     def _configuration(self, name: str) -> dict:
-        """The plan of one configuration within the preset's limits."""
+        """Plan of one configuration within the preset's limits."""
         spacing = self.determine_fullres_target_spacing()
         seen = slice(3 - self.dimensions, 3)
         shapes = [
@@ -224,12 +221,12 @@ class MIPExperimentPlanner(ExperimentPlanner):
         approximate_n_voxels_dataset: float,
         _cache: dict,
     ) -> dict:
-        """A configuration of single views.
+        """Plan of a configuration with given spacing and median shape.
 
         The patch is the median view within the preset's limit, rounded up to what the network can
         halve, and shrinks only where two images do not fit into memory. The batch is what fits, up
         to the preset's limit; nnU-Net's rule that a batch covers at most 5 % of the data set does
-        not apply, since it would make batches of 2 or 3 for the small sets that people start with.
+        not apply, since it would make batches of 2 or 3 for small data sets.
 
         Args:
             spacing: of an image's axes, mm.
@@ -240,6 +237,7 @@ class MIPExperimentPlanner(ExperimentPlanner):
         """
         limit = self.preset.max_patch_px or tuple(median_shape)
         patch = [int(min(size, most)) for size, most in zip(median_shape, limit)]
+        channels = len(self.dataset_json["channel_names"]), len(self.dataset_json["labels"])
         # nnU-Net's estimate of what fits, for images of as many axes.
         kind = f"{self.dimensions}d"
         memory = (
@@ -249,9 +247,9 @@ class MIPExperimentPlanner(ExperimentPlanner):
             / self.UNet_reference_val_corresp_GB
         )
         while True:
-            strides, kernels, padded, divisor = self._topology(spacing, patch)
-            architecture = self._architecture(strides, kernels)
-            fitting = int(memory / self._memory_of_an_image(padded, architecture))
+            strides, kernels, padded, divisor = stages_within(self.preset, spacing, patch)
+            architecture = architecture_plan(self.preset, strides, kernels)
+            fitting = int(memory / feature_map_values(architecture, padded, *channels))
             if fitting >= MIN_BATCH_SIZE or max(padded) <= 2 * MIN_EDGE_PX:
                 break
             largest = int(np.argmax(np.array(padded) / np.array(median_shape)))
@@ -278,67 +276,3 @@ class MIPExperimentPlanner(ExperimentPlanner):
             "resampling_fn_probabilities_kwargs": softmax_kwargs,
             "architecture": architecture,
         }
-
-    def _topology(self, spacing: np.ndarray, patch: list[int]) -> tuple:
-        """nnU-Net's strides, kernels, padded patch and divisor, in no more stages than allowed."""
-        most_stages = len(self.preset.features_per_stage)
-        # The limit is one for each axis: with unequal spacings the axes are not halved together,
-        # and the stages can be more than either axis needs.
-        for halvings in range(most_stages - 1, -1, -1):
-            _, strides, *others = get_pool_and_conv_props(spacing, patch, MIN_EDGE_PX, halvings)
-            if len(strides) <= most_stages:
-                break
-        return strides, *others
-
-    def _architecture(self, strides: tuple, kernels: tuple) -> dict:
-        stages = len(strides)
-        blocks = self.preset.residual_blocks
-        attention = self.preset.decoder_attention
-        if blocks is None:
-            network = PlainConvUNet if attention is None else AttendingPlainConvUNet
-            depth = {
-                "n_conv_per_stage": [self.preset.convs_per_stage] * stages,
-                "n_conv_per_stage_decoder": [self.preset.convs_per_stage] * (stages - 1),
-            }
-        else:
-            network = ResidualEncoderUNet if attention is None else AttendingResidualEncoderUNet
-            depth = {
-                "n_blocks_per_stage": list(blocks[:stages]),
-                "n_conv_per_stage_decoder": [1] * (stages - 1),
-            }
-        if attention is not None:
-            depth["decoder_attention"] = attention
-        return {
-            "network_class_name": stored_name(network),
-            "arch_kwargs": {
-                "n_stages": stages,
-                "features_per_stage": list(self.preset.features_per_stage[:stages]),
-                "conv_op": f"torch.nn.modules.conv.Conv{self.dimensions}d",
-                "kernel_sizes": [list(kernel) for kernel in kernels],
-                "strides": [list(stride) for stride in strides],
-                **depth,
-                "conv_bias": True,
-                "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{self.dimensions}d",
-                "norm_op_kwargs": {"eps": 1e-5, "affine": True},
-                "dropout_op": None,
-                "dropout_op_kwargs": None,
-                "nonlin": "torch.nn.LeakyReLU",
-                "nonlin_kwargs": {"inplace": True},
-            },
-            "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
-        }
-
-    def _memory_of_an_image(self, patch: tuple[int, ...], architecture: dict) -> float:
-        """nnU-Net's estimate of a training image's feature maps, in its reference unit.
-
-        nnU-Net's own method sets the number of threads to `nnUNet_n_proc_DA`, which may be 0.
-        """
-        network = get_network_from_plans(
-            architecture["network_class_name"],
-            architecture["arch_kwargs"],
-            architecture["_kw_requires_import"],
-            len(self.dataset_json["channel_names"]),
-            len(self.dataset_json["labels"]),
-            allow_init=False,
-        )
-        return float(network.compute_conv_feature_map_size(patch))

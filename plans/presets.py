@@ -1,7 +1,6 @@
-"""Presets: how large network, patch and batch may become. JSON files in this folder, or a user's.
+"""Presets: limits of network, patch and batch size; JSON files of this folder or of a user.
 
-A preset sets limits; what a data set gets within them (spacing, patch, number of stages, batch) is
-the planner's work.
+Within the limits the planner chooses spacing, patch, number of stages and batch for a data set.
 """
 
 import re
@@ -20,7 +19,7 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Preset:
-    """Limits for a plan.
+    """Limits of a plan.
 
     Attributes:
         name: names the plans: nnUNetMIPPlans for "default", else nnUNetMIPPlans_<name>.
@@ -100,12 +99,12 @@ class Preset:
 
 
 def preset_names() -> list[str]:
-    """The presets that come with the package."""
+    """Names of the presets of this package."""
     return sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
 def load_preset(name_or_path: str | Path) -> Preset:
-    """A preset by its name, or from a JSON file (whose stem becomes the name).
+    """Preset of a name, or from a JSON file (whose stem becomes the name).
 
     Raises:
         MipError: no such preset or file, unknown keys, or values that make no sense.

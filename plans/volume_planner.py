@@ -1,4 +1,4 @@
-"""nnU-Net's planner for the volumes of the second stage."""
+"""nnU-Net planner for the volumes of the second stage."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from nnunetv2_mip.plans.mip_planner import MIPExperimentPlanner
 
 
 class MIPVolumePlanner(MIPExperimentPlanner):
-    """Plans `3d_fullres` of a data set of `nnUNetv2_mip_convert_stage2` within a preset's limits.
+    """Planner of `3d_fullres` of a data set of `nnUNetv2_mip_convert_stage2`.
 
     The preset's `finest_spacing_mm` and `max_patch_px` have three numbers, (z, y, x).
 

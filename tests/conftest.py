@@ -11,6 +11,8 @@ import os
 import random
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +28,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
+import nnunetv2_mip
 
 CHROMIUM_FLAGS = ("--no-sandbox", "--headless=new", "--disable-gpu", "--disable-dev-shm-usage")
 TINY_PRESET = {
@@ -325,3 +329,31 @@ def browser():
         chromium = play.chromium.launch(executable_path=path, args=list(CHROMIUM_FLAGS))
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel built from the checkout's files."""
+    root = Path(nnunetv2_mip.__file__).parent.parent
+    if not (root / "setup.py").is_file():
+        pytest.skip("not an editable installation: there is no source tree to build from")
+    pytest.importorskip("setuptools")
+    folder = tmp_path_factory.mktemp("wheel")
+    # A copy: a build leaves folders behind, and the checkout must stay as it is.
+    source = folder / "source"
+    names = subprocess.run(
+        ["git", "-C", str(root), "ls-files", "-co", "--exclude-standard"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    for name in names:
+        if (root / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((root / name).read_bytes())
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q"]
+    built = subprocess.run(
+        [*command, "-w", str(folder), str(source)], capture_output=True, text=True, check=False
+    )
+    assert built.returncode == 0, built.stderr
+    return next(folder.glob("*.whl"))

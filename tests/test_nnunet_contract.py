@@ -209,7 +209,7 @@ def test_the_planner_copies_splits_of_the_raw_data_set(tiny):
 
 
 def test_topology_limits_each_axis():
-    """plans/mip_planner.py lowers the limit until the stages fit."""
+    """plans/architecture.py lowers the limit until the stages fit."""
     from nnunetv2.experiment_planning.experiment_planners.network_topology import (
         get_pool_and_conv_props,
     )
@@ -226,7 +226,7 @@ def test_an_additional_key_in_the_plans_is_carried_along(tiny):
     assert plans["mip_preset"]["name"] == "tiny"
 
 
-# Inference (nnunetv2_mip/predictor.py)
+# Inference (nnunetv2_mip/inference/predictor.py)
 
 
 def test_checkpoints_name_their_trainer_and_mirroring(tiny):
@@ -286,7 +286,7 @@ def test_stock_prediction_writes_masks_and_probabilities(tiny, tmp_path, nnunet_
     assert np.load(f"{target}.npz")["probabilities"].shape == (2, 3, 44, 36)
 
 
-# Variables (nnunet_paths.py)
+# Variables (nnunetv2_mip/nnunet/paths.py)
 
 
 def test_variables_are_read_when_asked(monkeypatch):

@@ -70,32 +70,6 @@ CORE = [
 COMMANDS = sorted(path.stem for path in (ROOT / "nnunetv2_mip" / "commands").glob("[a-z]*.py"))
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    if not (ROOT / "setup.py").is_file():
-        pytest.skip("not an editable installation: there is no source tree to build from")
-    pytest.importorskip("setuptools")
-    folder = tmp_path_factory.mktemp("wheel")
-    # A copy: a build leaves folders behind, and the checkout must stay as it is.
-    source = folder / "source"
-    names = subprocess.run(
-        ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
-    for name in names:
-        if (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q"]
-    built = subprocess.run(
-        [*command, "-w", str(folder), str(source)], capture_output=True, text=True, check=False
-    )
-    assert built.returncode == 0, built.stderr
-    return next(folder.glob("*.whl"))
-
-
 def test_the_wheel_holds_the_mapped_folders_and_their_json(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}

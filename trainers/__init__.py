@@ -1,1 +1,1 @@
-"""Trainer classes; `nnUNet_extTrainer` points to this folder as installed."""
+"""Trainer classes; `nnUNet_extTrainer` names this folder as installed."""

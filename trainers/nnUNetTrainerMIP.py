@@ -1,4 +1,4 @@
-"""The MIP trainer: DiceFocal, mirroring in the image plane, splits that keep patients apart.
+"""MIP trainer: DiceFocal loss, mirroring in the image plane, splits grouped by patient.
 
 nnU-Net imports the files of this folder as top-level modules and drops them again: imports are
 absolute, and nothing that is pickled or looked up by its dotted path is defined here.
@@ -20,8 +20,9 @@ from torch._dynamo import OptimizedModule
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.inference.config import INFERENCE_FILE, InferenceConfig
+from nnunetv2_mip.nnunet.model_folder import CHECKPOINT
 from nnunetv2_mip.nnunet.splits import SPLITS_FILE, check_splits, without_patients
-from nnunetv2_mip.training.cpu import has_bfloat16_arithmetic, obey_thread_limit
+from nnunetv2_mip.training.cpu import apply_thread_limit, has_bfloat16_arithmetic
 from nnunetv2_mip.training.losses import DiceFocalLoss
 from nnunetv2_mip.training.muon import MuonAdamW
 
@@ -30,11 +31,11 @@ SCALE_RANGE = (0.85, 1.25)
 
 
 class nnUNetTrainerMIP(nnUNetTrainer):
-    """nnU-Net's trainer for data sets of this package.
+    """nnU-Net trainer for data sets of this package.
 
-    A variant is a subclass that sets some of the class attributes. The settings for prediction are
-    written into the model folder when training starts (`inference.json`). Model folder and
-    checkpoints do not name patients.
+    A variant is a subclass with other class attributes. The settings for prediction are written
+    into the model folder when training starts (`inference.json`). Model folder and checkpoints do
+    not name patients.
     """
 
     weight_dice = 1.0
@@ -47,14 +48,14 @@ class nnUNetTrainerMIP(nnUNetTrainer):
     val_iterations_per_epoch = 50
     learning_rate = 1e-3
     weight_decay = 1e-2
-    # Muon for the kernels, at so many times the learning rate; None: AdamW for all weights.
+    # Learning rate of Muon for the kernels, as a multiple of `learning_rate`; None: AdamW for all.
     muon_factor: float | None = None
     # Trainer and plans whose network of this data set, configuration and fold the training starts
-    # from, outputs included; None: random weights, or nnU-Net's -pretrained_weights, which leaves
-    # the outputs random (and so the first iterations undo what was learned).
+    # from, output layers included; None: random weights, or nnU-Net's -pretrained_weights, which
+    # leaves the output layers random, so that the first iterations undo what was learned.
     starts_from: tuple[str, str] | None = None
-    # Share of each batch that is centred on a lesion. With nnU-Net's own 0.33, a small batch and
-    # many cases without lesions, whole batches hold none.
+    # Share of each batch that is centred on a lesion. With nnU-Net's 0.33, a small batch and many
+    # cases without lesions, whole batches hold no lesion.
     foreground_share = 0.5
     # In-plane axes to mirror, 0 rows and 1 columns, in training and as test-time augmentation.
     mirrored_axes = (0, 1)
@@ -70,7 +71,7 @@ class nnUNetTrainerMIP(nnUNetTrainer):
         dataset_json: dict,
         device: torch.device = torch.device("cuda"),  # noqa: B008
     ):
-        # What the base class gets ends in dataset.json, debug.json and every checkpoint.
+        # The base class writes this into dataset.json, debug.json and every checkpoint.
         super().__init__(plans, configuration, fold, without_patients(dataset_json), device)
         self.num_epochs = self.epochs
         self.num_iterations_per_epoch = self.iterations_per_epoch
@@ -79,7 +80,7 @@ class nnUNetTrainerMIP(nnUNetTrainer):
         self.weight_decay = type(self).weight_decay
         self.oversample_foreground_percent = self.foreground_share
         if device.type == "cpu":
-            obey_thread_limit()
+            apply_thread_limit()
 
     def train_step(self, batch: dict) -> dict:
         with self._autocast_on_cpu():
@@ -90,9 +91,9 @@ class nnUNetTrainerMIP(nnUNetTrainer):
             return super().validation_step(batch)
 
     def _autocast_on_cpu(self) -> AbstractContextManager:
-        """bfloat16 where the CPU computes in it (1.6 times as fast); nnU-Net does so on GPUs only.
+        """Autocast to bfloat16 on CPUs with bfloat16 arithmetic (1.6 times as fast).
 
-        The loss computes in float32 whatever it is given.
+        nnU-Net autocasts on GPUs only. The loss computes in float32.
         """
         enabled = self.device.type == "cpu" and has_bfloat16_arithmetic()
         return torch.autocast("cpu", torch.bfloat16, enabled=enabled)
@@ -100,8 +101,8 @@ class nnUNetTrainerMIP(nnUNetTrainer):
     def configure_optimizers(self):
         """AdamW (Loshchilov and Hutter, arXiv 1711.05101) on nnU-Net's polynomial schedule.
 
-        nnU-Net's SGD first calls everything background, for hundreds to thousands of iterations
-        where lesions are few and small. With `muon_factor`, Muon for the kernels
+        With few and small lesions, nnU-Net's SGD predicts background everywhere for hundreds to
+        thousands of iterations. With `muon_factor`, Muon for the kernels
         (`nnunetv2_mip.training.muon`) on the same schedule.
         """
         if self.muon_factor is None:
@@ -145,9 +146,9 @@ class nnUNetTrainerMIP(nnUNetTrainer):
 
     def save_checkpoint(self, filename: str) -> None:
         if self.local_rank != 0:
-            # nnU-Net writes on the first process alone; another would rename what is half written.
+            # nnU-Net writes on the first process only; another would rename a half-written file.
             return
-        # Beside the target, then renamed: a training killed meanwhile resumes from the one before.
+        # Beside the target, then renamed: a killed training resumes from the checkpoint before.
         partial = Path(f"{filename}.partial")
         super().save_checkpoint(str(partial))
         if partial.exists():
@@ -171,12 +172,12 @@ class nnUNetTrainerMIP(nnUNetTrainer):
         return rotation, dummy_2d, initial_patch, axes or None
 
     def do_split(self) -> tuple[list[str], list[str]]:
-        """The training and validation cases of this fold.
+        """Training and validation cases of this fold.
 
         Raises:
             MipError: splits are missing, are stale, mix patients, or do not have this fold (where
-                nnU-Net would draw a random 80:20 split of cases); or a cascade's first stage has
-                not answered for all cases.
+                nnU-Net would draw a random 80:20 split of cases); or predictions of a cascade's
+                first stage are missing.
         """
         training, validation = self._cases_of_fold()
         if self.is_cascaded:
@@ -184,7 +185,7 @@ class nnUNetTrainerMIP(nnUNetTrainer):
         return training, validation
 
     def _check_first_stage(self, cases: set[str]) -> None:
-        """Every case needs an answer of the first stage, made by the fold that has not seen it."""
+        """Check that the first stage has predicted every case (by the fold that validates it)."""
         folder = Path(self.folder_with_segs_from_previous_stage)
         missing = sorted(cases - {path.stem for path in folder.glob("*.*")})
         if missing:
@@ -245,7 +246,7 @@ class nnUNetTrainerMIP(nnUNetTrainer):
             self._write_inference_config()
 
     def _checkpoint_before(self) -> Path:
-        """The final checkpoint of the training that this one goes on from.
+        """Final checkpoint of the training that this one starts from.
 
         Raises:
             MipError: there is none.
@@ -255,7 +256,7 @@ class nnUNetTrainerMIP(nnUNetTrainer):
             Path(self.output_folder_base).parent
             / f"{trainer}__{plans}__{self.configuration_name}"
             / f"fold_{self.fold}"
-            / "checkpoint_final.pth"
+            / CHECKPOINT
         )
         if not path.is_file():
             number = self.plans_manager.dataset_name[len("Dataset") :][:3].lstrip("0")
@@ -267,7 +268,7 @@ class nnUNetTrainerMIP(nnUNetTrainer):
         return path
 
     def _take_weights(self, checkpoint: Path) -> None:
-        """Start from the network of a checkpoint.
+        """Load the network weights of a checkpoint.
 
         Raises:
             MipError: it is of another architecture.
@@ -290,6 +291,6 @@ class nnUNetTrainerMIP(nnUNetTrainer):
         folder = Path(self.output_folder_base)
         config = InferenceConfig.from_dataset_json(self.dataset_json)
         if (folder / INFERENCE_FILE).exists():
-            # Another fold came first: what a reader tuned since (threshold, TTA, …) stays.
+            # Another fold came first: settings tuned since then (threshold, TTA, …) stay.
             config = InferenceConfig.load(folder).with_data_of(config)
         config.save(folder)

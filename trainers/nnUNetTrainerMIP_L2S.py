@@ -16,7 +16,7 @@ from nnunetv2_mip.trainers.nnUNetTrainerMIP_recipe import nnUNetTrainerMIP_recip
 class nnUNetTrainerMIP_L2S(ReplacesNetworks, nnUNetTrainerMIP):
     """Localization and segmentation, trained together from the first iteration."""
 
-    # Factor of the cue's loss, and what a missed region weighs in it (a half: as a false one).
+    # Factor of the cue's loss, and weight of a missed region in it (0.5: as a false one).
     cue_weight = 0.5
     cue_recall_weight = 0.7
 

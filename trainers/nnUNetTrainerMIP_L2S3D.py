@@ -1,4 +1,4 @@
-"""The second stage in 3D: SUV (and CT) with the cue of the views as a soft spatial weight.
+"""Trainer of the second stage in 3D: SUV (and CT), with the cue of the views as spatial weight.
 
 Trains on the data sets of `nnUNetv2_mip_convert_stage2`. The network is described in
 `nnunetv2_mip.networks.cue`.
@@ -9,7 +9,7 @@ from nnunetv2_mip.networks.cue import CUED
 from nnunetv2_mip.networks.replacement import ReplacesNetworks
 from nnunetv2_mip.nnunet.second_stage_data import CUE
 from nnunetv2_mip.trainers.nnUNetTrainerMIP_volumes import nnUNetTrainerMIP_volumes
-from nnunetv2_mip.training.augmentation import CueAsideTransform, CueBackTransform
+from nnunetv2_mip.training.augmentation import AttachCueTransform, DetachCueTransform
 
 
 class nnUNetTrainerMIP_L2S3D(ReplacesNetworks, nnUNetTrainerMIP_volumes):
@@ -33,6 +33,6 @@ class nnUNetTrainerMIP_L2S3D(ReplacesNetworks, nnUNetTrainerMIP_volumes):
 
     def get_training_transforms(self, *args, **kwargs):
         composed = super().get_training_transforms(*args, **kwargs)
-        composed.transforms.insert(0, CueAsideTransform())
-        composed.transforms.append(CueBackTransform())
+        composed.transforms.insert(0, DetachCueTransform())
+        composed.transforms.append(AttachCueTransform())
         return composed

@@ -1,10 +1,10 @@
-"""The trainer of `nnUNetv2_mip_demo`: a few minutes on two CPU cores."""
+"""Trainer of `nnUNetv2_mip_demo`: a few minutes on two CPU cores."""
 
 from nnunetv2_mip.trainers.nnUNetTrainerMIP import nnUNetTrainerMIP
 
 
 class nnUNetTrainerMIP_demo(nnUNetTrainerMIP):
-    """A short schedule that learns fast from few patients: Muon for the kernels.
+    """Short schedule with Muon, for few patients.
 
     Patients stay upright, so that where an organ lies can be learned early.
     """
@@ -18,5 +18,5 @@ class nnUNetTrainerMIP_demo(nnUNetTrainerMIP):
     rotation_deg = 10.0
 
     def perform_actual_validation(self, save_probabilities: bool = False):
-        """Left out: the demo judges the model on patients that training never saw."""
+        """Nothing: the demo scores the model on patients outside of the training data."""
         self.print_to_log_file("The final validation is left out in the demo.")

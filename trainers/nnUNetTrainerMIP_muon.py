@@ -1,20 +1,20 @@
-"""`nnUNetTrainerMIP_recipe` with Muon, which needs far fewer iterations, whole and in three parts.
+"""`nnUNetTrainerMIP_recipe` with Muon, which needs far fewer iterations; also in three parts.
 
-The first part trains on coarse pixels, the second goes on from its network on finer ones, the third
-from that one's with more augmentation.
+The first part trains on coarse pixels, the second starts from its network on finer pixels, the
+third from the second's network with more augmentation.
 """
 
 from nnunetv2_mip.trainers.nnUNetTrainerMIP_recipe import nnUNetTrainerMIP_recipe
 
 
 class nnUNetTrainerMIP_muon(nnUNetTrainerMIP_recipe):
-    """Muon for the kernels; all else as in the recipe."""
+    """The recipe with Muon for the kernels."""
 
     muon_factor = 10.0
 
 
 class nnUNetTrainerMIP_muon_3epochs(nnUNetTrainerMIP_muon):
-    """750 iterations: minutes on a CPU."""
+    """750 iterations, minutes on a CPU."""
 
     epochs = 3
 
@@ -28,15 +28,16 @@ class nnUNetTrainerMIP_muon_100epochs(nnUNetTrainerMIP_muon):
 
 
 class nnUNetTrainerMIP_muon_coarse(nnUNetTrainerMIP_muon):
-    """The first part, on pixels of 4 mm (preset `cpu_4mm`): 2250 iterations."""
+    """First part: 2250 iterations on pixels of 4 mm (preset `cpu_4mm`)."""
 
     epochs = 9
 
 
 class nnUNetTrainerMIP_muon_fine(nnUNetTrainerMIP_muon):
-    """The second part, on pixels of 3 mm (preset `cpu_3mm`), from the first's network: 1500.
+    """Second part: 1500 iterations on pixels of 3 mm (preset `cpu_3mm`), from the first's network.
 
-    With lesions of other patients pasted, more controls, and the Dice of each image in the loss.
+    Lesions of other patients are pasted, more controls are drawn, and the loss has the Dice of each
+    image.
     """
 
     starts_from = ("nnUNetTrainerMIP_muon_coarse", "nnUNetMIPPlans_cpu_4mm")
@@ -49,25 +50,10 @@ class nnUNetTrainerMIP_muon_fine(nnUNetTrainerMIP_muon):
 
 
 class nnUNetTrainerMIP_muon_third(nnUNetTrainerMIP_muon_fine):
-    """The third part, from the second's network: 1500. More is deformed, stretched and pasted."""
+    """Third part: 1500 iterations from the second's network, with more augmentation."""
 
     starts_from = ("nnUNetTrainerMIP_muon_fine", "nnUNetMIPPlans_cpu_3mm")
     warmup = 0.05
     deformation = (0.7, 0.7, 0.4)
     saturation_probability = 0.4
     paste_probability = 0.5
-
-
-class nnUNetTrainerMIP_muon_half(nnUNetTrainerMIP_muon):
-    muon_factor = 5.0
-
-
-class nnUNetTrainerMIP_muon_double(nnUNetTrainerMIP_muon):
-    muon_factor = 20.0
-
-
-class nnUNetTrainerMIP_muon_half_paste(nnUNetTrainerMIP_muon_half):
-    """What the second part does, from random weights."""
-
-    batch_dice = False
-    paste_probability = 0.3

@@ -1,6 +1,6 @@
-"""`nnUNetTrainerMIP` with what measurement favours on real MIP-PET; each option is an attribute.
+"""`nnUNetTrainerMIP` with the options that scored best on real MIP-PET, each a class attribute.
 
-An ablation is a subclass that sets one attribute back (`nnUNetTrainerMIP_recipe_ablations.py`).
+An ablation is a subclass that sets one attribute back (`ablations/recipe_ablations.py`).
 """
 
 from pathlib import Path
@@ -27,17 +27,17 @@ from nnunetv2_mip.training.weight_average import WeightAverage
 
 
 class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
-    """AdamW on a cosine, averaged weights, impulse noise, pasted lesions, a share of controls.
+    """AdamW on a cosine schedule, averaged weights, impulse noise, a fixed share of controls.
 
-    The checkpoint's `network_weights` are the averaged ones, which is what every predictor loads;
-    the weights that training goes on with lie beside them (`live_weights`).
+    A checkpoint has the averaged weights as `network_weights`, which every predictor loads, and the
+    weights that training continues with as `live_weights`.
     """
 
     learning_rate = 2e-3
     val_iterations_per_epoch = 10
-    # Epochs between two checkpoints to resume from; nnU-Net's 50 are half a day on a CPU.
+    # Epochs between two checkpoints; nnU-Net's 50 take half a day on a CPU.
     checkpoint_every = 4
-    # Share of the training that the learning rate climbs; None: nnU-Net's polynomial schedule.
+    # Share of the training with rising learning rate; None: nnU-Net's polynomial schedule.
     warmup: float | None = 0.02
     # Largest decay of the weights' moving average; None: no averaging.
     ema_decay: float | None = 0.998
@@ -47,8 +47,8 @@ class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
     # Probability of another upper end of the window, and the factor it stretches values by.
     saturation_probability = 0.2
     saturation_factor = (0.75, 1.5)
-    # Probability that an image is rotated, that it is scaled (each axis on its own), and that it is
-    # bent; None: nnU-Net's, rarely and without bending.
+    # Probabilities of rotation, scaling (each axis on its own) and elastic deformation. None:
+    # nnU-Net's, lower and without elastic deformation.
     deformation: tuple[float, float, float] | None = None
     # Probability that lesions of another patient of the training fold are pasted.
     paste_probability = 0.0
@@ -75,7 +75,7 @@ class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
     def on_train_start(self):
         super().on_train_start()
         if self.average is not None and self.average.steps == 0:
-            # What the training starts from may have come since.
+            # Weights to start from may have been loaded since `initialize`.
             self.average = WeightAverage(self._plain_network(), self.ema_decay)
 
     def on_train_epoch_start(self):
@@ -84,7 +84,7 @@ class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
 
     def train_step(self, batch: dict) -> dict:
         if self.warmup is not None:
-            # Smoothly: a short training has few epochs.
+            # Every iteration: a short training has few epochs.
             done = self._iterations_done / self.num_iterations_per_epoch
             self.lr_scheduler.step(self.current_epoch + done)
         result = super().train_step(batch)
@@ -120,13 +120,13 @@ class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
         checkpoint = torch.load(filename, map_location="cpu", weights_only=False)
         checkpoint["live_weights"] = network.state_dict()
         checkpoint["average_steps"] = self.average.steps
-        # Beside the target, then renamed: a kill between leaves nnU-Net's whole file.
+        # Beside the target, then renamed: a killed process leaves nnU-Net's file whole.
         partial = Path(f"{filename}.partial")
         torch.save(checkpoint, partial)
         partial.replace(filename)
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
-        """The average goes on from `network_weights`, the training from `live_weights`."""
+        """Load a checkpoint: `network_weights` as the average, `live_weights` as the network."""
         super().load_checkpoint(filename_or_checkpoint)
         if self.average is None:
             return
@@ -135,7 +135,7 @@ class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
         checkpoint = torch.load(
             filename_or_checkpoint, map_location=self.device, weights_only=False
         )
-        # Another trainer's checkpoint has no live weights: both start from what is there.
+        # Another trainer's checkpoint has no live weights: both start from `network_weights`.
         if "live_weights" in checkpoint:
             self.average.steps = checkpoint["average_steps"]
             network.load_state_dict(checkpoint["live_weights"])
@@ -145,8 +145,8 @@ class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
         if self.patient_share == 1:
             return training, validation
         has_lesion, patients = self._has_lesion(), self._of_dataset("patients")
-        ill = [case for case in training if has_lesion.get(case, True)]
-        part = part_of_patients(training, patients, ill, self.patient_share)
+        with_lesions = [case for case in training if has_lesion.get(case, True)]
+        part = part_of_patients(training, patients, with_lesions, self.patient_share)
         self.print_to_log_file(
             f"{len(part)} of the training cases stay: {self.patient_share:g} of the patients with "
             "lesions."
@@ -208,7 +208,7 @@ class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
         return composed
 
     def _lesion_bank(self, body_above: float) -> list[list]:
-        """The lesions of this fold's training cases, a list a view. No other case is opened."""
+        """Lesions of this fold's training cases, a list for each view. No other case is opened."""
         cases, _ = self.do_split()
         has_lesion = self._has_lesion()
         dataset = self.dataset_class(
@@ -226,3 +226,15 @@ class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
             "cases."
         )
         return bank
+
+
+class nnUNetTrainerMIP_recipe_10epochs(nnUNetTrainerMIP_recipe):
+    epochs = 10
+
+
+class nnUNetTrainerMIP_recipe_15epochs(nnUNetTrainerMIP_recipe):
+    epochs = 15
+
+
+class nnUNetTrainerMIP_recipe_100epochs(nnUNetTrainerMIP_recipe):
+    epochs = 100

@@ -10,4 +10,4 @@ class nnUNetTrainerMIP_volumes(nnUNetTrainerMIP):
     mirrored_axes = (1,)
 
     def _write_inference_config(self) -> None:
-        """None: the recipe of the views is in the model that made the cue."""
+        """Nothing: the settings of the views are in the model that made the cue."""

@@ -43,6 +43,7 @@ from nnunetv2_mip.inference.second_stage import SecondStagePredictor
 from nnunetv2_mip.io.read_study import Study
 from nnunetv2_mip.io.study_layouts import find_studies
 from nnunetv2_mip.io.volumes import read_suv, write_volume
+from nnunetv2_mip.nnunet.model_folder import CHECKPOINT
 
 VIEWS_ID, CUE_ID, ALONE_ID = 801, 802, 803
 EPOCHS = 10
@@ -222,7 +223,7 @@ class Bench:
                          "-p", f"nnUNetMIPPlans_{stage.preset}", "-device", self.args.device,
                          *started)  # fmt: skip
                 (run / "done").touch()
-            seconds += _seconds_of_epochs(run / "checkpoint_final.pth")
+            seconds += _seconds_of_epochs(run / CHECKPOINT)
         return folder, each * iterations * EPOCHS * len(stage.folds), seconds
 
     def _operations_of_an_iteration(self, stage: Stage, plans: dict) -> float:

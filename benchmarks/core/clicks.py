@@ -1,4 +1,4 @@
-"""Clicks of autoPET IV on simulated patients: does every click help, and is every click kept?
+"""Effect of autoPET IV's clicks on simulated patients, click by click.
 
     python benchmarks/core/clicks.py [--out FOLDER] [--model FOLDER] [--seed N] [--studies N]
         [--sts FOLDER]
@@ -12,9 +12,9 @@ inference.json says; then clicks are added, k of each kind for k = 0 to 10:
 - `corrective`: each pair innermost in the largest missed and the largest wrongly marked region of
   the mask so far, as a reader who looks at it would click.
 
-The weights of `click_fusion.ClickModel` were chosen on seed 8 (eleven patients) and STS_001; seed 9
-was fixed beforehand. --sts adds the real study, a folder with SUV.nii.gz and SEG.nii.gz. What was
-simulated and predicted is kept in --out and used again.
+The weights of `fusion.click_refinement.ClickModel` were chosen on seed 8 (eleven patients) and
+STS_001; seed 9 was fixed beforehand. --sts adds the real study, a folder with SUV.nii.gz and
+SEG.nii.gz. Simulated patients and predictions are kept in --out and used again.
 """
 
 import argparse

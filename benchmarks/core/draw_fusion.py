@@ -1,4 +1,4 @@
-"""The picture of docs/fusion.md: spoiled views of a simulated patient, and what rules make of them.
+"""Figure of docs/fusion.md: views of a simulated patient with errors, and fused masks.
 
     python benchmarks/core/draw_fusion.py --report benchmark_fusion/fusion.json --out docs/pictures
 

@@ -1,4 +1,4 @@
-"""Fusion rules side by side: how much of a 3D mask comes back from its views.
+"""Comparison of fusion rules: the share of a 3D mask that its views give back.
 
     python benchmarks/core/fusion.py [--out FOLDER] [--sts FOLDER] [--model FOLDER] [--views N ...]
         [--seeds N ...] [--noise-seeds N] [--pixel MM] [--speed]
@@ -18,7 +18,7 @@ Views that go into each rule:
 
 `mean` and `visibility` need a threshold, which no single value serves: theirs are the best of 0.3,
 0.4, ..., 0.9 on the noisy views of seed 5. `max` has 0.9 and `hull` 0.5, `explain` needs none. For
-`predicted` views the rule that `fusion_rules.PREDICTED_VIEWS` names is shown too.
+`predicted` views the rule that `fusion.rules.PREDICTED_VIEWS` names is shown too.
 
 --pixel 2 makes views for pixels of 2 mm: the detector is then finer than the voxels.
 """

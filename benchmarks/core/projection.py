@@ -255,7 +255,7 @@ def _write(stacks: list) -> None:
 
 
 def _usual(study: StudyFiles, images: list[sitk.Image], folder: Path) -> None:
-    """The floor of who reads with SimpleITK."""
+    """Read and write the same files with SimpleITK alone, as the floor of other programs."""
     sitk.GetArrayFromImage(sitk.ReadImage(str(study.suv)))
     sitk.GetArrayFromImage(sitk.ReadImage(str(study.seg)))
     for image in images:

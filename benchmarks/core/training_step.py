@@ -1,4 +1,4 @@
-"""What a training iteration takes on a CPU, part by part, with one thread and with more.
+"""Time of a training iteration on a CPU, part by part, with one thread and with more.
 
     OMP_WAIT_POLICY=PASSIVE python benchmarks/core/training_step.py -d 10 -p nnUNetMIPPlans_cpu_4mm
 

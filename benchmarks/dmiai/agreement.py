@@ -1,4 +1,4 @@
-"""Whether independent trainings err alike: their masks against each other and against the truth.
+"""Agreement of independent trainings: their masks against each other and against the truth.
 
     python benchmarks/dmiai/agreement.py -d 10 recipes_out/recipe recipes_out/again [...]
         [-o FILE.md]
@@ -6,11 +6,12 @@
 Takes folders of recipes that `recipes.py` left, with out-of-fold probabilities, and judges the
 images with lesions that all of them have. Each recipe is cut at the threshold (in steps of 0.05)
 that suits these images best on average, and so is the mean of all probabilities. Where trainings
-agree with each other far better than with the truth, averaging more of them can hardly help: what
-is left is what all networks learn alike from these patients, or what the images do not tell.
+agree with each other far better than with the truth, averaging more of them can hardly help: the
+remaining errors are common to all networks trained on these patients, or the images do not contain
+the information.
 
-Prints the mean per-image Dice of every recipe with the truth and with the others, and which share
-of the pixels that recipes miss, or mark in vain, is the same in all of them.
+Prints the mean per-image Dice of every recipe with the truth and with the others, and the share
+of missed and of false pixels that is the same in all of them.
 """
 
 import argparse

@@ -61,7 +61,8 @@ if [ $# -gt 0 ]; then
     python "$here/recipes.py" -d 10 -o "$out/scores" --folds "$@" --copies clean perturbed --prefilter impulse "bundled=$model"
 fi
 if $five; then
-    python "$here/calibrate.py" -d 10 -i "$out/scores/bundled" -m "$model" --prefilter impulse
+    nnUNetv2_mip_calibrate -m "$model" --write \
+        -i "$out/scores/bundled/probabilities/clean" "$out/scores/bundled/probabilities/perturbed"
 else
     set_up 0.35 0
 fi

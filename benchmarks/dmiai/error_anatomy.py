@@ -1,4 +1,4 @@
-"""What the error of a model is made of, from out-of-fold probabilities that `recipes.py` left.
+"""Composition of a model's error, from out-of-fold probabilities that `recipes.py` left.
 
     python benchmarks/dmiai/error_anatomy.py -d 10 -i recipes_out/recipe [--threshold 0.15]
         [-o FILE.md]
@@ -125,7 +125,7 @@ def best_dice(probability: np.ndarray, truth: np.ndarray) -> float:
 
 
 def cut_by_level(levels: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """Whether outlines follow the uptake: Dice of all that is bright enough near the true lesions.
+    """Dice of all pixels above a level near the true lesions: whether outlines follow the uptake.
 
     Near: within `REACH_PX` pixels. All are (H, W).
 

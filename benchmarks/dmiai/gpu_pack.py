@@ -77,7 +77,7 @@ def pack(args: argparse.Namespace) -> None:
     shutil.copytree(raw, args.o / "raw" / raw.name)
     for name in SCRIPTS:
         shutil.copy(HERE / name, args.o / name)
-    _build_wheel(HERE.parent, args.o / "code")
+    _build_wheel(HERE.parents[1], args.o / "code")
     presets = args.o / "presets"
     presets.mkdir()
     for preset in args.presets:

@@ -1,4 +1,4 @@
-"""What the recipe benchmarks share: images of a fold, perturbed copies, scores, tables.
+"""Shared part of the recipe benchmarks: images of a fold, perturbed copies, scores, tables.
 
 An image is a case of a converted DM-i-AI data set (`nnUNetv2_mip_convert_dmiai`), one view a case.
 """
@@ -46,7 +46,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Copy:
-    """A copy of an image: levels as a network sees them, and how to turn an answer back."""
+    """Copy of an image: levels as a network sees them, and the axes to mirror a mask back."""
 
     levels: np.ndarray
     axes: tuple[int, ...]
@@ -135,7 +135,7 @@ def read_rows(path: Path) -> list[dict]:
 
 
 class ScoreFolder:
-    """Scores that are kept, to be added to by later trainings: small enough for the repository.
+    """Folder of scores that later trainings add to, small enough for the repository.
 
     `<recipe>.csv` has a row for each image and copy, `trainings.csv` one for each recipe and fold:
     iterations, parameters, minutes. No images, no masks.

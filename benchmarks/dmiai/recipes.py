@@ -34,6 +34,7 @@ import torch
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import write_json
 from nnunetv2_mip.inference.predictor import MIPPredictor
+from nnunetv2_mip.nnunet.model_folder import CHECKPOINT
 from nnunetv2_mip.nnunet.paths import add_own_trainers, nnunet_folder, raw_dataset
 
 CONFIGURATION = "2d"
@@ -52,7 +53,7 @@ import time
 import torch
 from {module} import {base}
 
-from nnunetv2_mip.training.cpu import obey_thread_limit
+from nnunetv2_mip.training.cpu import apply_thread_limit
 
 
 class {name}({base}):
@@ -65,7 +66,7 @@ class {name}({base}):
         self.num_val_iterations_per_epoch = 4
         if device.type == "cpu":
             # For trainers of others; ours do so themselves.
-            obey_thread_limit()
+            apply_thread_limit()
 
     def initialize(self):
         super().initialize()
@@ -84,7 +85,7 @@ class {name}({base}):
 
 
 def epochs_of(iterations: int, an_epoch: int = ITERATIONS_AN_EPOCH) -> tuple[int, int]:
-    """How many epochs, and how long: the checkpoints to go on from lie between them."""
+    """Number of epochs and iterations of each; a checkpoint is written after every epoch."""
     epochs = max(1, math.ceil(iterations / an_epoch))
     return epochs, math.ceil(iterations / epochs)
 
@@ -146,7 +147,7 @@ def train(
     folder = model_folder(dataset, trainer, plans) / f"fold_{fold}"
     clock = folder / "training_minutes.json"
     spent = scores.read_notes(clock).get("minutes", 0.0)
-    if (folder / "checkpoint_final.pth").is_file():
+    if (folder / CHECKPOINT).is_file():
         return spent, True
     command = [sys.executable, "-c", TRAIN, str(int(dataset[7:10])), CONFIGURATION, str(fold)]
     command += ["-tr", trainer, "-p", plans, "-device", device]
@@ -241,7 +242,7 @@ def main() -> None:
     parser.add_argument(
         "--in_process", action="store_true", help="train without starting a process each time"
     )
-    parser.add_argument("-chk", default="checkpoint_final.pth", metavar="FILE", help="checkpoint")
+    parser.add_argument("-chk", default=CHECKPOINT, metavar="FILE", help="checkpoint")
     parser.add_argument("recipes", nargs="+", metavar="NAME=TRAINER,PLANS")
     args = parser.parse_args()
     raw = raw_dataset(args.d)

@@ -7,7 +7,7 @@
 - `smp`: U-Net with an EfficientNet-B3 encoder and scSE decoder, Dice loss, AdamW on a cosine,
   mirroring, brightness, contrast, blur, Gaussian and salt-and-pepper noise (DM-i-AI 2025; the only
   published score on the final test, 0.73, by three such networks). Needs
-  `pip install "nnunetv2-mip[smp]"`.
+  `pip install -r benchmarks/requirements.txt`.
 
 Both start from random weights and see patients and controls of the training cases. What their
 authors did not publish is chosen here: learning rates (1e-3), batches (8 crops; 4 images of
@@ -112,7 +112,7 @@ def smp_network() -> tuple[nn.Module, Callable]:
     try:
         import segmentation_models_pytorch as smp
     except ImportError:
-        raise MipError('rival smp: needs pip install "nnunetv2-mip[smp]"') from None
+        raise MipError("rival smp: needs pip install -r benchmarks/requirements.txt") from None
 
     network = smp.Unet(
         "efficientnet-b3",

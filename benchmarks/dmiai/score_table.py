@@ -1,4 +1,4 @@
-"""The table of scores that `recipes.py --scores` and `rivals.py --scores` keep.
+"""Table of the scores that `recipes.py --scores` and `rivals.py --scores` keep.
 
     python benchmarks/dmiai/score_table.py benchmarks/dmiai/scores/FOLDER
         [--reference recipe] [--folds 0 1] [--recipes recipe noImpulse]

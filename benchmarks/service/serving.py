@@ -1,4 +1,4 @@
-"""Evidence for the service: speed and agreement with stock nnU-Net, load, memory, fuzz.
+"""Measurements of the service: speed and agreement with stock nnU-Net, load, memory, fuzz.
 
 python benchmarks/service/serving.py speed --data DMIAI --splits splits_final.json  # against stock
 python benchmarks/service/serving.py load --data DMIAI  # 1, 4, 32 callers

@@ -1,4 +1,4 @@
-"""`nnUNetv2_mip_env`: the lines that tell a shell where nnU-Net's folders and our trainers are."""
+"""`nnUNetv2_mip_env`: shell lines that set nnU-Net's folders and the folder of our trainers."""
 
 import argparse
 import os
@@ -13,7 +13,7 @@ from nnunetv2_mip.files import check_output
 from nnunetv2_mip.nnunet.paths import VARIABLES, trainers_folder
 
 TRAINERS = "nnUNet_extTrainer"
-# By this file a folder is known as one of this package's.
+# File by which a trainers' folder of this package is recognised.
 OWN_TRAINER = "nnUNetTrainerMIP.py"
 
 
@@ -47,7 +47,7 @@ SHELLS: dict[str, Callable[[str, str], str]] = {
 
 
 def variables(base: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """Values for nnU-Net's variables.
+    """Values for nnU-Net's environment variables.
 
     Args:
         base: folder below which nnU-Net's folders lie (named like their variables), for those

@@ -1,10 +1,11 @@
-"""`nnUNetv2_mip_export_model`: a trained model as a small folder that can be given away."""
+"""`nnUNetv2_mip_export_model`: a trained model as a small folder, fit to be shared."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
+from nnunetv2_mip.nnunet.model_folder import CHECKPOINT
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -16,7 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-m", required=True, type=Path, metavar="FOLDER", help="trained model")
     parser.add_argument("-o", required=True, type=Path, metavar="FOLDER", help="new folder")
     parser.add_argument("-f", nargs="+", required=True, metavar="FOLD", help="folds to take along")
-    parser.add_argument("-chk", default="checkpoint_final.pth", metavar="FILE", help="checkpoint")
+    parser.add_argument("-chk", default=CHECKPOINT, metavar="FILE", help="checkpoint")
     return parser
 
 

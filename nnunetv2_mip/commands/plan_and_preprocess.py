@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Plan and preprocess; prints the training command at the end.
+    """Plan and preprocess, then print the training commands.
 
     Raises:
         MipError: an nnU-Net variable is unset, the data set is missing or was not made by a
@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def find_raw_dataset(dataset: str) -> Path:
-    """The raw folder of a data set given as its number ("7", "007") or name ("Dataset007_X").
+    """Raw folder of a data set given as its number ("7", "007") or name ("Dataset007_X").
 
     Raises:
         MipError: one of nnU-Net's variables is unset, no such data set, or several with its number
@@ -145,7 +145,7 @@ def find_raw_dataset(dataset: str) -> Path:
 
 
 def check_dataset(raw: Path) -> None:
-    """Check that a raw data set is one of ours and can be trained on.
+    """Check that a converter of this package made a raw data set and that it can be trained on.
 
     Raises:
         MipError: no "mip" part, no lesion in any case, or splits that are missing or do not fit.
@@ -173,7 +173,7 @@ def check_dataset(raw: Path) -> None:
 
 
 def _settle_splits(raw: Path, preprocessed: Path, clean: bool) -> None:
-    """Let the preprocessed splits be those of the raw data set, or say why they are not."""
+    """Check that the preprocessed splits equal the raw data set's; `clean` removes them."""
     earlier = preprocessed / SPLITS_FILE
     if not earlier.exists() or read_json(earlier) == read_json(raw / SPLITS_FILE):
         return

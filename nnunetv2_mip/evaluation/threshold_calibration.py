@@ -1,12 +1,14 @@
-"""Threshold and smallest component for the highest mean per-image Dice, from predictions of images
-that the network has not seen.
+"""Threshold and smallest component of the highest mean per-image Dice.
+
+Chosen on probabilities of images that the network has not seen in training.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from nnunetv2_mip.conventions import IGNORE_LABEL, LESION
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.evaluation.metrics import dice
 from nnunetv2_mip.lesions.components import remove_small_components
@@ -14,19 +16,21 @@ from nnunetv2_mip.lesions.components import remove_small_components
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(2, 19))
 SMALLEST_PX = (0, 5, 10, 20, 40)
 GROUPS = 5
+# Probability (H, W), truth (H, W) of 0, 1 and perhaps the ignore label, name of the patient.
+ScoredImage = tuple[np.ndarray, np.ndarray, str]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was chosen, and what it is worth.
+    """A choice of threshold and smallest component, and its Dice.
 
     Attributes:
-        threshold, min_component_px: for `InferenceConfig`.
+        threshold, min_component_px: as in `InferenceConfig`.
         dice: mean per-image Dice of the choice on the images it was made on.
         dice_default: the same at a threshold of 0.5 with nothing dropped.
-        dice_cross_fitted: the mean when each fifth of the patients is judged by the choice of the
-            other four: what the choice is worth on others.
-        images, patients: how many.
+        dice_cross_fitted: mean per-image Dice when each fifth of the patients is scored with the
+            choice of the other four: an estimate for other patients.
+        images, patients: numbers of images and patients with lesions.
     """
 
     threshold: float
@@ -38,20 +42,21 @@ class Calibration:
     patients: int
 
 
-def calibrate(
-    probabilities: Sequence[np.ndarray], truths: Sequence[np.ndarray], patients: Sequence[str]
-) -> Calibration:
-    """Choose from out-of-fold predictions.
+def calibrate(images: Iterable[ScoredImage]) -> Calibration:
+    """The choice of threshold and smallest component for these images.
 
     Args:
-        probabilities: (H, W) each, of networks that did not see the image's patient.
-        truths: (H, W) each, 1 is lesion; images without lesion have no Dice and are left out.
-        patients: of each image; images of a patient stay together.
+        images: probability, truth and patient of each. The probabilities come from networks that
+            did not train on the patient. Images without lesion have no Dice and are left out.
+            Ignored pixels count neither as lesion nor as false positive. One image is held in
+            memory at a time.
 
     Raises:
         MipError: fewer than two patients with lesions.
     """
-    scores, groups, kept = _scores_by_group(probabilities, truths, patients)
+    tables, patients = _dice_tables(images)
+    with_lesion = [patient for table, patient in zip(tables, patients) if table is not None]
+    scores, groups = _grouped(tables, patients)
     threshold, size = _best(scores)
     judged = []
     for group in sorted(set(groups)):
@@ -63,21 +68,21 @@ def calibrate(
         dice=float(scores[:, threshold, size].mean()),
         dice_default=float(scores[:, THRESHOLDS.index(0.5), SMALLEST_PX.index(0)].mean()),
         dice_cross_fitted=float(np.concatenate(judged).mean()),
-        images=len(kept),
-        patients=len(set(kept)),
+        images=len(with_lesion),
+        patients=len(set(with_lesion)),
     )
 
 
-def cross_fitted_choices(
-    probabilities: Sequence[np.ndarray], truths: Sequence[np.ndarray], patients: Sequence[str]
-) -> list[tuple[float, int]]:
+def cross_fitted_choices(images: Iterable[ScoredImage]) -> list[tuple[float, int]]:
     """Threshold and smallest component for every image, chosen on the other groups of patients.
 
     Args and raises: as `calibrate`. Images without lesion get a choice too: patients without any
     lesion are shared out among the groups in the order of their names.
     """
-    scores, groups, kept = _scores_by_group(probabilities, truths, patients)
-    group_of = dict(zip(kept, groups.tolist()))
+    tables, patients = _dice_tables(images)
+    scores, groups = _grouped(tables, patients)
+    with_lesion = [patient for table, patient in zip(tables, patients) if table is not None]
+    group_of = dict(zip(with_lesion, groups.tolist()))
     without = sorted(set(patients) - set(group_of))
     there = sorted(set(groups.tolist()))
     group_of |= {name: there[number % len(there)] for number, name in enumerate(without)}
@@ -86,33 +91,38 @@ def cross_fitted_choices(
     return [(THRESHOLDS[threshold], SMALLEST_PX[size]) for threshold, size in choices]
 
 
-def _scores_by_group(probabilities, truths, patients) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Dice (images, thresholds, sizes), groups (images,) and patients of images with lesions."""
-    kept = [
-        (probability, np.asarray(truth) == 1, patient)
-        for probability, truth, patient in zip(probabilities, truths, patients)
-        if (np.asarray(truth) == 1).any()
-    ]
-    names = sorted({patient for *_, patient in kept})
-    if len(names) < 2:
-        raise MipError("calibration needs predictions of at least two patients with lesions")
-    scores = np.array([_scores(probability, truth) for probability, truth, _ in kept])
-    group_of = {name: number % GROUPS for number, name in enumerate(names)}
-    found = [patient for *_, patient in kept]
-    return scores, np.array([group_of[patient] for patient in found]), found
+def _dice_tables(images: Iterable[ScoredImage]) -> tuple[list[np.ndarray | None], list[str]]:
+    """Dice (thresholds, sizes) of each image, None without lesion; and the images' patients."""
+    tables, patients = [], []
+    for probability, truth, patient in images:
+        truth = np.asarray(truth)
+        tables.append(_dice_table(probability, truth) if (truth == LESION).any() else None)
+        patients.append(patient)
+    return tables, patients
 
 
-def _scores(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Dice (thresholds, sizes) of one image."""
+def _dice_table(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    lesion, known = truth == LESION, truth != IGNORE_LABEL
     return np.array(
         [
             [
-                dice(remove_small_components(probability >= threshold, size), truth)
-                for size in SMALLEST_PX
+                dice(remove_small_components(probability >= threshold, px) & known, lesion)
+                for px in SMALLEST_PX
             ]
             for threshold in THRESHOLDS
         ]
     )
+
+
+def _grouped(tables: list[np.ndarray | None], patients: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Dice (images, thresholds, sizes) and groups (images,) of the images with lesions."""
+    scores = [table for table in tables if table is not None]
+    found = [patient for table, patient in zip(tables, patients) if table is not None]
+    names = sorted(set(found))
+    if len(names) < 2:
+        raise MipError("calibration needs predictions of at least two patients with lesions")
+    group_of = {name: number % GROUPS for number, name in enumerate(names)}
+    return np.array(scores), np.array([group_of[patient] for patient in found])
 
 
 def _best(scores: np.ndarray) -> tuple[int, int]:

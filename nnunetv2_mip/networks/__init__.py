@@ -1,7 +1,7 @@
 """Networks that plans name: attention U-Nets, networks with a localization cue.
 
-Plans store `nnunetv2_mip.networks.CLASS`, so this is where nnU-Net looks the classes up. Each is
-imported when it is asked for: the package itself needs no torch.
+Plans store `nnunetv2_mip.networks.CLASS`, and nnU-Net looks the classes up here. Each is imported
+at its first use: importing the package does not import torch.
 """
 
 from importlib import import_module
@@ -28,6 +28,6 @@ def __dir__() -> list[str]:
 
 
 def stored_name(network: type) -> str:
-    """The dotted name under which plans store a network; of ours without the module's file."""
+    """Dotted name under which plans store a network; for this package's without the module."""
     package = __name__ if network.__module__.startswith(f"{__name__}.") else network.__module__
     return f"{package}.{network.__qualname__}"

@@ -1,7 +1,7 @@
-"""U-Nets whose decoder attends: nnU-Net's own networks with gates or scSE in the decoder.
+"""Attention U-Nets: nnU-Net's own networks with attention gates or scSE in the decoder.
 
 Plans name these classes (`network_class_name`), and nnU-Net imports them from here: a model with
-them needs this package installed wherever it is used. Deep supervision stays as nnU-Net has it.
+them runs only where this package is installed. Deep supervision is nnU-Net's.
 """
 
 from collections.abc import Sequence
@@ -52,9 +52,9 @@ class AttentionGate(nn.Module):
 
 
 class ScSE(nn.Module):
-    """Concurrent squeeze and excitation of channels and places (Roy et al., arXiv 1803.02579).
+    """Concurrent spatial and channel squeeze and excitation (Roy et al., arXiv 1803.02579).
 
-    The sum of the features weighted by channel and of the features weighted by place.
+    The sum of the features weighted by channel and of the features weighted by pixel.
 
     Shape:
         (B, C, *spatial) → the same.
@@ -100,7 +100,7 @@ class AttendingDecoder(UNetDecoder):
             self.recalibrations = nn.ModuleList(ScSE(skip, encoder.conv_op) for skip, _ in pairs)
 
     def forward(self, skips):
-        """As `UNetDecoder.forward`: the finest answer, or with deep supervision all, finest first.
+        """The finest output, or all outputs, finest first, with deep supervision.
 
         Args:
             skips: the encoder's outputs, finest first.
@@ -120,7 +120,7 @@ class AttendingDecoder(UNetDecoder):
         return answers[::-1] if self.deep_supervision else answers[0]
 
     def compute_conv_feature_map_size(self, input_size):
-        """nnU-Net's count of feature map values, with those of the attention."""
+        """Number of feature map values as nnU-Net counts them, those of the attention included."""
         total = super().compute_conv_feature_map_size(input_size)
         size = np.array(input_size)
         # Finest first: a stage's map of its skip's size, and what is weighted.
@@ -155,7 +155,7 @@ class AttendingResidualEncoderUNet(ResidualEncoderUNet):
 
 
 def _attending(decoder: UNetDecoder, attention: str) -> AttendingDecoder:
-    """A decoder like nnU-Net's, that takes over its layers."""
+    """`AttendingDecoder` with the layers of a decoder of nnU-Net."""
     encoder = decoder.encoder
     attending = AttendingDecoder(
         encoder,
@@ -170,6 +170,6 @@ def _attending(decoder: UNetDecoder, attention: str) -> AttendingDecoder:
 
 
 def _per_axis(encoder, stride) -> tuple[int, ...]:
-    """A stride for each axis, where nnU-Net may have one number for all."""
+    """Stride for each axis; nnU-Net may give one number for all."""
     dimensions = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}[encoder.conv_op]
     return tuple(np.broadcast_to(stride, dimensions).tolist())

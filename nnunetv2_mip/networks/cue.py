@@ -1,9 +1,9 @@
-"""A U-Net whose features are weighted in space by a cue that comes with the input.
+"""U-Nets whose features are weighted in space by a cue, the last channel of the input.
 
-The second stage of L2SNet (arXiv 2309.05446), as a soft weight: the last input channel is the cue
-(`stage2_data`). It is an input channel like the others, and weights what the decoder gets from the
+The second stage of L2SNet (arXiv 2309.05446), as a soft weight. The cue is an input channel like
+the others (`nnunet.second_stage_data`), and weights the features that the decoder gets from the
 encoder, as the cue of `localization` does. In training the cue is dropped from some samples, so
-that the network can do without and survives a wrong one.
+that the network works without a cue and with a wrong one.
 """
 
 import torch
@@ -13,16 +13,16 @@ from torch import nn
 from nnunetv2_mip.networks.localization import weighted_features
 from nnunetv2_mip.networks.replacement import replacements
 
-# A cue that says nothing: features are neither raised nor damped.
+# Cue without information: features are neither raised nor damped.
 NEUTRAL = 0.5
 
 
 class _Cued:
-    """What both networks below have in common.
+    """Shared part of the two networks below.
 
     Attributes:
         cue_dropout: share of the training samples without a cue: half of those get the neutral
-            cue, the others one that has found nothing.
+            cue, the others an empty one (0 everywhere).
     """
 
     cue_dropout = 0.3
@@ -54,5 +54,5 @@ class CuedResidualEncoderUNet(_Cued, ResidualEncoderUNet):
     """nnU-Net's residual encoder U-Net, weighted by the cue."""
 
 
-# nnU-Net's networks that plans name, and ours in their place.
+# nnU-Net's networks that plans name → those of this package in their place.
 CUED = replacements([(PlainConvUNet, CuedUNet), (ResidualEncoderUNet, CuedResidualEncoderUNet)])

@@ -1,12 +1,13 @@
 """Localization to segmentation in one network: a coarse lesion cue weights a U-Net in space.
 
-L2SNet (arXiv 2309.05446) first finds lesions in 2D, then lets their location guide a second
-network. Here both stages share one encoder and are trained together: a localizer reads the
-coarse stages of the encoder and says where lesions are; its soft cue weights what the decoder gets
-from the encoder, stage by stage, with a strength that is learned; gradients flow through the cue.
-Far from lesions the features are damped, near lesions they are raised.
+L2SNet (arXiv 2309.05446) first finds lesions in 2D; their location then guides a second network.
+Here both stages share one encoder and are trained together. A localizer reads the coarse stages of
+the encoder and predicts lesion regions, the cue. The cue weights the features that the decoder gets
+from the encoder, stage by stage, with a learned strength: features are raised near lesions and
+damped far from them. Gradients flow through the cue.
 
-The classes are named in plans and rebuilt from checkpoints: they belong into the installed package.
+Plans name these classes and checkpoints are loaded into them: they are part of the installed
+package.
 """
 
 from collections.abc import Sequence
@@ -24,13 +25,13 @@ from nnunetv2_mip.training.losses import DiceFocalLoss
 # The cue's pixels are about this many of the image's wide: coarse regions, not outlines.
 CUE_STRIDE = 4
 CUE_CHANNELS = 32
-# Lesion regions are the lesions and what lies this many pixels about them.
+# Lesion regions are the lesions dilated by this many pixels.
 DILATION_PX = 2
 _POOL = {2: functional.max_pool2d, 3: functional.max_pool3d}
 
 
 class Localizer(nn.Module):
-    """Coarse lesion regions: the encoder's stages summed at one resolution, two convolutions.
+    """Head for coarse lesion regions: the encoder's stages at one resolution, summed and convolved.
 
     The sum over scales is that of a feature pyramid (Lin et al., arXiv 1612.03144).
 
@@ -72,7 +73,7 @@ class Localizer(nn.Module):
 
 
 class LocalizingDecoder(UNetDecoder):
-    """nnU-Net's decoder, what it gets from the encoder weighted by the cue of a `Localizer`.
+    """nnU-Net's decoder; the cue of a `Localizer` weights the features from the encoder.
 
     Features of stage s are multiplied by 1 + g_s (2 cue − 1), 0 < g_s < 1 learned (0.5 at first).
 
@@ -115,7 +116,7 @@ def weighted_features(
 
 
 class _Localizing:
-    """What both networks below have in common; the base class builds encoder and decoder."""
+    """Shared part of the two networks below; the base class builds encoder and decoder."""
 
     def __init__(self, *args, n_conv_per_stage_decoder, deep_supervision=False, **kwargs):
         super().__init__(
@@ -132,21 +133,6 @@ class _Localizing:
             nonlin_first=kwargs.get("nonlin_first", False),
         )
 
-    def forward_with_cue(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Segmentation and the cue behind it.
-
-        Args:
-            x: (B, C, *spatial).
-
-        Returns:
-            (B, K, *spatial) logits, and (B, 1, *spatial) probability that a lesion region is there.
-        """
-        skips = self.encoder(x)
-        cue = cue_of(self.decoder.localizer(skips))
-        answer = UNetDecoder.forward(self.decoder, self.decoder.weighted(skips, cue))
-        logits = answer[0] if self.decoder.deep_supervision else answer
-        return logits, _resized(cue, x.shape[2:])
-
 
 class LocalizingUNet(_Localizing, PlainConvUNet):
     """nnU-Net's plain U-Net with a `LocalizingDecoder`."""
@@ -156,7 +142,7 @@ class LocalizingResidualEncoderUNet(_Localizing, ResidualEncoderUNet):
     """nnU-Net's residual encoder U-Net with a `LocalizingDecoder`."""
 
 
-# nnU-Net's networks that plans name, and ours in their place.
+# nnU-Net's networks that plans name → those of this package in their place.
 LOCALIZING = replacements(
     [
         (PlainConvUNet, LocalizingUNet),
@@ -168,8 +154,8 @@ LOCALIZING = replacements(
 class LocalizationLoss(nn.Module):
     """Loss of the segmentation plus `cue_weight` times that of the cue.
 
-    The cue is judged against coarse lesion regions (`lesion_regions`) by a DiceFocal loss that
-    minds missed regions more than false ones.
+    The cue is compared with coarse lesion regions (`lesion_regions`) by a DiceFocal loss in which
+    missed regions cost more than false ones.
 
     Args:
         segmentation: loss of the segmentation at all its scales.
@@ -204,7 +190,7 @@ class LocalizationLoss(nn.Module):
 def lesion_regions(
     target: torch.Tensor, size: Sequence[int], ignore_label: int | None
 ) -> torch.Tensor:
-    """What the cue should say: where lesions are, dilated, on a coarser grid.
+    """Truth of the cue: the lesions, dilated, on a coarser grid.
 
     Dilation does not spread over ignored pixels. A coarse pixel is lesion where any of its pixels
     belongs to a region, else ignored where any is ignored, else background.

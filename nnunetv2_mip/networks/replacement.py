@@ -1,4 +1,4 @@
-"""Networks of this package in place of those that plans name."""
+"""Replacement of the networks that plans name by networks of this package."""
 
 from collections.abc import Iterable, Mapping
 
@@ -10,12 +10,16 @@ from nnunetv2_mip.networks import stored_name
 
 
 def replacements(pairs: Iterable[tuple[type, type]]) -> dict[str, str]:
-    """Dotted names of nnU-Net's networks → those of ours, from the classes."""
+    """Dotted names of nnU-Net's networks → dotted names of this package's networks.
+
+    Args:
+        pairs: (nnU-Net's class, class of this package).
+    """
     return {stored_name(network): stored_name(ours) for network, ours in pairs}
 
 
 class ReplacesNetworks:
-    """For trainers: the network of the plans, one of ours in place of nnU-Net's.
+    """Mixin for trainers: the network of the plans, replaced by one of this package.
 
     Attributes:
         networks: as `replacements` gives it.
@@ -32,7 +36,7 @@ class ReplacesNetworks:
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        """Called by nnU-Net's trainer and predictor.
+        """The network; called by nnU-Net's trainer and predictor.
 
         Raises:
             MipError: the plans name a network that has no replacement.

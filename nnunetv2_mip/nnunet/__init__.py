@@ -1,1 +1,1 @@
-"""What is read from and written into nnU-Net's folders: paths, splits, model folders."""
+"""nnU-Net's folders: paths, splits, model folders, and loading a model."""

@@ -1,4 +1,4 @@
-"""A model folder into nnU-Net's own predictor: which folds, on which device, and without a word."""
+"""Loading of a model folder into nnU-Net's predictor, and the device it runs on."""
 
 import contextlib
 import io
@@ -22,7 +22,13 @@ def load_nnunet(
     checkpoint: str = CHECKPOINT,
     device: str = "cuda",
 ):
-    """nnU-Net's predictor with the model of a folder, loaded without a word on stdout.
+    """nnU-Net's predictor with the model of a folder; nothing is printed on stdout.
+
+    Args:
+        folder: model folder.
+        folds: to average, None for all that are there.
+        checkpoint: file name in the fold folders.
+        device: see `torch_device`.
 
     Raises:
         MipError: the folder lacks something, or the model cannot be loaded.
@@ -53,13 +59,13 @@ def load_nnunet(
 
 
 def stride_of(configuration_manager) -> tuple[int, ...] | None:
-    """Product of the network's strides along every axis, None where its plans do not tell."""
+    """Product of the network's strides along every axis; None where its plans have no strides."""
     strides = configuration_manager.network_arch_init_kwargs.get("strides")
     return None if strides is None else tuple(map(int, np.prod(strides, axis=0)))
 
 
 def torch_device(name: str) -> torch.device:
-    """The device of that name; `cuda` is `cpu` where there is none.
+    """Device of a name; `cuda` is `cpu` on a machine without a GPU.
 
     Raises:
         MipError: there is no such device.
@@ -76,7 +82,7 @@ def torch_device(name: str) -> torch.device:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep nnU-Net's remarks on stdout out of our output (`NNUNETV2_MIP_VERBOSE=1` shows them)."""
+    """Context without nnU-Net's messages on stdout (`NNUNETV2_MIP_VERBOSE=1` shows them)."""
     if os.environ.get("NNUNETV2_MIP_VERBOSE"):
         yield
         return

@@ -1,7 +1,7 @@
-"""Model folders that ship: the bundled one, and how a trained one becomes small enough.
+"""Model folders: the bundled one, the folds of one, the first stage of a cascade.
 
-A shipped folder has nnU-Net's form (dataset.json, plans.json, fold_*/checkpoint_final.pth) and our
-inference.json, so that every nnU-Net command takes it too. It names no patient.
+A model folder has nnU-Net's form (dataset.json, plans.json, fold_*/checkpoint_final.pth) and this
+package's inference.json, so that every nnU-Net command takes it too.
 """
 
 from collections.abc import Sequence
@@ -12,19 +12,19 @@ from nnunetv2_mip.errors import MipError
 
 BUNDLED = "mip_pet"
 CHECKPOINT = "checkpoint_final.pth"
-# In an exported folder: the first stage of a cascade.
+# In an exported folder: folder of a cascade's first stage.
 FIRST_STAGE_FOLDER = "first_stage"
-# Where a model folder keeps the volumetric network that works on what the views found.
+# In a model folder of views: folder of the second stage in 3D.
 VOLUMETRIC_STAGE = "stage2"
 
 
 def models_folder() -> Path:
-    """Where the models that come with the package lie."""
+    """Folder of the models that are installed with the package."""
     return Path(str(files("nnunetv2_mip"))) / "models"
 
 
 def bundled_model() -> Path:
-    """The model that is used when none is named.
+    """Model folder that is used when the user names none.
 
     Raises:
         MipError: its folder was removed.
@@ -41,7 +41,7 @@ def bundled_model() -> Path:
 def folds_with_checkpoint(
     folder: Path, folds: Sequence[int | str] | None, checkpoint: str
 ) -> list[int | str]:
-    """The folds of a model folder to use, all there are where `folds` is None.
+    """Folds of a model folder to use; all that have the checkpoint where `folds` is None.
 
     Raises:
         MipError: the folder lacks something, or one of the folds.
@@ -74,7 +74,7 @@ def folds_with_checkpoint(
 
 
 def first_stage_folder(folder: Path, configuration: str) -> Path:
-    """The model folder of a cascade's first stage.
+    """Model folder of a cascade's first stage.
 
     Args:
         folder: of the second stage, as nnU-Net's training or `export_model` leaves it.

@@ -1,4 +1,4 @@
-"""nnU-Net's folders from the environment, read when asked, without importing nnunetv2."""
+"""nnU-Net's folders from the environment, read at each call, without importing nnunetv2."""
 
 import os
 from importlib.resources import files
@@ -10,7 +10,7 @@ VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
 def nnunet_folder(variable: str) -> Path:
-    """The folder a variable names.
+    """Folder that an environment variable names.
 
     Raises:
         MipError: the variable is not set, or names a file.
@@ -27,7 +27,7 @@ def nnunet_folder(variable: str) -> Path:
 
 
 def dataset_name(dataset_id: int, name: str) -> str:
-    """`Dataset<three digits>_<name>`.
+    """Name of a data set: `Dataset<three digits>_<name>`.
 
     Raises:
         MipError: an id outside 1–999 or a name nnU-Net cannot use.
@@ -40,7 +40,7 @@ def dataset_name(dataset_id: int, name: str) -> str:
 
 
 def existing_datasets(dataset_id: int) -> list[Path]:
-    """Folders of this id under the nnU-Net folders that are set."""
+    """Folders of a data set id under those nnU-Net folders that are set."""
     found = []
     for variable in VARIABLES:
         if os.environ.get(variable):
@@ -49,7 +49,7 @@ def existing_datasets(dataset_id: int) -> list[Path]:
 
 
 def raw_dataset(dataset_id: int) -> Path:
-    """The raw data set folder of an id.
+    """Raw data set folder of an id.
 
     Raises:
         MipError: nnUNet_raw is not set, or it has no such data set.
@@ -62,17 +62,17 @@ def raw_dataset(dataset_id: int) -> Path:
 
 
 def trainers_folder() -> Path:
-    """The installed folder of our trainer classes, for `nnUNet_extTrainer`."""
+    """Installed folder of this package's trainer classes, for `nnUNet_extTrainer`."""
     return Path(str(files("nnunetv2_mip.trainers")))
 
 
 def trainer_folders() -> str:
-    """A value for `nnUNet_extTrainer`: what the shell has set, and our trainers."""
+    """Value for `nnUNet_extTrainer`: the folders that are set, and this package's trainers."""
     folders = [part for part in os.environ.get("nnUNet_extTrainer", "").split(os.pathsep) if part]
     own = str(trainers_folder())
     return os.pathsep.join(folders if own in folders else [*folders, own])
 
 
 def add_own_trainers() -> None:
-    """Let nnU-Net find our trainers in this process, whatever the shell has set."""
+    """Add this package's trainers to `nnUNet_extTrainer` in this process."""
     os.environ["nnUNet_extTrainer"] = trainer_folders()

@@ -1,7 +1,7 @@
-"""What the second stage in 3D gets: SUV, CT where there is one, and the cue of the views.
+"""Input of the second stage in 3D: SUV, perhaps CT, and the cue of the views.
 
-The cue says of every voxel how likely the views of a 2D model think it lesion (`fusion`, before it
-becomes a mask). L2SNet (arXiv 2309.05446) gives its 3D network such a cue.
+The cue is the lesion probability of every voxel by a 2D model's views (`fusion`, before the
+threshold). L2SNet (arXiv 2309.05446) gives its 3D network such a cue.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ def stage2_input(
     cue: np.ndarray,
     source: str,
 ) -> np.ndarray:
-    """The channels of the second stage's input in their order.
+    """Array of the second stage's input channels, in their order.
 
     Args:
         channels: some of `CHANNELS`.

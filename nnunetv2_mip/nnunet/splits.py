@@ -1,6 +1,6 @@
-"""Cross-validation splits by patient, and the check that a splits file keeps patients apart.
+"""Cross-validation splits by patient, and the check that no patient is on both sides of a fold.
 
-nnU-Net splits by case, so that two studies of one patient can lie on both sides of a fold.
+nnU-Net splits by case: two studies of one patient can be on both sides of a fold.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from nnunetv2_mip.errors import MipError
 SPLITS_FILE = "splits_final.json"
 DEFAULT_FOLDS = 5
 DEFAULT_SEED = 12345
-# The parts of dataset.json["mip"] that speak of single patients.
+# Parts of dataset.json["mip"] with data of single patients.
 PATIENT_KEYS = ("patients", "has_lesion")
 # Names listed in an error line before it says how many more there are.
 NAMES_SHOWN = 3
@@ -76,7 +76,7 @@ def patient_grouped_splits(
 def check_splits(
     splits: Any, patients: Mapping[str, str], cases: Collection[str], source: str = SPLITS_FILE
 ) -> None:
-    """Check that every fold uses all cases and that no patient is where it must not be.
+    """Check that every fold uses all cases and that no patient is in two parts that exclude it.
 
     Args:
         splits: content of a splits file.
@@ -132,7 +132,7 @@ def check_splits(
 
 
 def without_patients(dataset_json: dict) -> dict:
-    """A copy of a dataset.json's content that says nothing about single patients, fit to ship."""
+    """Copy of a dataset.json's content without data of single patients."""
     if "mip" not in dataset_json:
         return dataset_json
     mip = {key: value for key, value in dataset_json["mip"].items() if key not in PATIENT_KEYS}
@@ -140,7 +140,7 @@ def without_patients(dataset_json: dict) -> dict:
 
 
 def check_format(splits: Any, source: str = SPLITS_FILE) -> None:
-    """Check that the content of a splits file has nnU-Net's form; raises MipError."""
+    """Check of a splits file's content for nnU-Net's form; raises MipError."""
 
     def is_fold(fold: Any) -> bool:
         return isinstance(fold, dict) and all(

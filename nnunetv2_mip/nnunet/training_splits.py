@@ -1,4 +1,4 @@
-"""Which cases and patients a trained model has seen: the splits of the data set it was trained on.
+"""Splits that a trained model was trained with: cases and patients of each fold.
 
 A model folder itself names no patient (`splits.without_patients`). nnU-Net trains by the splits of
 the preprocessed data set, which the model's plans name; a fold `all` has seen every case.
@@ -16,11 +16,11 @@ from nnunetv2_mip.nnunet.splits import SPLITS_FILE, check_splits
 
 @dataclass(frozen=True)
 class TrainingSplits:
-    """What a model was trained with.
+    """Splits of a model's training data.
 
     Attributes:
         source: the splits file.
-        folds: its content, a training and a validation part each.
+        folds: content of the file: training and validation cases of each fold.
         patients: case → patient, of all cases.
     """
 
@@ -29,12 +29,12 @@ class TrainingSplits:
     patients: dict[str, str]
 
     def validated_in(self) -> dict[str, int]:
-        """Case → the fold whose network has not seen it."""
+        """Case → fold whose network did not train on it."""
         return {case: fold for fold, split in enumerate(self.folds) for case in split["val"]}
 
 
 def training_splits(model: Path) -> TrainingSplits:
-    """The splits that a model was trained with, after checking that they keep patients apart.
+    """Splits that a model was trained with, checked by `splits.check_splits`.
 
     Args:
         model: model folder.
@@ -53,14 +53,14 @@ def training_splits(model: Path) -> TrainingSplits:
 
 
 def seen_patients(model: Path, folds: Sequence[int | str]) -> set[str]:
-    """The patients that one of a model's networks was trained on.
+    """Patients that at least one of a model's networks was trained on.
 
     Args:
         model: model folder.
         folds: of the networks in question, numbers or `all`.
 
     Raises:
-        MipError: nothing tells: as `training_splits`, or its splits have no such fold.
+        MipError: as `training_splits`, or the splits have no such fold.
     """
     if "all" in folds:
         patients = _patients(_preprocessed(model))
@@ -78,7 +78,7 @@ def seen_patients(model: Path, folds: Sequence[int | str]) -> set[str]:
 
 
 def _preprocessed(model: Path) -> Path:
-    """The preprocessed data set that a model's plans name, there or not."""
+    """Folder of the preprocessed data set that a model's plans name; it need not exist."""
     if not (model / "plans.json").is_file():
         raise MipError(f"{model}: is not a model folder: give one of nnUNet_results")
     dataset = read_json(model / "plans.json").get("dataset_name", "")
@@ -86,6 +86,6 @@ def _preprocessed(model: Path) -> Path:
 
 
 def _patients(folder: Path) -> dict[str, str]:
-    """Case → patient of a preprocessed data set; empty where it is not there or names none."""
+    """Case → patient of a preprocessed data set; empty where it is missing or names none."""
     path = folder / "dataset.json"
     return read_json(path).get("mip", {}).get("patients", {}) if path.is_file() else {}

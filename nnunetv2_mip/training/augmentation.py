@@ -16,13 +16,13 @@ from scipy import ndimage
 
 # Pixels of uptake around a lesion that move with it.
 HALO_PX = 2
-# Components smaller than this are not worth moving.
+# Components smaller than this are not pasted.
 SMALLEST_PASTED_PX = 12
 # Share of a pasted lesion that must lie on the body it is pasted on.
 SHARE_ON_BODY = 0.8
 PLACEMENT_TRIES = 6
 JITTER_PX = 12
-# How far a bend reaches (σ of the field of shifts, share of the patch), and the largest shift.
+# Elastic deformation: σ of the field of shifts (share of the patch), and the largest shift.
 ELASTIC_SHARE_OF_PATCH = (0.04, 0.12)
 ELASTIC_PX = (2.0, 10.0)
 
@@ -56,10 +56,10 @@ class ImpulseNoiseTransform(ImageOnlyTransform):
 
 
 class SaturationTransform(ImageOnlyTransform):
-    """Another upper end of the window: values are stretched about the lowest one, and cut.
+    """Another upper end of the window: values are stretched from the lowest one, and clipped.
 
-    What saturates at one window does not at another: half of the tumour pixels of the DM-i-AI
-    images are at the upper end.
+    Half of the tumour pixels of the DM-i-AI images are at the upper end; with another window they
+    would not be.
 
     Args:
         factor: (least, most) factor of the distance to the lowest value, drawn uniformly in its
@@ -88,9 +88,10 @@ class SaturationTransform(ImageOnlyTransform):
 def deform_more(
     transforms: Sequence[BasicTransform], probabilities: tuple[float, float, float]
 ) -> None:
-    """Let nnU-Net's spatial transform among these deform more often, and bend.
+    """Set nnU-Net's spatial transform to deform more often, and elastically too.
 
     Args:
+        transforms: a composition with nnU-Net's `SpatialTransform`, which is changed.
         probabilities: of a rotation, of a scaling (the axes each by a factor of its own, as bodies
             differ), and of an elastic deformation.
     """
@@ -155,7 +156,7 @@ def lesions_of(image: np.ndarray, mask: np.ndarray, body: np.ndarray) -> list[Le
 
 
 class LesionPasteTransform(BasicTransform):
-    """Paste lesions of one other patient onto the image, about where they were in their own body.
+    """Paste lesions of one other patient onto the image, at about their place in the body.
 
     A MIP shows the brightest value along a ray, so what is pasted is the maximum of both images;
     pixels where the image is brighter than the lesion by more than `hidden_by` are not labelled.
@@ -194,7 +195,7 @@ class LesionPasteTransform(BasicTransform):
     def paste(
         self, image: np.ndarray, segmentation: np.ndarray, generator: np.random.Generator
     ) -> int:
-        """Paste into image (C, H, W) and segmentation (H, W) in place; returns how many."""
+        """Paste into image (C, H, W) and segmentation (H, W) in place; number of lesions pasted."""
         body = (image[0] > self.body_above) & (segmentation >= 0)
         box = _box(body)
         if box is None:
@@ -241,7 +242,7 @@ class LesionPasteTransform(BasicTransform):
 
 
 def _box(body: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """((first row, last row), (first column, last column)) of what is True, or None."""
+    """((first row, last row), (first column, last column)) of the True pixels, or None."""
     if not body.any():
         return None
     box = []
@@ -251,11 +252,11 @@ def _box(body: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]] | None:
     return tuple(box)
 
 
-class CueAsideTransform(BasicTransform):
-    """Takes the last channel out of the image: what follows moves it and keeps its values.
+class DetachCueTransform(BasicTransform):
+    """Moves the last channel out of the image, so that only spatial transforms change it.
 
-    `CueBackTransform` puts it back. In between it is nnU-Net's regression target, which spatial
-    transforms move with the image and intensity transforms leave alone.
+    `AttachCueTransform` puts it back. In between it is nnU-Net's regression target: spatial
+    transforms move it with the image, intensity transforms do not change it.
     """
 
     def apply(self, data_dict: dict, **params) -> dict:
@@ -264,8 +265,8 @@ class CueAsideTransform(BasicTransform):
         return data_dict
 
 
-class CueBackTransform(BasicTransform):
-    """Puts back as the last channel what `CueAsideTransform` took out."""
+class AttachCueTransform(BasicTransform):
+    """Appends the channel that `DetachCueTransform` took out as the last channel again."""
 
     def apply(self, data_dict: dict, **params) -> dict:
         cue = data_dict.pop("regression_target")

@@ -1,4 +1,4 @@
-"""What the CPU can do for a network."""
+"""CPU settings for training: bfloat16 arithmetic and the number of threads."""
 
 import os
 
@@ -8,17 +8,18 @@ import torch
 def has_bfloat16_arithmetic() -> bool:
     """Whether the CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX).
 
-    Without it PyTorch emulates, which is slower than float32. Older PyTorch cannot tell: False.
+    Without it PyTorch emulates, which is slower than float32. False where PyTorch is too old to
+    report it.
     """
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     return any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def obey_thread_limit() -> None:
-    """Compute in as many threads as OMP_NUM_THREADS says, where it says so.
+def apply_thread_limit() -> None:
+    """Set torch's number of threads to OMP_NUM_THREADS, where that is set.
 
-    nnU-Net's commands set as many as there are cores, whatever the user asked for. Threads wait for
-    each other at every layer: beside other work, one is faster than two.
+    nnU-Net's commands set the number of cores, whatever the user asked for. Threads wait for each
+    other at every layer: beside other work, one is faster than two.
     """
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     if wanted.isdigit() and int(wanted) > 0:

@@ -68,7 +68,7 @@ class DiceFocalLoss(nn.Module):
         self.recall_weight = recall_weight
 
     def forward(self, net_output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        # Under autocast the network answers in half precision; its sums over pixels overflow.
+        # Under autocast the network's output is in half precision; its sums over pixels overflow.
         half = net_output.dtype in (torch.float16, torch.bfloat16)
         log_p = torch.log_softmax(net_output.float() if half else net_output, dim=1)
         target = target.long()
@@ -96,7 +96,8 @@ class DiceFocalLoss(nn.Module):
         predicted = log_p[:, 1:].exp()
         # (B, C − 1) each
         intersect = (predicted * truth).sum(spatial)
-        # Twice the areas weighted by what a miss and a false alarm cost: T + P for equal costs.
+        # Twice the areas weighted by the costs of missed and of false foreground: T + P where they
+        # are equal.
         union = 2 * self.recall_weight * truth.sum(spatial)
         union = union + 2 * (1 - self.recall_weight) * (predicted * annotated).sum(spatial)
 

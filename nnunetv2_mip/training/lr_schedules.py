@@ -6,7 +6,7 @@ from torch.optim import Optimizer
 
 
 class WarmupCosine:
-    """From 0 up to the learning rate on a line, then down to 0 on half a cosine.
+    """Linear warm-up to the learning rate, then cosine decay to 0.
 
     SGDR without restarts (Loshchilov and Hutter, arXiv 1608.03983).
 
@@ -25,7 +25,7 @@ class WarmupCosine:
         self.step(0)
 
     def rate_at(self, epoch: float) -> float:
-        """The rate when `epoch` epochs are done; never quite 0 at the start."""
+        """Learning rate after `epoch` epochs; above 0 at the start."""
         done = min(1.0, epoch / self.epochs)
         if done < self.warmup:
             return self.rate * max(done / self.warmup, 1e-2)

@@ -1,7 +1,7 @@
-"""Muon: steps of gradient descent whose every direction has the same length.
+"""Muon optimiser: momentum steps with all singular values of a kernel's step about equal.
 
-Keller Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024). torch has it
-for matrices only; a network of convolutions has hardly any.
+Keller Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024).
+`torch.optim.Muon` takes matrices only, of which a convolutional network has hardly any.
 """
 
 import math
@@ -20,7 +20,7 @@ ITERATIONS = 5
 
 
 def orthogonalised(matrix: torch.Tensor, iterations: int = ITERATIONS) -> torch.Tensor:
-    """About U Vᵀ of the singular value decomposition U S Vᵀ, by Newton and Schulz's iteration.
+    """Approximation of U Vᵀ of the singular value decomposition U S Vᵀ by Newton-Schulz iteration.
 
     Args:
         matrix: (rows, columns), not all zero.
@@ -101,10 +101,10 @@ class MuonAdamW(torch.optim.AdamW):
 
 
 def _hidden_kernels(network: nn.Module) -> Iterator[nn.Parameter]:
-    """Of convolutions that see neighbours and more than one channel.
+    """Kernels of convolutions over neighbouring pixels and more than one channel.
 
-    Not of the first layer (one channel of image), the outputs (1 × 1) and the upward steps (which
-    are transposed).
+    Left out: the first layer (one image channel), the outputs (1 × 1) and the transposed
+    convolutions.
     """
     for layer in network.modules():
         if (

@@ -1,4 +1,4 @@
-"""Which cases are drawn, and how often."""
+"""Sampling of training cases: the share of controls, and a part of the patients."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -11,9 +11,10 @@ MOST_REPEATS = 12
 
 
 def repeated_for_share(cases: Sequence[str], some: Collection[str], share: float) -> list[str]:
-    """A list to draw from evenly, so that `some` of the cases are drawn with about `share`.
+    """List of cases with repetitions, in which `some` of the cases have about the share `share`.
 
-    nnU-Net's loader draws evenly from a list of cases; repeating cases is how it is told more.
+    nnU-Net's loader draws every entry of its list with the same probability: repeated cases are
+    drawn more often.
 
     Args:
         cases: all of them.
@@ -48,7 +49,7 @@ def repeated_for_share(cases: Sequence[str], some: Collection[str], share: float
 def part_of_patients(
     cases: Sequence[str], patients: Mapping[str, str], lesions: Collection[str], share: float
 ) -> list[str]:
-    """The cases of a share of the patients with lesions, and all cases of the others.
+    """Cases of a share of the patients with lesions, and all cases of the other patients.
 
     For learning curves: which patients stay is drawn by their names, so that it is the same in
     every run, and a smaller share is a part of a larger one.
@@ -67,7 +68,7 @@ def part_of_patients(
     """
     if not 0 < share <= 1:
         raise MipError(f"patient share {share}: must be above 0 and at most 1")
-    ill = {patients[case] for case in set(cases) & set(lesions)}
-    drawn = sorted(ill, key=lambda patient: sha256(patient.encode()).digest())
+    with_lesions = {patients[case] for case in set(cases) & set(lesions)}
+    drawn = sorted(with_lesions, key=lambda patient: sha256(patient.encode()).digest())
     left_out = set(drawn[max(1, math.ceil(share * len(drawn))) :])
     return [case for case in cases if patients[case] not in left_out]

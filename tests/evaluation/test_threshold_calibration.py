@@ -1,3 +1,5 @@
+"""Calibration of threshold and smallest component, on images made by hand."""
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ def images(count=10, level=0.3, speck=0.9):
 
 
 def test_finds_the_threshold_and_drops_specks():
-    found = calibrate(*zip(*images()))
+    found = calibrate(images())
     assert 0.05 < found.threshold <= 0.3
     assert found.min_component_px == 5
     assert found.dice == found.dice_cross_fitted == 1
@@ -29,7 +31,7 @@ def test_the_cross_fitted_value_does_not_see_the_judged_patients():
     """One needs a low threshold, the other a high one: what suits one is wrong for the other."""
     (low, truth, _), *_ = images(1, level=0.3, speck=0)
     high = np.where(truth, 0.9, 0.6)
-    found = calibrate([low, high], [truth, truth], ["one", "two"])
+    found = calibrate([(low, truth, "one"), (high, truth, "two")])
     assert found.dice > 0.5
     assert found.dice_cross_fitted < 0.2
 
@@ -38,7 +40,7 @@ def test_controls_do_not_count_and_one_patient_is_too_few():
     some = list(images(1))
     control = (np.ones((40, 40)), np.zeros((40, 40)), "healthy")
     with pytest.raises(MipError, match="two patients"):
-        calibrate(*zip(*(some + [control])))
+        calibrate([*some, control])
 
 
 def test_choices_for_an_image_are_made_on_other_patients():
@@ -48,13 +50,12 @@ def test_choices_for_an_image_are_made_on_other_patients():
     usual, odd = np.where(truth, 0.9, 0.6), np.where(truth, 0.3, 0.05)
     patients = [f"p{number}" for number in range(10)]
     probabilities = [odd] + [usual] * 9
-    choices = cross_fitted_choices(
-        [*probabilities, usual], [truth] * 10 + [np.zeros_like(truth)], [*patients, "control"]
-    )
+    with_lesion = [(p, truth, patient) for p, patient in zip(probabilities, patients)]
+    choices = cross_fitted_choices([*with_lesion, (usual, np.zeros_like(truth), "control")])
     assert len(choices) == 11
     # Whatever the odd one says, it is judged by what suits the others.
     assert 0.6 < choices[0][0] <= 0.9
-    assert calibrate(probabilities, [truth] * 10, patients).dice_cross_fitted == pytest.approx(
+    assert calibrate(with_lesion).dice_cross_fitted == pytest.approx(
         np.mean(
             [
                 dice(probability >= threshold, truth)
@@ -62,3 +63,13 @@ def test_choices_for_an_image_are_made_on_other_patients():
             ]
         )
     )
+
+
+def test_ignored_pixels_are_no_false_positives():
+    ignoring = []
+    for probability, truth, patient in images(speck=0.9):
+        labels = truth.astype(np.uint8)
+        labels[30, 30:33] = 2
+        ignoring.append((probability, labels, patient))
+    found = calibrate(ignoring)
+    assert (found.min_component_px, found.dice) == (0, 1)

@@ -31,7 +31,7 @@ from nnunetv2_mip.io.volumes import Volume
 from nnunetv2_mip.networks.cue import CuedResidualEncoderUNet, CuedUNet
 from nnunetv2_mip.nnunet.model_folder import VOLUMETRIC_STAGE
 from nnunetv2_mip.nnunet.second_stage_data import stage2_input
-from nnunetv2_mip.training.augmentation import CueAsideTransform, CueBackTransform
+from nnunetv2_mip.training.augmentation import AttachCueTransform, DetachCueTransform
 
 PRESET_3D = {
     "finest_spacing_mm": [16, 16, 16],
@@ -287,7 +287,7 @@ def test_intensity_transforms_leave_the_cue_alone():
     image = torch.rand(2, 4, 4, 4)
     data = {"image": image.clone(), "segmentation": torch.zeros(1, 4, 4, 4)}
     brighter = MultiplicativeBrightnessTransform((2, 2), synchronize_channels=True, p_per_channel=1)
-    chain = [CueAsideTransform(), brighter, MirrorTransform((2,)), CueBackTransform()]
+    chain = [DetachCueTransform(), brighter, MirrorTransform((2,)), AttachCueTransform()]
     torch.manual_seed(1)
     for _ in range(4):
         out = ComposeTransforms(chain)(**{k: v.clone() for k, v in data.items()})

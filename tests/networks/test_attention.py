@@ -170,6 +170,7 @@ def attending(tiny, tmp_path, monkeypatch, run_nnunet_training):
     return make
 
 
+@pytest.mark.slow
 def test_gates_train_and_nnunet_predicts_as_we_do(attending, tmp_path, monkeypatch):
     from nnunetv2.inference.predict_from_raw_data import predict_entry_point
 
@@ -190,6 +191,7 @@ def test_gates_train_and_nnunet_predicts_as_we_do(attending, tmp_path, monkeypat
     assert np.abs(ours - theirs).mean() < 1e-3
 
 
+@pytest.mark.slow
 def test_scse_in_the_residual_network_trains_and_is_exported(attending, tmp_path):
     own = attending("scse", decoder_attention="scse", residual_blocks=[1, 1, 1])
     levels = np.random.default_rng(0).integers(0, 255, (44, 36)).astype(np.uint8)

@@ -133,7 +133,7 @@ def test_without_strength_it_is_nnunets_network(plain, localizing, more):
 
 
 @pytest.mark.parametrize(("plain", "localizing", "more"), NETWORKS)
-def test_it_answers_like_any_network_and_can_give_the_cue(plain, localizing, more):
+def test_without_deep_supervision_it_answers_like_any_network(plain, localizing, more):
     network = network_of(localizing, more).eval()
     image = torch.randn(1, 1, 32, 32)
     with torch.no_grad():
@@ -141,13 +141,22 @@ def test_it_answers_like_any_network_and_can_give_the_cue(plain, localizing, mor
         network.decoder.deep_supervision = False
         answer = network(image)
         torch.testing.assert_close(answer, segmentation[0])
-        again, cue = network.forward_with_cue(image)
-    torch.testing.assert_close(again, answer)
-    assert cue.shape == (1, 1, 32, 32)
+    cue = cue_of(logits)
+    assert cue.shape == (1, 1, 8, 8)
     assert cue.min() >= 0 and cue.max() <= 1
-    torch.testing.assert_close(
-        nn.functional.interpolate(cue_of(logits), (32, 32), mode="bilinear"), cue
-    )
+
+
+@pytest.mark.parametrize(("plain", "localizing", "more"), NETWORKS)
+def test_the_segmentation_depends_on_the_cue(plain, localizing, more):
+    """Other outputs of the localizer, with the same encoder and decoder: another segmentation."""
+    network = network_of(localizing, more, deep_supervision=False).eval()
+    image, answers = torch.randn(1, 1, 32, 32), []
+    with torch.no_grad():
+        for shift in (0.0, 8.0, -8.0):
+            network.decoder.localizer.answer.bias.copy_(torch.tensor([-shift, shift]))
+            answers.append(network(image))
+    assert not torch.allclose(answers[0], answers[1])
+    assert not torch.allclose(answers[1], answers[2])
 
 
 def test_features_are_raised_where_the_cue_is():
@@ -227,6 +236,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_gradients_of_one(tmp_path):
     from pathlib import Path
 
@@ -257,6 +267,7 @@ def l2s(with_trainer):
     return with_trainer("nnUNetTrainerMIP_tinyL2S", TINY_L2S)
 
 
+@pytest.mark.slow
 def test_killed_training_resumes_and_predicts(l2s, tmp_path, monkeypatch):
     """`nnUNetv2_train` as a process, killed after its first checkpoint, then `--c`."""
     from nnunetv2.run.run_training import run_training_entry

@@ -205,6 +205,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_gradients_of_one(tmp_path):
     """Unequal parts of a batch, and unequal numbers of ignored pixels, in two processes."""
     logits, target = random_case()

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -14,6 +14,7 @@ from nnunetv2_mip.training.muon import MOMENTUM, QUINTIC, MuonAdamW, orthogonali
 RATE, FACTOR, DECAY = 0.01, 5.0, 0.1
 
 
+@settings(deadline=None)
 @given(rows=st.integers(2, 24), columns=st.integers(2, 60), seed=st.integers(0, 99))
 def test_all_directions_get_about_the_same_length(rows, columns, seed):
     matrix = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,129 @@
+"""`nnUNetv2_mip_calibrate`: threshold and smallest component from out-of-fold predictions."""
+
+import argparse
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnunetv2_mip.commands._cli import new_parser, run_command
+from nnunetv2_mip.commands._options import add_device_option
+from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.nnunet.model_folder import CHECKPOINT
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from nnunetv2_mip.inference.out_of_fold import TrainingData
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = new_parser(
+        "nnUNetv2_mip_calibrate",
+        "Choose threshold and smallest component of a trained model for the highest mean Dice of "
+        "single views. Every fold's network predicts its validation cases, with the settings of "
+        "inference.json.",
+        epilog="The cross-fitted Dice is that of patients on whom the choice was not made. Masks "
+        "of PNGs and of stacks change; those of volumes are made by the fusion's own threshold.",
+    )
+    model = parser.add_argument_group("model (-m, or -d with -tr -p -c)")
+    which = model.add_mutually_exclusive_group(required=True)
+    which.add_argument("-m", metavar="FOLDER", help="model folder (has plans.json and fold_*)")
+    which.add_argument("-d", type=int, metavar="ID", help="data set id in nnUNet_results")
+    model.add_argument("-tr", default="nnUNetTrainerMIP", metavar="TRAINER", help="trainer")
+    model.add_argument("-p", default="nnUNetMIPPlans", metavar="PLANS", help="plans")
+    model.add_argument("-c", default="2d", metavar="CONFIG", help="configuration")
+    model.add_argument("-f", nargs="+", metavar="FOLD", help="folds (all there are)")
+    model.add_argument("-chk", default=CHECKPOINT, metavar="FILE", help="checkpoint")
+    parser.add_argument(
+        "-i",
+        nargs="+",
+        type=Path,
+        metavar="FOLDER",
+        help="do not predict: out-of-fold probabilities (<case>.npz), as nnUNetv2_train --npz "
+        "leaves them in fold_*/validation",
+    )
+    parser.add_argument(
+        "--write", action="store_true", help="write the choice into the model's inference.json"
+    )
+    add_device_option(parser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    from nnunetv2_mip.commands.predict import model_folder
+    from nnunetv2_mip.evaluation.threshold_calibration import calibrate
+    from nnunetv2_mip.files import check_output
+    from nnunetv2_mip.inference.config import INFERENCE_FILE, InferenceConfig
+    from nnunetv2_mip.inference.out_of_fold import TrainingData
+    from nnunetv2_mip.nnunet.model_folder import folds_with_checkpoint
+
+    folder = model_folder(args)
+    folds_with_checkpoint(folder, args.f, args.chk)
+    config = InferenceConfig.load(folder)
+    if args.write:
+        check_output(folder / INFERENCE_FILE)
+    data = TrainingData.of_model(folder)
+    found = calibrate(_with_truth(_probabilities(args, folder, data), data))
+    print(
+        f"threshold {found.threshold}, smallest component {found.min_component_px} pixels: "
+        f"Dice {found.dice:.3f} on {found.images} images of {found.patients} patients "
+        f"(cross-fitted {found.dice_cross_fitted:.3f}; at 0.5 with nothing dropped "
+        f"{found.dice_default:.3f})"
+    )
+    chosen = config.changed(threshold=found.threshold, min_component_px=found.min_component_px)
+    path = folder / INFERENCE_FILE
+    if args.write:
+        print(f"written: {chosen.save(folder)}")
+        return
+    print(
+        f'{path} would get "threshold": {chosen.threshold} (now {config.threshold}), '
+        f'"min_component_px": {chosen.min_component_px} (now {config.min_component_px}); '
+        "--write writes them"
+    )
+
+
+def _probabilities(
+    args: argparse.Namespace, folder: Path, data: "TrainingData"
+) -> Iterator[tuple[str, "np.ndarray"]]:
+    """Case and probability (V, H, W), with a progress bar."""
+    from nnunetv2_mip.inference.out_of_fold import (
+        predict_out_of_fold,
+        probability_files,
+        read_probability,
+        validation_cases,
+    )
+
+    if args.i is not None:
+        if args.f is not None:
+            raise MipError("-f chooses the folds that predict; with -i name their folders instead")
+        files = probability_files(args.i, data)
+        yield from _with_bar(((case, read_probability(path)) for case, path in files), len(files))
+        return
+    cases = validation_cases(folder, args.f, args.chk)
+    predicted = predict_out_of_fold(folder, data, cases, args.chk, args.device)
+    yield from _with_bar(predicted, sum(map(len, cases.values())))
+
+
+def _with_bar(items: Iterable, total: int) -> Iterable:
+    from tqdm import tqdm
+
+    return tqdm(items, total=total, desc="calibrate", unit="case", disable=None)
+
+
+def _with_truth(
+    predictions: Iterable[tuple[str, "np.ndarray"]], data: "TrainingData"
+) -> Iterator[tuple["np.ndarray", "np.ndarray", str]]:
+    """Probability (H, W), truth (H, W) and patient of every view."""
+    for case, probability in predictions:
+        truth = data.truth(case)
+        if truth.shape != probability.shape:
+            raise MipError(
+                f"{case}: probabilities of {probability.shape} (views, rows, columns), but the "
+                f"labels in {data.folder} have {truth.shape}"
+            )
+        for view, labels in zip(probability, truth):
+            yield view, labels, data.patients[case]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    run_command(build_parser(), run, argv)
