@@ -2,6 +2,8 @@
 
 # Levels that networks see, 0 to this, bright is uptake (see `views.intensity`).
 LEVEL_MAX = 255
+# A level above this is body: the constants of a data set are those of its body.
+BODY_LEVEL = 2
 DEFAULT_WINDOW_SUV = 10.0
 AIR_HU = -1000.0
 # In-plane pixel of the DM-i-AI images.

@@ -6,8 +6,7 @@ that a classifier of lesions has to beat; where it does as well, the score rests
 
 import numpy as np
 
-from nnunetv2_mip.conventions import LEVEL_MAX
-from nnunetv2_mip.dataset_conversion.body_statistics import BODY_LEVEL
+from nnunetv2_mip.conventions import BODY_LEVEL, LEVEL_MAX
 
 # Bumps over the height let a linear layer draw any curve over it.
 BUMP_MM = 40.0

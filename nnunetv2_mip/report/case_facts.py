@@ -7,8 +7,7 @@ from functools import partial
 import numpy as np
 from tqdm import tqdm
 
-from nnunetv2_mip.conventions import IGNORE_LABEL, PNG_PIXEL_MM
-from nnunetv2_mip.dataset_conversion.body_statistics import BODY_LEVEL
+from nnunetv2_mip.conventions import BODY_LEVEL, IGNORE_LABEL, PNG_PIXEL_MM
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.io.png import decode_mask_png, decode_png
