@@ -7,6 +7,8 @@ DEMO ?= demo_out
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEVELOPED := $(VENV)/.developed
+# The package as it is installed: import-linter does not know setup.py's mapping.
+IMPORTS := build/imports
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .PHONY: demo test lint install clean
@@ -31,6 +33,12 @@ demo: $(INSTALLED)
 lint: $(DEVELOPED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	rm -rf $(IMPORTS)
+	mkdir -p $(IMPORTS)
+	cp -r pyproject.toml nnunetv2_mip $(IMPORTS)
+	cp -r dataset_conversion trainers plans $(IMPORTS)/nnunetv2_mip
+	cd $(IMPORTS) && $(CURDIR)/$(BIN)/lint-imports --no-logo --no-cache
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
