@@ -49,6 +49,8 @@ DASK_REQUIREMENTS = ["distributed>=2024.8"]
 # openvino runs networks on a CPU; without it PyTorch does, half as fast.
 SERVE_REQUIREMENTS = [
     "fastapi>=0.115",
+    "starlette",
+    "pydantic>=2",
     "uvicorn>=0.30",
     "prometheus-client>=0.20",
     "httpx>=0.27",
@@ -62,6 +64,7 @@ TEST_REQUIREMENTS = [
     "pytest>=8",
     # `make test` runs two files of tests at a time.
     "pytest-xdist>=3.6",
+    "pytest-cov>=5",
     "hypothesis>=6.100",
     "monai>=1.4",
     "setuptools>=68",
@@ -74,7 +77,14 @@ TEST_REQUIREMENTS = [
     *SERVE_REQUIREMENTS,
     *STUDY_REQUIREMENTS,
 ]
-DEV_REQUIREMENTS = [*TEST_REQUIREMENTS, "ruff>=0.9"]
+DEV_REQUIREMENTS = [
+    *TEST_REQUIREMENTS,
+    "ruff>=0.9",
+    "codespell[toml]>=2.3",
+    "import-linter>=2.9",
+    "mypy>=1.15",
+    "pre-commit>=4",
+]
 
 setup(
     name="nnunetv2-mip",
@@ -90,27 +100,27 @@ setup(
         **{f"nnunetv2_mip.{name}": name for name in MAPPED},
     },
     package_data={
-        "nnunetv2_mip.plans": ["*.json"],
+        "": ["py.typed", "*.json", "static/*", "templates/*"],
         "nnunetv2_mip": ["models/*/*", "models/*/fold_*/*.pth"],
-        "nnunetv2_mip.service": ["static/*"],
-        "nnunetv2_mip.visualization": ["static/*"],
-        "nnunetv2_mip.report": ["static/*"],
     },
+    # Everything that the package imports, also what nnU-Net would bring (tests/test_packaging.py).
     install_requires=[
         "nnunetv2>=2.8.1,<2.9",
         "torch",
+        "batchgeneratorsv2",
+        "dynamic-network-architectures",
         "numpy",
+        "scipy",
+        # The projector is written in the LLVM code that these versions understand (views/simd.py).
+        "numba>=0.60,<0.70",
+        "llvmlite",
         "SimpleITK>=2.3",
-        "batchgenerators",
-        "acvl-utils",
-        "numba>=0.60",
         "connected-components-3d>=3.12",
+        "imagecodecs",
         "isal>=1.6",
         "pillow",
         "imageio",
         "matplotlib",
-        "pandas",
-        "scipy",
         "tqdm",
     ],
     extras_require={

@@ -1,9 +1,12 @@
 """Contents of the wheel, entry points, quick help."""
 
 import ast
+import re
+import runpy
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -101,13 +104,58 @@ def test_help_answers_without_heavy_imports(command):
     assert done.stdout.strip() == "[]"
 
 
-def test_every_command_is_an_entry_point():
+def declared(monkeypatch) -> dict:
+    """Keywords of the call of `setup` in setup.py."""
+    setuptools = pytest.importorskip("setuptools")
     if not (ROOT / "setup.py").is_file():
         pytest.skip("not an editable installation: there is no setup.py to read")
-    tree = ast.parse((ROOT / "setup.py").read_text("utf-8"))
-    listed = next(
-        ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and node.targets[0].id == "COMMANDS"
-    )
-    assert sorted(listed) == COMMANDS
+    keywords = {}
+    monkeypatch.setattr(setuptools, "setup", keywords.update)
+    runpy.run_path(str(ROOT / "setup.py"))
+    return keywords
+
+
+def distribution(requirement: str) -> str:
+    name = re.match(r"[\w.-]+", requirement).group()
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def third_party_imports() -> set[str]:
+    """Top-level names that the package imports, at the top of a file or within a function."""
+    names = set()
+    for path in source_files():
+        if not path.startswith(SOURCES) or not path.endswith(".py"):
+            continue
+        for node in ast.walk(ast.parse((ROOT / path).read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names.add(node.module.split(".")[0])
+    return names - set(sys.stdlib_module_names) - {"nnunetv2_mip"}
+
+
+def test_what_is_imported_is_declared_and_nothing_else(monkeypatch):
+    keywords = declared(monkeypatch)
+    base = {distribution(line) for line in keywords["install_requires"]}
+    optional = {
+        distribution(line)
+        for extra in ("dicom", "dask", "serve", "study")
+        for line in keywords["extras_require"][extra]
+    }
+    installed = packages_distributions()
+    imported = {
+        name: {distribution(found) for found in installed.get(name, [name])}
+        for name in third_party_imports()
+    }
+    undeclared = sorted(n for n, found in imported.items() if not found & (base | optional))
+    assert not undeclared
+    unused = (base | optional) - set().union(*imported.values())
+    assert not unused
+    assert not base & optional
+
+
+def test_every_command_is_an_entry_point(monkeypatch):
+    scripts = declared(monkeypatch)["entry_points"]["console_scripts"]
+    assert sorted(scripts) == [
+        f"nnUNetv2_mip_{name} = nnunetv2_mip.commands.{name}:main" for name in COMMANDS
+    ]
