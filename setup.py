@@ -64,7 +64,7 @@ TEST_REQUIREMENTS = [
     "pytest>=8",
     # `make test` runs two files of tests at a time.
     "pytest-xdist>=3.6",
-    "pytest-cov>=5",
+    "pytest-cov>=7",
     "hypothesis>=6.100",
     "monai>=1.4",
     "setuptools>=68",
