@@ -1,15 +1,21 @@
 # Two commands on a machine with only Python, git and make:
 #   make demo    environment, installation, and the whole way on simulated patients
 #   make test    lint and all tests
+# For work on the code: make test-fast, make lint, make coverage (CONTRIBUTING.md).
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= demo_out
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEVELOPED := $(VENV)/.developed
+# A copy in the folders of an installation: import-linter and mypy do not know setup.py's mapping.
+IMPORTS := build/imports
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test lint install clean
+# Two files of tests at a time.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+
+.PHONY: demo test test-fast coverage lint install clean
 
 install: $(INSTALLED)
 
@@ -31,9 +37,22 @@ demo: $(INSTALLED)
 lint: $(DEVELOPED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	rm -rf $(IMPORTS)
+	mkdir -p $(IMPORTS)
+	cp -r pyproject.toml nnunetv2_mip $(IMPORTS)
+	cp -r dataset_conversion trainers plans $(IMPORTS)/nnunetv2_mip
+	cd $(IMPORTS) && $(CURDIR)/$(BIN)/lint-imports --no-logo --no-cache
+	cd $(IMPORTS) && $(CURDIR)/$(BIN)/mypy --cache-dir $(CURDIR)/.mypy_cache -p nnunetv2_mip
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
+
+test-fast: $(DEVELOPED)
+	$(PYTEST) -m "not slow and not browser"
+
+coverage: $(DEVELOPED)
+	$(PYTEST) --cov --cov-report=term
 
 clean:
-	rm -rf $(VENV) $(DEMO) build *.egg-info
+	rm -rf $(VENV) $(DEMO) build *.egg-info .coverage .mypy_cache

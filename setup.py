@@ -50,6 +50,8 @@ DASK_REQUIREMENTS = ["distributed>=2024.8"]
 # openvino runs networks on a CPU; without it PyTorch does, half as fast.
 SERVE_REQUIREMENTS = [
     "fastapi>=0.115",
+    "starlette",
+    "pydantic>=2",
     "uvicorn>=0.30",
     "prometheus-client>=0.20",
     "httpx>=0.27",
@@ -61,6 +63,7 @@ TEST_REQUIREMENTS = [
     "pytest>=8",
     # `make test` runs two files of tests at a time.
     "pytest-xdist>=3.6",
+    "pytest-cov>=7",
     "hypothesis>=6.100",
     "monai>=1.4",
     "setuptools>=68",
@@ -73,7 +76,14 @@ TEST_REQUIREMENTS = [
     *SERVE_REQUIREMENTS,
     *STUDY_REQUIREMENTS,
 ]
-DEV_REQUIREMENTS = [*TEST_REQUIREMENTS, "ruff>=0.9"]
+DEV_REQUIREMENTS = [
+    *TEST_REQUIREMENTS,
+    "ruff>=0.9",
+    "codespell[toml]>=2.3",
+    "import-linter>=2.9",
+    "mypy>=1.15",
+    "pre-commit>=4",
+]
 
 setup(
     name="nnunetv2-mip",
@@ -89,31 +99,30 @@ setup(
         **{f"nnunetv2_mip.{name}": name for name in MAPPED},
     },
     package_data={
-        "nnunetv2_mip.plans": ["*.json"],
+        "": ["py.typed", "*.json", "static/*", "templates/*"],
         "nnunetv2_mip": ["models/*/*", "models/*/fold_*/*.pth"],
-        "nnunetv2_mip.service": ["static/*"],
-        "nnunetv2_mip.visualization": ["static/*"],
-        "nnunetv2_mip.report": ["static/*", "templates/*"],
     },
+    # Everything that the package imports, also what nnU-Net would bring (tests/test_packaging.py).
     install_requires=[
         "nnunetv2>=2.8.1,<2.9",
         "torch",
+        "batchgeneratorsv2",
+        "dynamic-network-architectures",
         "numpy",
-        "SimpleITK>=2.3",
-        "batchgenerators",
-        "acvl-utils",
-        # views/simd.py writes LLVM IR through llvmlite, which each numba pins.
+        "scipy",
+        # The projector is written in the LLVM code that these versions understand (views/simd.py).
         "numba>=0.60,<0.70",
+        "llvmlite",
+        "SimpleITK>=2.3",
         "connected-components-3d>=3.12",
-        "isal>=1.6",
         "imagecodecs",
+        "isal>=1.6",
         "pillow",
         "imageio",
         "jinja2>=3.1",
         "markupsafe>=2.0",
         "matplotlib",
-        "pandas",
-        "scipy",
+        "scikit-learn",
         "tqdm",
     ],
     extras_require={

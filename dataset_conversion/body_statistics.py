@@ -3,8 +3,7 @@
 import numpy as np
 from numba import njit
 
-# A level above this counts as body when the constants of a data set are measured.
-BODY_LEVEL = 2
+from nnunetv2_mip.conventions import BODY_LEVEL
 
 
 class BodyStatistics:

@@ -3,6 +3,8 @@
 # Highest level of the images that networks see; 0 is the lowest, bright is uptake (see
 # `views.intensity`).
 LEVEL_MAX = 255
+# A level above this is body: the constants of a data set are those of its body.
+BODY_LEVEL = 2
 # SUV of the highest level.
 DEFAULT_WINDOW_SUV = 10.0
 AIR_HU = -1000.0

@@ -31,6 +31,8 @@ import SimpleITK as sitk
 
 import nnunetv2_mip
 
+# Words in the reasons of skipped tests that would have tried an attack or a sandbox.
+SECURITY_WORDS = ("bubblewrap", "Chromium", "playwright")
 CHROMIUM_FLAGS = ("--no-sandbox", "--headless=new", "--disable-gpu", "--disable-dev-shm-usage")
 TINY_PRESET = {
     "finest_spacing_mm": [4, 4],
@@ -49,6 +51,24 @@ class nnUNetTrainerMIP_tiny(nnUNetTrainerMIP):
     iterations_per_epoch = 4
     val_iterations_per_epoch = 1
 """
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The marker `browser` on each test that uses the fixture of that name."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """The security tests that were skipped, so that a green run does not hide it."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    missed = [r.nodeid for r in skipped if any(w in str(r.longrepr) for w in SECURITY_WORDS)]
+    if missed:
+        terminalreporter.section("security tests that did not run", yellow=True)
+        for name in missed:
+            terminalreporter.write_line(name)
 
 
 @dataclass(frozen=True)

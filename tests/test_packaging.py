@@ -1,9 +1,12 @@
-"""What an installation holds, and which way imports point."""
+"""Contents of the wheel, entry points, quick help."""
 
 import ast
+import re
+import runpy
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -11,95 +14,35 @@ import pytest
 import nnunetv2_mip
 
 ROOT = Path(nnunetv2_mip.__file__).parent.parent
-CORE = [
-    "classification.classifier",
-    "classification.calibration",
-    "classification.evaluation",
-    "classification.head",
-    "classification.inputs",
-    "classification.metrics",
-    "classification.shortcuts",
-    "classification.splits",
-    "classification.table",
-    "classification.training",
-    "challenge_run",
-    "click_fusion",
-    "clicks",
-    "dicom_pet",
-    "dicom_seg",
-    "dicom_series",
-    "dicom_suv",
-    "efficiency.plots",
-    "efficiency.scores",
-    "efficiency.tables",
-    "errors",
-    "evaluation",
-    "files",
-    "fusion",
-    "fusion_jobs",
-    "fusion_rules",
-    "geometry",
-    "grand_challenge",
-    "locked_down",
-    "simulated_clicks",
-    "time_budget",
-    "calibration",
-    "inference_config",
-    "masks",
-    "matching",
-    "metrics",
-    "nifti",
-    "nnunet_paths",
-    "pet_input",
-    "phantom",
-    "pictures",
-    "png",
-    "prefilter",
-    "projection",
-    "region_table",
-    "report.page",
-    "scale",
-    "splits",
-    "training_splits",
-    "sprites",
-    "stacks",
-    "studies",
-    "volumes",
-    "watch",
-]
+SOURCES = ("nnunetv2_mip/", "dataset_conversion/", "trainers/", "plans/")
 COMMANDS = sorted(path.stem for path in (ROOT / "nnunetv2_mip" / "commands").glob("[a-z]*.py"))
 
 
-def test_the_wheel_holds_the_mapped_folders_and_their_json(wheel):
+def source_files() -> list[str]:
+    """Files of the checkout, relative to it, without those that git ignores."""
+    done = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [name for name in done.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def test_the_wheel_holds_every_file_of_the_sources(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
     assert tops == {"nnunetv2_mip", f"nnunetv2_mip-{nnunetv2_mip.__version__}.dist-info"}
-    for expected in (
-        "nnunetv2_mip/trainers/nnUNetTrainerMIP.py",
-        "nnunetv2_mip/plans/cpu.json",
-        "nnunetv2_mip/plans/default.json",
-        "nnunetv2_mip/plans/cpu_3mm.json",
-        "nnunetv2_mip/trainers/nnUNetTrainerMIP_recipe.py",
-        "nnunetv2_mip/dataset_conversion/autopet.py",
-        "nnunetv2_mip/service/app.py",
-        "nnunetv2_mip/service/static/index.html",
-        "nnunetv2_mip/service/static/page.js",
-        "nnunetv2_mip/visualization/static/turntable.js",
-        "nnunetv2_mip/report/static/report.css",
-        "nnunetv2_mip/report/static/report.js",
-        "nnunetv2_mip/report/static/case_report.css",
-        "nnunetv2_mip/report/templates/page.html",
-        "nnunetv2_mip/report/templates/case_report.html",
-    ):
-        assert expected in names
-    # Whatever models the source has, with their cards and notices.
-    models = ROOT / "nnunetv2_mip" / "models"
-    shipped = {
-        f"nnunetv2_mip/models/{path.relative_to(models).as_posix()}"
-        for path in models.rglob("*")
-        if path.is_file()
+    tracked = {
+        path if path.startswith("nnunetv2_mip/") else f"nnunetv2_mip/{path}"
+        for path in source_files()
+        if path.startswith(SOURCES)
     }
-    assert shipped <= set(names)
+    installed = {name for name in names if name.startswith("nnunetv2_mip/")}
+    assert tracked == installed
+    assert {Path(name).suffix for name in tracked} >= {".py", ".json", ".js", ".css", ".html"}
+    assert "nnunetv2_mip/plans/default.json" in installed
+    assert "nnunetv2_mip/models/mip_pet/NOTICE" in installed
 
 
 def test_an_installed_wheel_works_without_the_checkout(wheel, tmp_path):
@@ -123,16 +66,6 @@ def test_an_installed_wheel_works_without_the_checkout(wheel, tmp_path):
     assert str(folder) in done.stdout.split("\n", 1)[1]
 
 
-def test_the_core_needs_neither_torch_nor_nnunet():
-    modules = ", ".join(f"nnunetv2_mip.{name}" for name in CORE)
-    code = (
-        f"import sys; import {modules};"
-        "print([name for name in ('torch', 'nnunetv2') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_answers_without_heavy_imports(command):
     code = (
@@ -152,32 +85,58 @@ def test_help_answers_without_heavy_imports(command):
     assert done.stdout.strip() == "[]"
 
 
-def test_every_command_is_an_entry_point():
+def declared(monkeypatch) -> dict:
+    """Keywords of the call of `setup` in setup.py."""
+    setuptools = pytest.importorskip("setuptools")
     if not (ROOT / "setup.py").is_file():
         pytest.skip("not an editable installation: there is no setup.py to read")
-    tree = ast.parse((ROOT / "setup.py").read_text("utf-8"))
-    listed = next(
-        ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and node.targets[0].id == "COMMANDS"
-    )
-    assert sorted(listed) == COMMANDS
+    keywords = {}
+    monkeypatch.setattr(setuptools, "setup", keywords.update)
+    runpy.run_path(str(ROOT / "setup.py"))
+    return keywords
 
 
-def test_imports_point_one_way():
-    """Library modules import no converter, trainer, planner or command."""
-    outside = ("dataset_conversion", "trainers", "plans", "commands")
-    package = ROOT / "nnunetv2_mip"
-    library = [p for part in (".", "service", "report") for p in (package / part).glob("*.py")]
-    for path in sorted(library):
-        tree = ast.parse(path.read_text("utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                names = [node.module]
-            elif isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            else:
-                continue
-            for name in names:
-                for folder in outside:
-                    assert not name.startswith(f"nnunetv2_mip.{folder}"), (path.name, name)
+def distribution(requirement: str) -> str:
+    name = re.match(r"[\w.-]+", requirement).group()
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def third_party_imports() -> set[str]:
+    """Top-level names that the package imports, at the top of a file or within a function."""
+    names = set()
+    for path in source_files():
+        if not path.startswith(SOURCES) or not path.endswith(".py"):
+            continue
+        for node in ast.walk(ast.parse((ROOT / path).read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names.add(node.module.split(".")[0])
+    return names - set(sys.stdlib_module_names) - {"nnunetv2_mip"}
+
+
+def test_what_is_imported_is_declared_and_nothing_else(monkeypatch):
+    keywords = declared(monkeypatch)
+    base = {distribution(line) for line in keywords["install_requires"]}
+    optional = {
+        distribution(line)
+        for extra in ("dicom", "dask", "serve", "study")
+        for line in keywords["extras_require"][extra]
+    }
+    installed = packages_distributions()
+    imported = {
+        name: {distribution(found) for found in installed.get(name, [name])}
+        for name in third_party_imports()
+    }
+    undeclared = sorted(n for n, found in imported.items() if not found & (base | optional))
+    assert not undeclared
+    unused = (base | optional) - set().union(*imported.values())
+    assert not unused
+    assert not base & optional
+
+
+def test_every_command_is_an_entry_point(monkeypatch):
+    scripts = declared(monkeypatch)["entry_points"]["console_scripts"]
+    assert sorted(scripts) == [
+        f"nnUNetv2_mip_{name} = nnunetv2_mip.commands.{name}:main" for name in COMMANDS
+    ]

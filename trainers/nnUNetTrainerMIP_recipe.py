@@ -9,8 +9,7 @@ import torch
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
 
-from nnunetv2_mip.conventions import LEVEL_MAX
-from nnunetv2_mip.dataset_conversion.body_statistics import BODY_LEVEL
+from nnunetv2_mip.conventions import BODY_LEVEL, LEVEL_MAX
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.trainers.nnUNetTrainerMIP import nnUNetTrainerMIP

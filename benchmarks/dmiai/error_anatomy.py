@@ -27,7 +27,7 @@ import numpy as np
 import recipe_scores as scores
 from scipy import ndimage
 
-from nnunetv2_mip.dataset_conversion.body_statistics import BODY_LEVEL
+from nnunetv2_mip.conventions import BODY_LEVEL
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.evaluation.metrics import dice
 from nnunetv2_mip.files import read_json

@@ -6,8 +6,7 @@ one of these features; where both score alike, the score comes from the cohort, 
 
 import numpy as np
 
-from nnunetv2_mip.conventions import LEVEL_MAX
-from nnunetv2_mip.dataset_conversion.body_statistics import BODY_LEVEL
+from nnunetv2_mip.conventions import BODY_LEVEL, LEVEL_MAX
 
 # Centres and width of radial basis functions of the height.
 BUMP_MM = 40.0

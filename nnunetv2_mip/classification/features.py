@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from nnunetv2_mip.dataset_conversion.body_statistics import BODY_LEVEL
+from nnunetv2_mip.conventions import BODY_LEVEL
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path
 from nnunetv2_mip.inference.predictor import MIPPredictor

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from nnunetv2_mip.classification.features import body_window
-from nnunetv2_mip.dataset_conversion.body_statistics import BODY_LEVEL
+from nnunetv2_mip.conventions import BODY_LEVEL
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.inference.predictor import MIPPredictor
 from nnunetv2_mip.inference.sliding_window import pad_to_size

@@ -8,8 +8,7 @@ from functools import partial
 import numpy as np
 from tqdm import tqdm
 
-from nnunetv2_mip.conventions import PNG_PIXEL_MM
-from nnunetv2_mip.dataset_conversion.body_statistics import BODY_LEVEL
+from nnunetv2_mip.conventions import BODY_LEVEL, PNG_PIXEL_MM
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.io.volumes import body_median_suv
