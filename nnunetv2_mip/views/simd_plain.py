@@ -1,6 +1,7 @@
 """The functions of `views.simd` in plain numba, with the same results bit by bit.
 
-The projector takes them where numba or LLVM refuses the LLVM IR of `views.simd`.
+The projector takes them where numba or LLVM refuses the LLVM IR of `views.simd`. A projection then
+takes 1.5 times (with depth) to 1.7 times as long (48 views of a study, one core with AVX-512).
 """
 
 import numpy as np
