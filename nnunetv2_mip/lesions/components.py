@@ -11,7 +11,7 @@ LESION_CONNECTIVITY = {2: 8, 3: 18}
 
 
 def detected(sizes: np.ndarray, overlaps: np.ndarray, min_overlap: float = 0.0) -> np.ndarray:
-    """Which lesions of one mask another mask detects: the criterion of `metrics.lesion_scores`.
+    """Lesions of one mask that another mask detects: the criterion of `metrics.lesion_scores`.
 
     A lesion is detected when the other mask has at least one voxel of it, and at least the share
     `min_overlap` of its voxels.

@@ -25,16 +25,16 @@ def region_table(
     other: np.ndarray | None = None,
     min_overlap: float = 0.0,
 ) -> list[dict]:
-    """One row a region (8-connected), the largest first.
+    """Rows of the table, one a region (8-connected), the largest first.
 
     Args:
         mask: (H, W), non-zero is lesion.
         levels: (H, W) uint8, bright is uptake, or None.
         pixel_mm: (row, column) size of a pixel.
         probability: (H, W) in [0, 1]: adds the column `max_probability`.
-        other: (H, W) another mask: adds the column `hit`, whether it hits the region by the rule
-            of `components.detected`.
-        min_overlap: of that rule.
+        other: (H, W) another mask: adds the entry `hit`: whether it detects the region by the
+            criterion of `components.detected`.
+        min_overlap: of that criterion.
 
     Returns:
         Rows: number from 1, area in cm², highest level in per cent of the scale (None without

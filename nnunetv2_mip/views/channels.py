@@ -25,7 +25,7 @@ from nnunetv2_mip.views.settings import ViewSettings, check_channels
 
 @dataclass(frozen=True)
 class StudyViews:
-    """The views of a study.
+    """Views of a study: levels for the network, and the values of the channels.
 
     Attributes:
         levels: (C, V, H', W') uint8, input of the network, in the pixels asked for.

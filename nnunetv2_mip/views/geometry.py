@@ -138,10 +138,12 @@ class ViewGeometry:
 
     @property
     def views(self) -> int:
+        """Number of views V."""
         return len(self.angles_deg)
 
     @property
     def rows(self) -> int:
+        """Number of rows H of a view, one a slice."""
         return self.grid.shape_zyx[0]
 
     @property
@@ -160,9 +162,11 @@ class ViewGeometry:
         return (VIEW_AXIS_SPACING_MM, *self.pixel_mm)
 
     def with_window(self, window_suv: float | None) -> "ViewGeometry":
+        """Copy for views whose SUV `window_suv` is level 255; None for views of raw SUV."""
         return replace(self, window_suv=window_suv)
 
     def to_dict(self) -> dict:
+        """Content of the geometry file (JSON)."""
         return {
             "format_version": self.format_version,
             "kind": "volume",
@@ -212,10 +216,12 @@ class ViewGeometry:
             raise MipError(f"{path}: is not a view geometry file ({error!r})") from None
 
     def save(self, path: Path | str) -> None:
+        """Write the geometry file."""
         write_json(path, self.to_dict())
 
     @classmethod
     def load(cls, path: Path | str) -> "ViewGeometry":
+        """Geometry of a file; MipError where it is missing or no geometry file."""
         return cls.from_dict(read_json(path), path)
 
 

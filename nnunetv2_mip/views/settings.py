@@ -110,7 +110,7 @@ def check_angles(angles_deg: Sequence[float]) -> None:
 
 
 def check_channels(channels: Sequence[str]) -> None:
-    """Check of channel names: MipError for an unknown or repeated one, or a first but `suv`."""
+    """Check of channel names: MipError for an unknown or repeated one, or `suv` not first."""
     unknown = [name for name in channels if name not in CHANNELS]
     if unknown or not channels or channels[0] != "suv" or len(set(channels)) < len(channels):
         raise MipError(

@@ -1,4 +1,4 @@
-"""The functions of `views.simd` in plain numba, with the same results bit by bit.
+"""Plain numba form of the functions of `views.simd`, with the same results bit by bit.
 
 The projector takes them where numba or LLVM refuses the LLVM IR of `views.simd`. A projection then
 takes 1.5 times (with depth) to 1.7 times as long (48 views of a study, one core with AVX-512).
@@ -12,7 +12,7 @@ from nnunetv2_mip.views.simd import LANES, SAMPLES
 
 @njit(cache=True)
 def update_maximum(voxels, line, places, fxs, fys, best):
-    """See `simd.update_maximum`."""
+    """Plain numba form of `simd.update_maximum`."""
     for number in range(SAMPLES):
         w00, w01, w10, w11 = _weights(fxs[number], fys[number])
         at = places[number]
@@ -28,7 +28,7 @@ def update_maximum(voxels, line, places, fxs, fys, best):
 
 @njit(cache=True)
 def update_maximum_and_winner(voxels, line, places, fxs, fys, best, ts, winner):
-    """See `simd.update_maximum_and_winner`."""
+    """Plain numba form of `simd.update_maximum_and_winner`."""
     for number in range(SAMPLES):
         w00, w01, w10, w11 = _weights(fxs[number], fys[number])
         at, t = places[number], ts[number]
