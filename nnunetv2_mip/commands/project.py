@@ -10,11 +10,8 @@ from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.commands._options import add_view_options, view_settings
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from nnunetv2_mip.io.read_study import Study
     from nnunetv2_mip.views.channels import StudyViews
-    from nnunetv2_mip.views.geometry import ViewGeometry
     from nnunetv2_mip.views.settings import ViewSettings
 
 
@@ -54,15 +51,14 @@ def run(args: argparse.Namespace) -> None:
         print(f"warning: {line}", file=sys.stderr)
     folder = _new_folder(Path(args.o))
     views = view_study(study, settings)
-    # The stacks hold raw SUV.
-    geometry = views.geometry.with_window(None)
     folder.mkdir(parents=True, exist_ok=True)
     if study.seg is not None:
-        _write_labels(study, views.suv, geometry, settings, folder)
-    count, rows, columns = _write_stacks(views, geometry, settings, folder)
-    save_geometry(geometry, folder / GEOMETRY_NAME, settings.pixel_mm)
+        _write_labels(study, views, settings, folder)
+    count, rows, columns = _write_stacks(views, settings, folder)
+    # The stacks hold raw SUV, without a window.
+    save_geometry(views.geometry.with_window(None), folder / GEOMETRY_NAME, settings.pixel_mm)
     if args.png:
-        _write_pngs(views.suv, geometry, settings, folder / "png")
+        _write_pngs(views, settings, folder / "png")
     _, row_mm, column_mm = views.spacing_mm
     print(
         f"{folder}: {count} views of {rows} x {columns} pixels, {row_mm:.3g} x {column_mm:.3g} mm"
@@ -95,53 +91,48 @@ def _new_folder(folder: Path) -> Path:
 
 
 def _write_labels(
-    study: "Study",
-    suv_views: "np.ndarray",
-    geometry: "ViewGeometry",
-    settings: "ViewSettings",
-    folder: Path,
+    study: "Study", views: "StudyViews", settings: "ViewSettings", folder: Path
 ) -> None:
-    """Write the label views of a study's mask and the table of its lesions."""
+    """Write the label views of the study's mask, and the table of its lesions."""
     from nnunetv2_mip.files import write_json
     from nnunetv2_mip.views.labels import label_views
-    from nnunetv2_mip.views.resampling import to_pixels, view_spacing_mm
+    from nnunetv2_mip.views.resampling import to_pixels
     from nnunetv2_mip.views.stack_files import write_stack
 
-    window, occlusion = settings.window_suv, settings.occlusion
-    found = label_views(study.seg.array, study.suv.array, suv_views, geometry, window, occlusion)
+    geometry, window_suv = views.geometry, settings.window_suv
+    found = label_views(
+        study.seg.array, study.suv.array, views.suv, geometry, window_suv, settings.occlusion
+    )
     label = to_pixels(found.label(settings.labels), geometry, settings.pixel_mm, nearest=True)
-    write_stack(label, view_spacing_mm(geometry, settings.pixel_mm), folder / "seg.nii.gz")
+    write_stack(label, views.spacing_mm, folder / "seg.nii.gz")
     write_json(folder / "lesions.json", found.table(geometry))
 
 
 def _write_stacks(
-    views: "StudyViews", geometry: "ViewGeometry", settings: "ViewSettings", folder: Path
+    views: "StudyViews", settings: "ViewSettings", folder: Path
 ) -> tuple[int, int, int]:
     """Write a stack for each channel; returns their shape (V, H, W)."""
-    from nnunetv2_mip.views.resampling import to_pixels, view_spacing_mm
+    from nnunetv2_mip.views.resampling import to_pixels
     from nnunetv2_mip.views.stack_files import write_stack
 
-    spacing = view_spacing_mm(geometry, settings.pixel_mm)
     stacks = {"suv": views.suv, "ct": views.ct_hu, "depth": views.depth_mm}
     for channel in settings.channels:
         nearest = channel != "suv"
-        stack = to_pixels(stacks[channel], geometry, settings.pixel_mm, nearest=nearest)
-        write_stack(stack, spacing, folder / f"{channel}.nii.gz")
+        stack = to_pixels(stacks[channel], views.geometry, settings.pixel_mm, nearest=nearest)
+        write_stack(stack, views.spacing_mm, folder / f"{channel}.nii.gz")
     return stack.shape
 
 
-def _write_pngs(
-    suv_views: "np.ndarray", geometry: "ViewGeometry", settings: "ViewSettings", folder: Path
-) -> None:
-    """Write a PNG of each view (V, H, W), in SUV."""
+def _write_pngs(views: "StudyViews", settings: "ViewSettings", folder: Path) -> None:
+    """Write a PNG of each view."""
     from nnunetv2_mip.conventions import PNG_PIXEL_MM
     from nnunetv2_mip.io.png import write_view_png
     from nnunetv2_mip.views.intensity import levels_from_suv
     from nnunetv2_mip.views.resampling import to_pixels
 
     pixel_mm = settings.pixel_mm or PNG_PIXEL_MM
-    pictures = levels_from_suv(to_pixels(suv_views, geometry, pixel_mm), settings.window_suv)
-    for view, levels in enumerate(pictures):
+    pictures = to_pixels(views.suv, views.geometry, pixel_mm)
+    for view, levels in enumerate(levels_from_suv(pictures, settings.window_suv)):
         write_view_png(levels, folder / f"view_{view:03d}.png")
 
 

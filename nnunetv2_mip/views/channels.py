@@ -34,7 +34,7 @@ class StudyViews:
         depth_mm: (V, H, W) float32, depth of the maximum from the rotation centre in mm, NaN where
             the ray meets nothing above 0; None without the channel `depth`.
         geometry: of the rays.
-        pixel_mm: edge of the square pixels of `levels`; None: the detector's own pixels.
+        pixel_mm: edge of the square pixels of `levels`; None for the detector's own pixels.
     """
 
     levels: np.ndarray
@@ -46,12 +46,12 @@ class StudyViews:
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
-        """(view axis, row, column) spacing of `levels`, mm."""
+        """Spacing (view axis, row, column) of `levels` in mm."""
         return view_spacing_mm(self.geometry, self.pixel_mm)
 
 
 def view_study(study: Study, settings: ViewSettings) -> StudyViews:
-    """Project a study on the views of a data set or model.
+    """Views of a study with the settings of a data set or model.
 
     Args:
         study: with its CT where `settings.channels` names it.
