@@ -3,9 +3,13 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.commands._options import add_scoring_options, process_count
+
+if TYPE_CHECKING:
+    from nnunetv2_mip.report.content import ReportContent, ReportRequest
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -62,13 +66,22 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.files import check_output
-    from nnunetv2_mip.report.content import ReportRequest
-    from nnunetv2_mip.report.dataset_check import dataset_folder
     from nnunetv2_mip.report.page import write_report
-    from nnunetv2_mip.report.rotating_mip import RotatingMIPSettings
 
     check_output(args.output)
-    request = ReportRequest(
+    content = write_report(_request(args), args.output, show_progress=True)
+    for line in _summary(content):
+        print(line)
+    size = args.output.stat().st_size / 1e6
+    print(f"written: {args.output} ({size:.1f} MB, cases drawn: {len(content.pictures)})")
+
+
+def _request(args: argparse.Namespace) -> "ReportRequest":
+    from nnunetv2_mip.report.content import ReportRequest
+    from nnunetv2_mip.report.dataset_check import dataset_folder
+    from nnunetv2_mip.report.rotating_mip import RotatingMIPSettings
+
+    return ReportRequest(
         predictions=args.predictions,
         truths=args.truths,
         dataset=None if args.dataset is None else dataset_folder(args.dataset),
@@ -82,26 +95,29 @@ def run(args: argparse.Namespace) -> None:
         min_overlap=args.min_overlap,
         processes=args.processes,
     )
-    content = write_report(request, args.output, show_progress=True)
+
+
+def _summary(content: "ReportContent") -> list[str]:
+    """Lines for the terminal: mean Dice, warnings of the data check, cases without an image."""
+    lines = []
     if content.scores is not None:
         counts, dice = content.scores["counts"], content.scores["mean"]["dice"]
         number = counts["with_lesions"]
         # Without lesions there is no Dice.
         mean = f"mean Dice {dice:.3f} over " if number else ""
         cases = f"{number} case{'s' * (number != 1)} with lesions"
-        print(f"{mean}{cases}, {counts['controls']} without")
-    elif request.predictions is not None:
-        print("no truth (-g): lesions are listed, nothing is scored")
+        lines.append(f"{mean}{cases}, {counts['controls']} without")
+    elif content.request.predictions is not None:
+        lines.append("no truth (-g): lesions are listed, nothing is scored")
     if content.check is not None:
         warnings = [f.text for f in content.check.findings if f.level == "warning"]
-        for line in warnings:
-            print(f"warning: {line}")
+        lines += [f"warning: {text}" for text in warnings]
     facts = list(content.facts.values()) or (content.check.facts if content.check else [])
     without_image = sum(one.uptake is None for one in facts)
     if without_image:
-        print(f"{without_image} of {len(facts)} without an image: --images FOLDER may have them")
-    size = args.output.stat().st_size / 1e6
-    print(f"written: {args.output} ({size:.1f} MB, cases drawn: {len(content.pictures)})")
+        text = f"{without_image} of {len(facts)} without an image: --images FOLDER may have them"
+        lines.append(text)
+    return lines
 
 
 def main(argv: Sequence[str] | None = None) -> None:
