@@ -38,7 +38,6 @@ class CaseFacts:
         predicted: rows of the prediction; with a truth `hit` says whether the lesion is right.
         uptake: median SUV of the body (volumes), or mean level of the body (0–255); None without
             an image.
-        highest: highest SUV, or level.
         digest: checksum of the image's values, to find the same image twice.
         warnings: lines for the reader.
     """
@@ -53,7 +52,6 @@ class CaseFacts:
     lesions: list[dict] | None
     predicted: list[dict] | None
     uptake: float | None
-    highest: float | None
     digest: int | None
     warnings: list[str] = field(default_factory=list)
 
@@ -142,12 +140,11 @@ def _view_facts(
 def _level_facts(levels: np.ndarray | None) -> dict:
     """Facts of the levels of one view or several, uint8."""
     if levels is None:
-        return {"uptake": None, "highest": None, "digest": None}
+        return {"uptake": None, "digest": None}
     body = levels[levels > BODY_LEVEL]
     is_blank = levels.max() == levels.min()
     return {
         "uptake": float(body.mean()) if body.size else 0.0,
-        "highest": float(levels.max()),
         "digest": zlib.crc32(np.ascontiguousarray(levels), levels.shape[-1]),
         "warnings": ["the image is blank (one value everywhere)"] if is_blank else [],
     }
@@ -235,7 +232,6 @@ def _volume_facts(files: CaseFiles, min_overlap: float) -> CaseFacts:
         lesions=rows["truth"],
         predicted=rows["prediction"],
         uptake=None if suv is None else body_median_suv(values),
-        highest=None if suv is None else float(values.max()),
         digest=None if suv is None else zlib.crc32(np.ascontiguousarray(values)),
         # Folders of this machine are left out; the case says which file it is.
         warnings=[

@@ -104,7 +104,7 @@ def false_amounts(
 
 
 def found_by_size(sizes: Sequence[float], found: Sequence[bool], unit: str) -> Chart:
-    """Number of lesions found and missed, by size."""
+    """Numbers of found and of missed lesions, by size."""
     edges = (0, 1, 5, 20, 100, math.inf) if unit == "ml" else (0, 1, 4, 10, 40, math.inf)
     plot = Plot("found-by-size", f"true lesion ({unit})", "lesions")
     names, hits, totals = [], [], []

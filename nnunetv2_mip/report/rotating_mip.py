@@ -58,7 +58,7 @@ class RotatingMIPSettings:
 
 @dataclass(frozen=True)
 class RotatingMIP:
-    """Pictures of one case.
+    """Rotating MIP of one case, encoded for the page.
 
     Attributes:
         page: data of the page's script (JSON): views and overlay as data URLs, sizes, angles.

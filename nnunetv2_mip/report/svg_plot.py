@@ -100,7 +100,7 @@ class Chart:
 
 
 class Plot:
-    """Plot in the making: a pair of axes to draw on; `finish` gives the `Chart`.
+    """Unfinished plot: a pair of axes to draw on; `finish` gives the `Chart`.
 
     Args:
         name: prefix of the ids within the SVG, different for every plot of a page.
@@ -116,7 +116,10 @@ class Plot:
         self.axes.set_xlabel(x_label)
         self.axes.set_ylabel(y_label)
 
-    def points(self, points: Sequence[Point], colour: str, marker: str = "o", label: str = ""):
+    def points(
+        self, points: Sequence[Point], colour: str, marker: str = "o", label: str = ""
+    ) -> None:
+        """Scatter of points, with a label for the legend."""
         if not points:
             return
         gid = f"group-{len(self.groups)}"
@@ -149,6 +152,7 @@ class Plot:
             )
 
     def finish(self, title: str, caption: str) -> Chart:
+        """Finished plot, the same bytes for the same data."""
         stream = io.BytesIO()
         with matplotlib.rc_context({**_STYLE, "svg.hashsalt": self.name}):
             self.figure.savefig(stream, format="svg", metadata={"Date": None})
@@ -187,7 +191,7 @@ def _adapt(svg: bytes, groups: dict[str, list[Point]], name: str, caption: str) 
 
 
 def _localise(root: ElementTree.Element, name: str) -> None:
-    """Give the SVG ids of its own, the page's colours and the page's font."""
+    """Replacement of ids by unique ones, and of colours and font by the page's."""
     href = f"{{{_XLINK}}}href"
     for element in root.iter():
         # Only ids of clip paths and marks are referred to.
@@ -207,7 +211,7 @@ def _localise(root: ElementTree.Element, name: str) -> None:
 
 
 def _label_points(group: ElementTree.Element, points: list[Point]) -> None:
-    """Give every drawn mark of a scatter plot its title and its link."""
+    """Titles and links for the drawn marks of a scatter plot."""
     defined = {child for defs in group.iter(f"{{{_SVG}}}defs") for child in defs.iter()}
     drawn = [
         (parent, child)

@@ -64,7 +64,7 @@ def facts_of(case: str, **changes) -> CaseFacts:
     usual = {
         "kind": "volume", "size": (100, 100, 200), "spacing_mm": (4.0, 4.0, 3.0),
         "burden": 3.0, "predicted_burden": None, "unit": "ml",
-        "lesions": [{"volume_ml": 3.0}], "predicted": None, "uptake": 0.8, "highest": 9.0,
+        "lesions": [{"volume_ml": 3.0}], "predicted": None, "uptake": 0.8,
         "digest": hash(case),
     }  # fmt: skip
     return CaseFacts(case=case, **{**usual, **changes})

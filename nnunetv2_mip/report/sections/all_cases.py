@@ -31,7 +31,7 @@ class CaseRow:
 
 @dataclass(frozen=True)
 class AllCasesSection:
-    """Values of the section: a remark on the order, titles of the columns, rows."""
+    """Values of the table of all cases: a remark on the order, titles of the columns, rows."""
 
     id: ClassVar[str] = "all"
     title: ClassVar[str] = "All cases"

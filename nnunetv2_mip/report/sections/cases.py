@@ -45,7 +45,7 @@ class LesionTable:
 
 @dataclass(frozen=True)
 class Card:
-    """One case.
+    """Card of one case.
 
     Attributes:
         id: of its element.
@@ -78,7 +78,7 @@ class CardGroup:
 
 @dataclass(frozen=True)
 class CasesSection:
-    """Values of the section.
+    """Values of the section of cases.
 
     Attributes:
         masks: names of the masks that can be shown and hidden.
@@ -174,7 +174,7 @@ def _lesion_tables(facts: CaseFacts, picture: RotatingMIP) -> list[LesionTable]:
 def _lesion_rows(
     rows: Sequence[dict], hit_column: str | None, answers: tuple[str, str]
 ) -> tuple[list[str], list[LesionRow]]:
-    """Titles and rows.
+    """Titles of the columns and rows of a table of lesions.
 
     Args:
         rows: of `CaseFacts`.

@@ -14,7 +14,7 @@ from nnunetv2_mip.report.svg_plot import Chart, Point
 
 @dataclass(frozen=True)
 class DataSection:
-    """Values of the section: name of the data set, number of cases, findings, plots."""
+    """Values of the data section: name of the data set, number of cases, findings, plots."""
 
     id: ClassVar[str] = "data"
     title: ClassVar[str] = "Data"

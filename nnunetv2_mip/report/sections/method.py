@@ -9,7 +9,7 @@ from nnunetv2_mip.report.content import ReportContent
 
 @dataclass(frozen=True)
 class MethodSection:
-    """Values of the section.
+    """Values of the method section.
 
     Attributes:
         has_scores: whether scores are shown.

@@ -78,7 +78,7 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class MetricsSection:
-    """Values of the section: rows of the table, a paragraph on the counts, plots."""
+    """Values of the metrics section: rows of the table, a paragraph on the counts, plots."""
 
     id: ClassVar[str] = "metrics"
     title: ClassVar[str] = "Metrics"

@@ -25,7 +25,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class SummarySection:
-    """Values of the section.
+    """Values of the summary.
 
     Attributes:
         tiles: in the order of the page.

@@ -26,7 +26,7 @@ class FoldRow:
 
 @dataclass(frozen=True)
 class TrainingSection:
-    """Values of the section.
+    """Values of the training section.
 
     Attributes:
         model: (name, value) of what is known of the model.
