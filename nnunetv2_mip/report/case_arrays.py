@@ -1,6 +1,5 @@
 """Arrays of a case: image, truth and prediction, on one grid."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -86,29 +85,24 @@ def read_stack_case(
 
 
 def read_volume_case(
-    files: CaseFiles, warn: Callable[[str], None] | None = None
-) -> tuple[Volume | None, Volume | None, Volume | None]:
-    """SUV, truth and prediction of a volume, on one grid; None where there is no file.
+    files: CaseFiles,
+) -> tuple[Volume | None, Volume | None, Volume | None, list[str]]:
+    """SUV, truth and prediction of a volume, and the warnings about its image.
 
-    Args:
-        files: of the case.
-        warn: is given the warnings of the image.
+    The volumes lie on one grid; None where there is no file.
 
     Raises:
         MipError: a file that cannot be read, or files on different grids.
     """
     study = None if files.image is None else read_study(files.image)
-    suv = None if study is None else study.suv
-    if warn is not None and study is not None:
-        for line in study.warnings:
-            warn(line)
+    suv, warnings = (None, []) if study is None else (study.suv, list(study.warnings))
     truth = None if files.truth is None else read_mask(files.truth, like=suv)
     prediction = None if files.prediction is None else read_mask(files.prediction, like=suv)
     if files.is_missing:
         prediction = Volume(np.zeros_like(truth.array), truth.grid, truth.path)
     if suv is None and truth is not None and prediction is not None:
         require_same_grid(prediction, truth)
-    return suv, truth, prediction
+    return suv, truth, prediction, warnings
 
 
 def _require_equal(shape: tuple, other: tuple, path: Path, other_path: Path) -> None:

@@ -210,8 +210,7 @@ def _read_lesion_file(files: CaseFiles) -> list[dict]:
 
 
 def _volume_facts(files: CaseFiles, min_overlap: float) -> CaseFacts:
-    warnings: list[str] = []
-    suv, truth, prediction = read_volume_case(files, warnings.append)
+    suv, truth, prediction, warnings = read_volume_case(files)
     known = next(volume for volume in (suv, truth, prediction) if volume is not None)
     values = None if suv is None else suv.array
     rows, burden = {}, {}

@@ -108,7 +108,7 @@ def _angles_of_stack(files: CaseFiles, views: int) -> tuple[float, ...]:
 
 
 def _draw_volume(files: CaseFiles, settings: RotatingMIPSettings) -> RotatingMIP:
-    suv, truth, prediction = read_volume_case(files)
+    suv, truth, prediction, _ = read_volume_case(files)
     masks = (truth, prediction)
     like, angles = suv, view_angles(settings.views)
     if like is None:
