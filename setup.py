@@ -66,6 +66,7 @@ TEST_REQUIREMENTS = [
     "pytest-cov>=7",
     "hypothesis>=6.100",
     "monai>=1.4",
+    "scikit-learn>=1.3",
     "setuptools>=68",
     "wheel",
     # The page is tested in the system's Chromium.
