@@ -123,12 +123,10 @@ def predict_out_of_fold(
     Raises:
         MipError: a model or a case that cannot be read.
     """
-    from nnunetv2_mip.inference.predictor import MIPPredictor
+    from nnunetv2_mip.inference.view_predictor import ViewPredictor
 
     for fold, names in cases.items():
-        predictor = MIPPredictor.from_model_folder(
-            model, [fold], checkpoint, device, second_stage=False
-        )
+        predictor = ViewPredictor.from_model_folder(model, [fold], checkpoint, device)
         for case in names:
             levels, pixel_mm = data.levels(case, predictor.config.window_suv)
             yield case, predictor.view_probabilities(levels, pixel_mm)
