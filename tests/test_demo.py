@@ -1,4 +1,4 @@
-"""The demo: every step of the whole way, as a user runs it, on coarse phantoms."""
+"""Demo command: every step as a user runs it, on coarse phantoms."""
 
 import json
 
@@ -19,7 +19,8 @@ class nnUNetTrainerMIP_glimpse(nnUNetTrainerMIP):
 """
 
 
-def test_the_whole_way_from_phantoms_to_pictures(tmp_path, monkeypatch, capsys):
+@pytest.mark.slow
+def test_the_demo_from_phantoms_to_pictures(tmp_path, monkeypatch, capsys):
     trainers = tmp_path / "trainers"
     trainers.mkdir()
     (trainers / "nnUNetTrainerMIP_glimpse.py").write_text(TRAINER)
@@ -33,7 +34,7 @@ def test_the_whole_way_from_phantoms_to_pictures(tmp_path, monkeypatch, capsys):
     report = json.loads((out / "metrics.json").read_text())
     assert report["kind"] == "volume"
     assert len(report["cases"]) == 2
-    # The seed that was kept for judging: 1047.
+    # The test seed, 1047.
     assert all(case.startswith("PETCT_0417") for case in report["cases"])
     assert "mean 3D Dice on unseen patients" in said.out
     assert "nnUNetv2_train 100 2d 0" in said.out

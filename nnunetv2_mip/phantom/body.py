@@ -91,7 +91,7 @@ class Anatomy:
         self.parts.append(Part(name, solids, suv, hu, texture, inside))
 
     def solids(self, name: str) -> list[Solid]:
-        """All solids of the parts called `name`."""
+        """Solids of all parts called `name`."""
         return [solid for part in self.parts if part.name == name for solid in part.solids]
 
 

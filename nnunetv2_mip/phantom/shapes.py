@@ -2,8 +2,9 @@
 
 Positions are (x, y, z) mm in the body's own frame: x to the patient's left, y to the back, z to
 the head; the origin is in the midline, at the level of the upper thighs. Arrays are (z, y, x).
-Every solid is a signed distance (negative inside), so that its edge covers exactly one voxel
-whatever the spacing, and nothing depends on how the grid falls.
+Every solid has two methods: `distance(x, y, z)`, the signed distance of points in mm (negative
+inside), and `bounds()`, the low and the high corner (x, y, z) of a box around it. The edge of a
+solid covers exactly one voxel at any spacing, and does not depend on the position of the grid.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The one intensity scale, and the one PNG decoder."""
+"""PNG decoder, masks in PNGs, and the intensity levels of images."""
 
 import io
 

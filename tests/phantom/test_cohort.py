@@ -1,4 +1,4 @@
-"""The phantom: reproducible, in range, in the autoPET layout, and neither trivial nor hopeless."""
+"""Phantoms: reproducible, in range, in the autoPET layout, of moderate difficulty."""
 
 import json
 from collections import Counter
@@ -160,6 +160,7 @@ def test_cohort_layout_and_prefix_property(tmp_path, studies):
         assert path.read_bytes() == twin.read_bytes()
 
 
+@pytest.mark.slow
 def test_command_writes_and_then_refuses_the_same_folder(tmp_path, capsys):
     arguments = ["-o", str(tmp_path / "out"), "-n", "2", "--spacing", "12", "-np", "2"]
     with pytest.raises(SystemExit) as done:

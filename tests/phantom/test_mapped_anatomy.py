@@ -1,4 +1,4 @@
-"""Phantoms around organ label maps: real shapes, known uptake, lesions beside hot organs."""
+"""Phantoms around organ label maps: organs, uptake, lesions, cohorts and the command."""
 
 import json
 import os
@@ -7,93 +7,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 
 from nnunetv2_mip.commands.phantom import main
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.volumes import read_suv, read_volume, suv_warning
 from nnunetv2_mip.phantom.cohort import write_cohort
-from nnunetv2_mip.phantom.distance_field import DistanceField, Intersection, pushed_out
 from nnunetv2_mip.phantom.fitted_frame import fit_frame
 from nnunetv2_mip.phantom.label_maps import (
-    AUTOPET3_NAMES,
-    choose_map,
     find_organ_maps,
-    organ_of,
-    read_organ_map,
 )
 from nnunetv2_mip.phantom.lesions import disease_pattern
-from nnunetv2_mip.phantom.mapped_anatomy import build_mapped_anatomy
 from nnunetv2_mip.phantom.mapped_organs import LIVER_SUV
 from nnunetv2_mip.phantom.scanner import canvas_for, paint_anatomy
-from nnunetv2_mip.phantom.shapes import Deformation, Ellipsoid
 from nnunetv2_mip.phantom.subject import body_index, simulate_subject
 
 COARSE_MM = 8.0
-# Organs of a made-up person: centre and semi-axes in mm (x left, y back, z head).
-SHAPES = {
-    "liver": [((-70, 0, 520), (72, 70, 75))],
-    "spleen": [((105, 40, 520), (28, 40, 52))],
-    "kidney_left": [((62, 45, 445), (27, 25, 52))],
-    "kidney_right": [((-62, 45, 430), (27, 25, 52))],
-    "urinary_bladder": [((3, -20, 200), (42, 36, 28))],
-    "lungs": [((-85, 5, 665), (56, 80, 118)), ((85, 5, 665), (54, 80, 118))],
-    "brain": [((4, -8, 985), (66, 80, 62))],
-    "heart": [((30, -35, 610), (55, 45, 50))],
-    "stomach": [((60, -20, 525), (36, 38, 40))],
-}  # fmt: skip
-NUMBERS = {name: number for number, name in enumerate(SHAPES, start=20)}
-
-
-def write_map(path: Path, numbers: dict[str, int], shift_mm: float = 0.0, leave=()) -> Path:
-    """A label map on a grid whose y axis points to the front, as autoPET's do."""
-    spacing = (5.0, 5.0, 6.0)
-    shape = (190, 72, 72)
-    z, y, x = np.indices(shape, np.float32)
-    x, y, z = (x - 35.5) * 5.0 - shift_mm, (y - 35.5) * 5.0, z * 6.0 - 40
-    labels = np.zeros(shape, np.uint8)
-    for name, solids in SHAPES.items():
-        if name in leave:
-            continue
-        for centre, semi in solids:
-            grid = zip((x, y, z), centre, semi)
-            labels[sum(((c - o) / s) ** 2 for c, o, s in grid) <= 1] = numbers[name]
-    image = sitk.GetImageFromArray(np.ascontiguousarray(labels[:, ::-1]))
-    image.SetSpacing(spacing)
-    image.SetDirection((1, 0, 0, 0, -1, 0, 0, 0, 1))
-    image.SetOrigin((-177.5, 177.5, -40))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sitk.WriteImage(image, str(path))
-    return path
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """Two label maps and the file that names their numbers."""
-    folder = tmp_path_factory.mktemp("maps")
-    write_map(folder / "a.nii.gz", NUMBERS)
-    write_map(folder / "b.nii.gz", NUMBERS, shift_mm=12.0, leave=("stomach",))
-    names = {str(number): name for name, number in NUMBERS.items()} | {"0": "background"}
-    (folder / "names.json").write_text(json.dumps(names), "utf-8")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def maps(folder):
-    return find_organ_maps([folder])
 
 
 @pytest.fixture(scope="module")
 def studies(maps):
+    """Seven subjects (two or three healthy) on a coarse grid."""
     return [simulate_subject(21, index, COARSE_MM, maps) for index in range(7)]
-
-
-def anatomy_of(seed: int, index: int, maps):
-    """The anatomy that `simulate_subject` draws."""
-    owner = body_index(seed, index)
-    found = read_organ_map(choose_map(maps, seed, owner), maps)
-    body, scan = np.random.default_rng([seed, 0, owner]), np.random.default_rng([seed, 1, index])
-    return build_mapped_anatomy(found, body, scan, "prostate" in maps.organs)
 
 
 def test_a_subject_is_a_function_of_seed_index_and_maps(studies, maps):
@@ -105,6 +39,7 @@ def test_a_subject_is_a_function_of_seed_index_and_maps(studies, maps):
     assert other.suv.shape != again.suv.shape or not np.array_equal(other.suv, again.suv)
 
 
+@pytest.mark.slow
 def test_a_cohort_has_the_same_bytes_whatever_the_number_of_workers(tmp_path, folder, maps):
     alone = write_cohort(tmp_path / "alone", 4, 21, 12.0, organs=maps)
     shared = write_cohort(tmp_path / "shared", 4, 21, 12.0, processes=2, organs=maps)
@@ -140,7 +75,7 @@ def test_arrays_types_and_ranges(studies):
         assert 35 < study.body.sum() * study.grid.voxel_ml / 1000 < 130  # litres
 
 
-def test_organs_keep_their_place_lie_in_the_body_and_look_right_on_ct(maps):
+def test_organs_keep_their_place_lie_in_the_body_and_look_right_on_ct(maps, anatomy_of):
     for index in (0, 1, 2):
         anatomy = anatomy_of(21, index, maps)
         canvas = canvas_for(anatomy, COARSE_MM)
@@ -160,7 +95,8 @@ def test_organs_keep_their_place_lie_in_the_body_and_look_right_on_ct(maps):
         assert bladder[2] < liver[2] < lung[2] < brain[2]
 
 
-def test_uptake_of_organs_follows_the_published_distribution(maps):
+@pytest.mark.slow
+def test_uptake_of_organs_follows_the_published_distribution(maps, anatomy_of):
     means = []
     for index in range(0, 32, 4):
         study, anatomy = simulate_subject(5, index, COARSE_MM, maps), anatomy_of(5, index, maps)
@@ -206,7 +142,8 @@ def test_lesions_lie_in_the_body_on_their_uptake_and_are_described(studies):
     assert (np.mean(shifted, axis=0) < 0.75 * np.mean(here)).all()
 
 
-def test_hidden_lesions_lie_beside_hot_organs(maps):
+@pytest.mark.slow
+def test_hidden_lesions_lie_beside_hot_organs(maps, anatomy_of):
     near = []
     for index in range(80):
         if disease_pattern(3, index) != "hidden":
@@ -242,109 +179,13 @@ def test_the_anatomy_does_not_depend_on_the_spacing(maps):
     assert volumes[0] == pytest.approx(volumes[1], rel=0.03)
 
 
-def test_every_map_is_used_before_one_is_used_again(maps):
-    files = [choose_map(maps, 4, owner).name for owner in range(40)]
-    assert all({files[k], files[k + 1]} == {"a.nii.gz", "b.nii.gz"} for k in range(0, 40, 2))
-    assert len({tuple(files[k : k + 2]) for k in range(0, 40, 2)}) == 2
-
-
-def test_a_second_study_has_the_same_body_and_another_scan(maps):
+def test_a_second_study_has_the_same_body_and_another_scan(maps, anatomy_of):
     index = next(k for k in range(100) if body_index(7, k) != k)
     first, second = anatomy_of(7, index - 1, maps), anatomy_of(7, index, maps)
     for name in ("liver", "brain", "lung"):
         assert np.array_equal(first.solids(name)[0].field, second.solids(name)[0].field)
     suv = [next(p.suv for p in a.parts if p.name == "liver") for a in (first, second)]
     assert suv[0] != suv[1]
-
-
-@pytest.mark.parametrize(
-    ("name", "organ"),
-    [
-        ("kidney_left", "kidney"),
-        ("Lung_upper_lobe_right", "lung"),
-        ("urinary_bladder", "bladder"),
-        ("heart_myocardium", "heart"),
-        ("head glands", "gland"),
-        ("parotid_gland_left", "gland"),
-        ("lungs", "lung"),
-        ("aorta", None),
-        ("background", None),
-    ],
-)
-def test_names_are_read_in_many_spellings(name, organ):
-    assert organ_of(name) == organ
-
-
-def test_names_may_be_given_either_way_or_as_nnunet_writes_them(tmp_path, maps):
-    write_map(tmp_path / "a.nii.gz", NUMBERS)
-    for file, content in (
-        ("names.json", NUMBERS),
-        ("dataset.json", {"labels": {"background": 0, **NUMBERS}, "channel_names": {"0": "CT"}}),
-    ):
-        path = tmp_path / file
-        path.write_text(json.dumps(content), "utf-8")
-        found = find_organ_maps([tmp_path / "a.nii.gz"])
-        assert dict(found.names) == dict(maps.names) and not found.assumed
-        path.unlink()
-
-
-def test_without_names_autopet_numbers_are_taken_where_the_organs_fit(tmp_path):
-    numbers = {organ_of(name): name for name in SHAPES}
-    autopet = {name: next(n for n, o in AUTOPET3_NAMES.items() if o == organ_of(name))
-               for name in SHAPES}  # fmt: skip
-    assert len(numbers) == 8
-    write_map(tmp_path / "right" / "a.nii.gz", autopet)
-    found = find_organ_maps([tmp_path / "right"])
-    assert found.assumed
-    read = read_organ_map(found.files[0], found)
-    assert set(read.masks) == set(numbers)
-    # The same organs under other numbers: the bladder above the lungs.
-    swapped = autopet | {"lungs": 4, "urinary_bladder": 5}
-    write_map(tmp_path / "wrong" / "a.nii.gz", swapped)
-    found = find_organ_maps([tmp_path / "wrong"])
-    with pytest.raises(MipError, match=r"wrong.a\.nii\.gz.*names\.json"):
-        read_organ_map(found.files[0], found)
-    write_map(tmp_path / "other" / "a.nii.gz", NUMBERS)
-    found = find_organ_maps([tmp_path / "other"])
-    with pytest.raises(MipError, match=r"names\.json"):
-        read_organ_map(found.files[0], found)
-
-
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        ('{"1": "aorta"}', "names none of the organs"),
-        ("[1, 2]", "does not name the organs"),
-        ("{", "cannot be read as JSON"),
-    ],
-)
-def test_names_that_help_nobody_are_refused(tmp_path, names, message):
-    write_map(tmp_path / "a.nii.gz", NUMBERS)
-    (tmp_path / "names.json").write_text(names, "utf-8")
-    with pytest.raises(MipError, match=message):
-        find_organ_maps([tmp_path])
-
-
-def test_maps_that_cannot_be_used_are_refused(tmp_path, folder, maps):
-    with pytest.raises(MipError, match="no such file"):
-        find_organ_maps([tmp_path / "nowhere"])
-    with pytest.raises(MipError, match="holds no label map"):
-        find_organ_maps([tmp_path])
-    with pytest.raises(MipError, match="is no label map"):
-        find_organ_maps([folder / "names.json"])
-    write_map(tmp_path / "other" / "c.nii.gz", NUMBERS)
-    (tmp_path / "other" / "names.json").write_text('{"1": "liver"}', "utf-8")
-    with pytest.raises(MipError, match="number their organs differently"):
-        find_organ_maps([folder, tmp_path / "other"])
-    headless = write_map(
-        tmp_path / "few.nii.gz", NUMBERS, leave=("kidney_left", "kidney_right", "brain", "lungs")
-    )
-    with pytest.raises(MipError, match=r"few\.nii\.gz: shows bladder of .* two are needed"):
-        read_organ_map(headless, maps)
-    image = sitk.Cast(sitk.ReadImage(str(folder / "a.nii.gz")), sitk.sitkFloat32) * 0.37
-    sitk.WriteImage(image, str(tmp_path / "float.nii.gz"))
-    with pytest.raises(MipError, match="not whole numbers"):
-        read_organ_map(tmp_path / "float.nii.gz", maps)
 
 
 def test_a_bad_map_is_found_before_the_work_begins(tmp_path, folder):
@@ -383,45 +224,7 @@ def test_command_writes_a_cohort_and_leaves_nothing_after_an_error(tmp_path, fol
     assert [p.name for p in tmp_path.iterdir()] == ["maps"]
 
 
-def test_a_distance_field_is_the_solid_of_its_mask():
-    ball = Ellipsoid((3.0, -4.0, 10.0), (30.0, 22.0, 26.0))
-    corner, spacing = (-60.0, -60.0, -50.0), (2.0, 2.0, 3.0)
-    axes = [c + s * np.arange(n) for c, s, n in zip(corner, spacing, (62, 60, 42))]
-    x, y, z = axes[0][None, None, :], axes[1][None, :, None], axes[2][:, None, None]
-    field = DistanceField.of_mask(ball.distance(x, y, z) < 0, corner, spacing)
-    spots = np.random.default_rng(0).uniform(-45, 45, (400, 3)) + [3, -4, 10]
-    near = np.abs(field.distance(*spots.T)) < 25
-    assert near.sum() > 50
-    surface = np.array([(33.0, -4, 10), (3, 18, 10), (3, -4, 36), (-27, -4, 10)])
-    assert np.abs(field.distance(*surface.T)).max() < 1.6
-    assert field.distance(*surface.T + 0) == pytest.approx(
-        field.grown(5).distance(*surface.T) + 5, abs=1e-4
-    )
-    low, high = field.bounds()
-    assert (low <= [-27, -26, -16]).all() and (high >= [33, 18, 36]).all()
-    assert (low > [-40, -40, -30]).all() and (high < [46, 31, 50]).all()
-    deformed = DistanceField(
-        field.field, field.corner, field.spacing,
-        (Deformation.draw(np.random.default_rng(1), 2.0, 90.0),),
-    )  # fmt: skip
-    rng = np.random.default_rng(2)
-    points = np.array([deformed.random_point(rng, 0.8) for _ in range(60)])
-    assert (deformed.distance(*points.T) < 1).all()
-    assert points.std(0).min() > 4
-    half = Intersection([field, Ellipsoid((3.0, -4.0, 40.0), (60.0, 60.0, 30.0))])
-    assert float(half.distance(*np.array([[3.0], [-4], [-5]]))[0]) > 5
-    assert float(half.distance(*np.array([[3.0], [-4], [20]]))[0]) < -5
-
-
-def test_points_are_pushed_out_of_organs():
-    ball = Ellipsoid((0.0, 0.0, 0.0), (30.0, 30.0, 30.0))
-    moved = pushed_out((10.0, 2.0, 0.0), [ball], 6.0)
-    assert float(ball.distance(*map(np.array, moved))) >= 5
-    assert moved[0] > abs(moved[1])
-    assert pushed_out((50.0, 0.0, 0.0), [ball], 6.0) == (50.0, 0.0, 0.0)
-
-
-def test_the_frame_meets_its_landmarks_and_can_be_inverted(maps):
+def test_the_frame_meets_its_landmarks_and_can_be_inverted(maps, anatomy_of):
     anatomy = anatomy_of(21, 0, maps)
     names = ("bladder", "kidney", "lung", "brain", "liver")
     points = {name: anatomy.solids(name)[0].points for name in names}
@@ -433,7 +236,8 @@ def test_the_frame_meets_its_landmarks_and_can_be_inverted(maps):
     assert np.allclose(frame.nominal(here), nominal, atol=1e-6)
 
 
-def test_real_maps_make_plausible_bodies():
+@pytest.mark.slow
+def test_real_maps_make_plausible_bodies(anatomy_of):
     data = os.environ.get("NNUNETV2_MIP_TEST_DATA")
     if not data:
         pytest.skip("NNUNETV2_MIP_TEST_DATA is not set")
