@@ -31,6 +31,8 @@ import SimpleITK as sitk
 
 import nnunetv2_mip
 
+pytest.register_assert_rewrite("helpers")
+
 # Words in the reasons of skipped tests that would have tried an attack or a sandbox.
 SECURITY_WORDS = ("bubblewrap", "Chromium", "playwright")
 CHROMIUM_FLAGS = ("--no-sandbox", "--headless=new", "--disable-gpu", "--disable-dev-shm-usage")
@@ -354,6 +356,8 @@ def browser():
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel built from the checkout's files."""
+    from helpers import source_files
+
     root = Path(nnunetv2_mip.__file__).parent.parent
     if not (root / "setup.py").is_file():
         pytest.skip("not an editable installation: there is no source tree to build from")
@@ -361,16 +365,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     # A copy: a build leaves folders behind, and the checkout must stay as it is.
     source = folder / "source"
-    names = subprocess.run(
-        ["git", "-C", str(root), "ls-files", "-co", "--exclude-standard"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
-    for name in names:
-        if (root / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((root / name).read_bytes())
+    for name in source_files():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes((root / name).read_bytes())
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q"]
     built = subprocess.run(
         [*command, "-w", str(folder), str(source)], capture_output=True, text=True, check=False

@@ -10,23 +10,12 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from helpers import ROOT, source_files
 
 import nnunetv2_mip
 
-ROOT = Path(nnunetv2_mip.__file__).parent.parent
 SOURCES = ("nnunetv2_mip/", "dataset_conversion/", "trainers/", "plans/")
 COMMANDS = sorted(path.stem for path in (ROOT / "nnunetv2_mip" / "commands").glob("[a-z]*.py"))
-
-
-def source_files() -> list[str]:
-    """Files of the checkout, relative to it, without those that git ignores."""
-    done = subprocess.run(
-        ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return [name for name in done.stdout.splitlines() if (ROOT / name).is_file()]
 
 
 def test_the_wheel_holds_every_file_of_the_sources(wheel):

@@ -92,7 +92,7 @@ def read_classifier(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
     if not path.is_file():
         raise MipError(f"{path}: no such classifier; train one with nnUNetv2_mip_classify train")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         about = json.loads(arrays.pop("about").tobytes().decode())
         version, kind = about["format_version"], about["kind"]

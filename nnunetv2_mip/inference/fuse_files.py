@@ -178,7 +178,7 @@ def _write_mask(
 def _read_npz(path: Path) -> np.ndarray:
     """Lesion probabilities (V, H, W) of a file that nnU-Net writes with `--save_probabilities`."""
     try:
-        with np.load(path) as content:
+        with path.open("rb") as file, np.load(file) as content:
             return content["probabilities"][LESION]
     except (OSError, KeyError, IndexError, ValueError, EOFError, BadZipFile, zlib.error) as error:
         raise MipError(f"{path}: is not a nnU-Net probability file ({error})") from None
