@@ -228,10 +228,12 @@ def _tell(answer: Answer, request: Request, response: Response, measures: Measur
     )
     if not pixels:
         measures.empty.inc()
-    effort = answer.effort
-    if effort is not None and effort.degraded:
-        response.headers[DEGRADED_HEADER] = notes["degraded"] = str(effort)
-        measures.degraded.labels("folds" if effort.folds < effort.of_folds else "tta").inc()
+    work_done = answer.work_done
+    if work_done is not None and work_done.degraded:
+        response.headers[DEGRADED_HEADER] = notes["degraded"] = str(work_done)
+        measures.degraded.labels(
+            "folds" if work_done.folds < work_done.planned_folds else "tta"
+        ).inc()
 
 
 def _reply(answer: Answer) -> dict:

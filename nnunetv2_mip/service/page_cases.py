@@ -29,7 +29,7 @@ from nnunetv2_mip.lesions.lesion_table import lesion_table
 from nnunetv2_mip.lesions.region_table import region_table
 from nnunetv2_mip.service.image_codec import mask_png
 from nnunetv2_mip.service.logs import log
-from nnunetv2_mip.service.request_queue import Desk, PatientWatch
+from nnunetv2_mip.service.request_queue import BackgroundDeadline, Desk
 from nnunetv2_mip.service.settings import Settings
 from nnunetv2_mip.service.uploads import read_upload
 from nnunetv2_mip.views.projection import project_mask
@@ -198,11 +198,11 @@ class Cases:
                 )
             if case.dropped:
                 raise Cancelled
-            watch = PatientWatch(
+            deadline = BackgroundDeadline(
                 self._desk.device, self._hands, _teller(case), lambda: case.dropped
             )
             with self._hands:
-                _predict(case, upload, self._desk.predictor, watch)
+                _predict(case, upload, self._desk.predictor, deadline)
             self.mark(case, case.threshold)
             case.progress = 1.0
             state, reason = "done", ""
@@ -230,13 +230,13 @@ def _teller(case: Case) -> Callable[[float], None]:
     return tell
 
 
-def _predict(case: Case, upload, predictor: MIPPredictor, watch: PatientWatch) -> None:
+def _predict(case: Case, upload, predictor: MIPPredictor, deadline: BackgroundDeadline) -> None:
     if upload.levels is not None:
-        _, probability = predictor.predict_image(upload.levels, watch)
+        _, probability = predictor.predict_image(upload.levels, deadline)
         case.levels, case.probability = upload.levels[None], probability
         case.threshold = predictor.config.threshold
         return
-    found = predictor.predict_study(upload.study, watch=watch)
+    found = predictor.predict_study(upload.study, deadline=deadline)
     case.found, case.study = found, upload.study
     case.threshold = predictor.volume_threshold
     case.levels = found.levels

@@ -3,7 +3,7 @@
 One thread takes requests in the order of their arrival and runs them. A request has until its
 deadline; the others behind it have theirs. What a request may spend is its fair part: so much that
 everyone who waits can still be served if each takes as long. The predictor asks before every pass
-whether there is time for it (`watch`), so that under load mirrored copies fall away first, then
+whether there is time for it (`deadline`), so that under load mirrored copies fall away first, then
 networks; the first pass is always run. Whoever has gone is not served, and whoever waited past the
 deadline, in line or for the device, is refused rather than answered too late.
 
@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from nnunetv2_mip.inference.deadline import Cancelled, Effort, Watch
+from nnunetv2_mip.inference.deadline import Cancelled, Deadline, WorkDone
 from nnunetv2_mip.inference.predictor import MIPPredictor
 from nnunetv2_mip.service.monitoring import Measures
 
@@ -52,13 +52,13 @@ class Answer:
     Attributes:
         mask: (H, W) uint8 of 0 and 1.
         probability: (H, W) float32.
-        effort: what it was made with; None where the network was not needed (an empty image).
+        work_done: what it was made with; None where the network was not needed (an empty image).
         waited_s, took_s: in the queue, on the device.
     """
 
     mask: np.ndarray
     probability: np.ndarray
-    effort: Effort | None
+    work_done: WorkDone | None
     waited_s: float
     took_s: float
 
@@ -201,14 +201,14 @@ class Desk:
                 self._busy = False
 
     def _answer(self, ticket: Ticket) -> None:
-        watch = _TicketWatch(self, ticket)
+        deadline = _RequestDeadline(self, ticket)
         try:
             self._require_time(ticket)
             with self.device.use(urgent=True):
                 # The page may have had the device until now.
                 self._require_time(ticket)
                 start = time.monotonic()
-                mask, probability = self.predictor.predict_image(ticket.levels, watch)
+                mask, probability = self.predictor.predict_image(ticket.levels, deadline)
         except BaseException as error:
             # Whatever it is, the caller hears of it and the thread lives on.
             ticket.answer.set_exception(error)
@@ -217,7 +217,7 @@ class Desk:
         self._typical_s += 0.2 * (took - self._typical_s)
         self._measures.waited.observe(start - ticket.arrived)
         self._measures.inference.observe(took)
-        answer = Answer(mask, probability, watch.effort, start - ticket.arrived, took)
+        answer = Answer(mask, probability, deadline.work_done, start - ticket.arrived, took)
         ticket.answer.set_result(answer)
 
     def _require_time(self, ticket: Ticket) -> None:
@@ -229,7 +229,7 @@ class Desk:
             raise Busy("waited past the deadline for its turn; come again later", self._typical_s)
 
 
-class _TicketWatch(Watch):
+class _RequestDeadline(Deadline):
     """Cancels when the caller has gone; knows the fair part of the time."""
 
     def __init__(self, desk: Desk, ticket: Ticket):
@@ -239,11 +239,11 @@ class _TicketWatch(Watch):
         if self._ticket.gone.is_set():
             raise Cancelled
 
-    def has(self, seconds: float) -> bool:
+    def allows(self, seconds: float) -> bool:
         return seconds * SLACK < self._desk.time_left(self._ticket)
 
 
-class PatientWatch(Watch):
+class BackgroundDeadline(Deadline):
     """For work that takes long: lets requests go first, tells how far it is.
 
     Args:

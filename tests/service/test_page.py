@@ -362,7 +362,7 @@ def test_the_slider_keeps_to_the_method(tiny_predictor, volume):
     class Halves:
         channels = ()
 
-        def predict(self, study, cue, watch):
+        def predict(self, study, cue, deadline):
             found = np.zeros(study.suv.array.shape, np.float32)
             found[20:], found[30:] = 0.4, 0.8
             return (found > 0.5).astype(np.uint8), found
