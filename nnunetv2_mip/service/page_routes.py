@@ -14,7 +14,7 @@ from nnunetv2_mip.service.page_cases import Case, Cases, mask_file
 from nnunetv2_mip.service.page_report import TITLES, render_case_report
 from nnunetv2_mip.service.request_queue import Desk
 from nnunetv2_mip.service.settings import Settings
-from nnunetv2_mip.visualization.view_sheet import SPRITE_COLUMNS, sprite
+from nnunetv2_mip.visualization.view_sheet import SHEET_COLUMNS, view_sheet_png
 
 STATIC = Path(__file__).parent / "static"
 # The script that turns MIPs, which reports have too.
@@ -76,13 +76,13 @@ def add_page(app: FastAPI, desk: Desk, settings: Settings) -> Cases:
     @router.get("/{key}/views.png")
     async def views(key: str):
         case = _finished(cases, key)
-        return Response(await cases.aside(sprite, case.levels), media_type="image/png")
+        return Response(await cases.aside(view_sheet_png, case.levels), media_type="image/png")
 
     @router.get("/{key}/overlay.png")
     async def overlay(key: str, threshold: float | None = _THRESHOLD):
         case = _finished(cases, key)
         marked = await cases.aside(cases.mark, case, threshold or case.threshold)
-        content = await cases.aside(sprite, marked.overlay * 255)
+        content = await cases.aside(view_sheet_png, marked.overlay * 255)
         return Response(content, media_type="image/png")
 
     @router.get("/{key}/table")
@@ -144,7 +144,7 @@ def _state(case: Case) -> dict:
             "views": views,
             "rows": rows,
             "columns": columns,
-            "across": min(views, SPRITE_COLUMNS),
+            "across": min(views, SHEET_COLUMNS),
             "pixel_mm": case.pixel_mm,
             "angles_deg": case.angles_deg,
             "threshold": case.threshold,
