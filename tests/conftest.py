@@ -271,8 +271,8 @@ class Service:
     app: object
 
     @property
-    def desk(self):
-        return self.app.state.desk
+    def queue(self):
+        return self.app.state.queue
 
     def post(self, body: bytes, path: str = "/predict", **headers):
         import httpx

@@ -33,7 +33,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from nnunetv2_mip.dmiai.rehearsal import check_reply, find_pictures
+from nnunetv2_mip.dmiai.rehearsal import check_reply, find_cases
 
 LARGEST_ROWS = 991
 
@@ -84,7 +84,7 @@ def largest(data: Path) -> np.ndarray:
     """Levels (991, 400) of the tallest patient, its last row repeated up to the largest height."""
     from nnunetv2_mip.io.png import decode_png
 
-    pictures = find_pictures(data)
+    pictures = find_cases(data)
     tallest = max(pictures, key=lambda picture: Image.open(picture.image).height)
     levels = decode_png(tallest.image)
     return np.pad(levels, ((0, max(0, LARGEST_ROWS - len(levels))), (0, 0)), mode="edge")
@@ -137,7 +137,7 @@ def speed(args: argparse.Namespace) -> dict:
             cpu[name].append(time.process_time() - start_cpu)
     ratios = [a / b for a, b in zip(times["stock"], times["ours"])]
     unseen = json.loads(args.splits.read_text())[0]["val"]
-    pictures = [p for p in find_pictures(args.data) if p.name in unseen and p.label]
+    pictures = [p for p in find_cases(args.data) if p.name in unseen and p.label]
     rows, all_times = [], {"stock": 0.0, "ours": 0.0}
     for picture in tqdm(pictures, desc="unseen", disable=None):
         levels = decode_png(picture.image)
@@ -189,7 +189,7 @@ def body(content: bytes) -> bytes:
 
 def load(args: argparse.Namespace) -> dict:
     """Callers that send one image after another, some at a time."""
-    images = [picture.image.read_bytes() for picture in find_pictures(args.data)]
+    images = [picture.image.read_bytes() for picture in find_cases(args.data)]
     found = {}
     with service(args.serve_options) as (url, _):
         for callers in (1, 4, 32):
@@ -233,7 +233,7 @@ def _load(url: str, images: list[bytes], callers: int, requests: int) -> dict:
 
 def memory(args: argparse.Namespace) -> dict:
     """Resident memory of the service over many requests."""
-    images = itertools.cycle([body(p.image.read_bytes()) for p in find_pictures(args.data)])
+    images = itertools.cycle([body(p.image.read_bytes()) for p in find_cases(args.data)])
     with service(args.serve_options) as (url, pid), ThreadPoolExecutor(2) as pool:
         client = httpx.Client(timeout=60, trust_env=False)
         statuses, trace = Counter(), []

@@ -1,4 +1,4 @@
-"""`nnUNetv2_mip_rehearse`: plays the competition against a running service."""
+"""`nnUNetv2_mip_rehearse`: rehearsal of DM i AI against a running service."""
 
 import argparse
 import sys
@@ -41,13 +41,9 @@ def run(args: argparse.Namespace) -> int:
     from nnunetv2_mip.commands.serve import require_extra
 
     require_extra("httpx")
-    from dataclasses import asdict
-
-    from tqdm import tqdm
-
     from nnunetv2_mip.dmiai.platform_client import require_url
-    from nnunetv2_mip.dmiai.rehearsal import find_pictures, rehearse, summary
-    from nnunetv2_mip.files import check_output, write_json
+    from nnunetv2_mip.dmiai.rehearsal import find_cases, summary
+    from nnunetv2_mip.files import check_output
 
     require_url(args.url, "--url")
     if args.n is not None and args.n < 1:
@@ -56,23 +52,40 @@ def run(args: argparse.Namespace) -> int:
         raise MipError(f"--limit {args.limit}: give seconds above 0")
     if args.o:
         check_output(args.o)
-    pictures = find_pictures(args.data)[: args.n]
+    outcomes = _outcomes(args.url, find_cases(args.data)[: args.n], args.limit)
+    found = summary(outcomes)
+    if args.o:
+        _write(Path(args.o), found, outcomes)
+    return _print_summary(found, args.min_dice)
+
+
+def _outcomes(url: str, cases: list, limit_s: float) -> list:
+    """Outcome of each case, with a progress bar and a line on stderr for each failure."""
+    from tqdm import tqdm
+
+    from nnunetv2_mip.dmiai.rehearsal import rehearse
+
     outcomes = []
     for outcome in tqdm(
-        rehearse(args.url, pictures, args.limit), total=len(pictures), unit="image", disable=None
+        rehearse(url, cases, limit_s), total=len(cases), unit="image", disable=None
     ):
         outcomes.append(outcome)
         if outcome.failure:
             tqdm.write(f"failed: {outcome.name}: {outcome.failure}", file=sys.stderr)
-    found = summary(outcomes)
-    if args.o:
-        target = Path(args.o)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_json(target, {"summary": found, "outcomes": [asdict(o) for o in outcomes]})
-    return _report(found, args.min_dice)
+    return outcomes
 
 
-def _report(found: dict, min_dice: float | None) -> int:
+def _write(path: Path, found: dict, outcomes: list) -> None:
+    from dataclasses import asdict
+
+    from nnunetv2_mip.files import write_json
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"summary": found, "outcomes": [asdict(outcome) for outcome in outcomes]})
+
+
+def _print_summary(found: dict, min_dice: float | None) -> int:
+    """Print the summary; returns the exit code."""
     dice = found["mean_dice"]
     print(f"requests   {found['requests']}, {found['failures']} failed", end="")
     print(f", {found['degraded']} degraded for time" if found["degraded"] else "")

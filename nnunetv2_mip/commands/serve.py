@@ -1,4 +1,4 @@
-"""`nnUNetv2_mip_serve`: the competition's HTTP interface and a page, over one model."""
+"""`nnUNetv2_mip_serve`: HTTP interface of DM i AI and a web page, over one model."""
 
 import argparse
 import os
@@ -66,7 +66,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def check_arguments(args: argparse.Namespace) -> int:
-    """The port; raises MipError for values that cannot be served."""
+    """Port to bind.
+
+    Raises:
+        MipError: port, deadline or queue is out of range.
+    """
     try:
         port = int(args.port)
     except ValueError:
@@ -81,7 +85,14 @@ def check_arguments(args: argparse.Namespace) -> int:
 
 
 def require_extra(*names: str) -> None:
-    """Raises MipError where something of the extra `serve` is not installed."""
+    """Check that the packages of the extra `serve` are installed.
+
+    Args:
+        names: modules to import.
+
+    Raises:
+        MipError: a module is missing.
+    """
     for name in names:
         try:
             import_module(name)

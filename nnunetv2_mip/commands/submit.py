@@ -1,4 +1,4 @@
-"""`nnUNetv2_mip_submit`: queue a validation or the evaluation on the competition's platform."""
+"""`nnUNetv2_mip_submit`: validation and evaluation on the DM i AI platform."""
 
 import argparse
 import os
@@ -10,7 +10,7 @@ from nnunetv2_mip.errors import MipError
 
 EXIT_FAILED = 1
 CONFIRMATION = "evaluate"
-# 200 images took about 6 minutes, and others may wait before us.
+# 200 images took about 6 minutes, and other attempts may be ahead in the queue.
 DEFAULT_WAIT_S = 1800.0
 
 
@@ -45,43 +45,47 @@ def run(args: argparse.Namespace) -> int:
     from nnunetv2_mip.commands.serve import require_extra
 
     require_extra("httpx")
-    from nnunetv2_mip.dmiai.platform_client import (
-        SERVICE_VARIABLE,
-        Account,
-        Platform,
-        require_url,
-        status_option,
-    )
+    from nnunetv2_mip.dmiai.platform_client import Account, PlatformClient, status_option
 
     if not args.timeout > 0:
         raise MipError(f"--timeout {args.timeout}: give seconds above 0")
     if (args.action == "status") != (args.uuid is not None):
         raise MipError("give the UUID of the attempt after status, and only there")
-    account = Account.from_environment(os.environ, args.platform)
-    platform = Platform(account)
+    platform = PlatformClient(Account.from_environment(os.environ, args.platform))
     if args.action == "status":
-        kind = "evaluate" if args.evaluation else "validate"
-        found = platform.status(kind, args.uuid)
+        kind, uuid = ("evaluate" if args.evaluation else "validate"), args.uuid
         if not args.wait:
-            return _end(found)
+            return _print_result(platform.status(kind, uuid))
     else:
-        kind = args.action
-        url = args.url or os.environ.get(SERVICE_VARIABLE)
-        if not url:
-            raise MipError(f"{SERVICE_VARIABLE}: is not set; export it, or give --url")
-        require_url(url, "--url")
-        if kind == "evaluate" and not args.yes:
-            _confirm(url)
-        found = platform.submit(kind, url)
-        place = "" if found.position is None else f", position {found.position} in the queue"
-        print(f"{found.uuid}: queued{place}")
+        kind, uuid = args.action, _submit(args, platform)
         if not args.wait:
-            print(f"next: nnUNetv2_mip_submit status {found.uuid}{status_option(kind)} --wait")
+            print(f"next: nnUNetv2_mip_submit status {uuid}{status_option(kind)} --wait")
             return 0
-    return _end(platform.wait(kind, found.uuid, args.timeout, _teller()))
+    return _print_result(platform.wait(kind, uuid, args.timeout, _StatusPrinter().show))
+
+
+def _submit(args: argparse.Namespace, platform) -> str:
+    """Queue an attempt; returns its UUID."""
+    from nnunetv2_mip.dmiai.platform_client import SERVICE_VARIABLE, require_url
+
+    url = args.url or os.environ.get(SERVICE_VARIABLE)
+    if not url:
+        raise MipError(f"{SERVICE_VARIABLE}: is not set; export it, or give --url")
+    require_url(url, "--url")
+    if args.action == "evaluate" and not args.yes:
+        _confirm(url)
+    found = platform.submit(args.action, url)
+    place = "" if found.position is None else f", position {found.position} in the queue"
+    print(f"{found.uuid}: queued{place}")
+    return found.uuid
 
 
 def _confirm(url: str) -> None:
+    """Ask on the terminal before an evaluation.
+
+    Raises:
+        MipError: the answer is not `CONFIRMATION`.
+    """
     print(
         f"The evaluation of {url} counts, and is allowed ONCE. Did a validation pass?",
         file=sys.stderr,
@@ -94,21 +98,22 @@ def _confirm(url: str) -> None:
         raise MipError("nothing was submitted (to confirm without being asked: --yes)")
 
 
-def _teller():
-    last = None
+class _StatusPrinter:
+    """Printer of the changes of an attempt's status, on stderr."""
 
-    def tell(status) -> None:
-        nonlocal last
+    def __init__(self):
+        self._last = None
+
+    def show(self, status) -> None:
         shown = (status.state, status.position)
-        if shown != last:
+        if shown != self._last:
             place = f" (position {status.position})" if status.position else ""
             print(f"{status.uuid}: {status.state}{place}", file=sys.stderr)
-        last = shown
-
-    return tell
+        self._last = shown
 
 
-def _end(status) -> int:
+def _print_result(status) -> int:
+    """Print the errors and the score of an attempt; returns the exit code."""
     for error in status.errors:
         print(f"error of the platform: {error}", file=sys.stderr)
     if status.state == "done" and status.score is not None:

@@ -1,1 +1,1 @@
-"""Client side of the DM i AI tumour segmentation competition."""
+"""Client side of DM i AI's tumour segmentation: rehearsal against a service, and submission."""

@@ -1,7 +1,7 @@
-"""The competition's platform, seen from a competitor.
+"""Client of the DM i AI platform: queues attempts and asks for their status.
 
-`POST …/validate/queue` with the URL of the service queues an attempt; `GET …/validate/queue/UUID`
-tells how it stands; `…/evaluate/queue` is the same, and is allowed once.
+`POST …/validate/queue` with the URL of a service queues a validation. `GET …/validate/queue/UUID`
+returns its status. `…/evaluate/queue` does the same for the evaluation, which is allowed once.
 """
 
 import random
@@ -21,24 +21,24 @@ PLATFORM_VARIABLE = "EVAL_API_URL"
 PREFIX = "/api/v1/usecases/tumor-segmentation"
 MAX_POLL_S = 20.0
 ATTEMPTS = 6
-_TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
-# Something on the way gave up, or broke: the request may have been taken before.
+_RETRY_STATUS = (408, 425, 429, 500, 502, 503, 504)
+# Errors of the platform or of a proxy after which the request may still have been accepted.
 _UNKNOWN_OUTCOME = (500, 502, 504)
 
 
 @dataclass(frozen=True)
 class Account:
-    """Where and as whom to submit."""
+    """Address of the platform, and token of a team."""
 
     platform: str
     token: str
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], platform: str | None) -> "Account":
-        """Read the token, and the platform's address unless it is given.
+        """Account of the environment variables; `platform`, if given, replaces the address.
 
         Raises:
-            MipError: a variable is missing, or the address is none.
+            MipError: a variable is missing, or the address is not one of http or https.
         """
         token = environment.get(TOKEN_VARIABLE, "").strip()
         if not token:
@@ -53,14 +53,15 @@ class Account:
 
 
 @dataclass(frozen=True)
-class Status:
-    """How an attempt stands.
+class AttemptStatus:
+    """Status of a validation or an evaluation.
 
     Attributes:
-        state: `queued`, `running`, `done`, `failed`, or what else the platform says.
-        score: when done.
-        errors: what the platform complains of.
-        position: in the queue, where it says so.
+        uuid: of the attempt.
+        state: `queued`, `running`, `done`, `failed`, or another word of the platform.
+        score: score of a finished attempt, or None.
+        errors: messages of the platform.
+        position: position in the queue, or None.
     """
 
     uuid: str
@@ -71,11 +72,20 @@ class Status:
 
     @property
     def ended(self) -> bool:
+        """True for `done` and `failed`."""
         return self.state in ("done", "failed")
 
 
 def require_url(text: str, what: str) -> str:
-    """The address itself; MipError where it is none of http or https."""
+    """The address `text`, checked.
+
+    Args:
+        text: the address.
+        what: its name in the message.
+
+    Raises:
+        MipError: the address is not one of http or https.
+    """
     try:
         parts = urlsplit(text)
         good = parts.scheme in ("http", "https") and bool(parts.hostname)
@@ -86,12 +96,12 @@ def require_url(text: str, what: str) -> str:
     return text
 
 
-class Platform:
-    """A client that tries again, with growing pauses, where the platform is busy.
+class PlatformClient:
+    """HTTP client of the platform, with retries after growing pauses while it is busy.
 
     Args:
-        account: where and as whom.
-        sleep: for tests.
+        account: address and token.
+        sleep: called with the seconds of each pause; tests replace it.
     """
 
     def __init__(self, account: Account, sleep: Callable[[float], None] = time.sleep):
@@ -102,16 +112,16 @@ class Platform:
             timeout=30,
         )
 
-    def submit(self, kind: str, service_url: str) -> Status:
-        """Queue an attempt.
+    def submit(self, kind: str, service_url: str) -> AttemptStatus:
+        """Queue an attempt; returns its status.
 
         Args:
-            kind: `validate` or `evaluate`. An evaluation is sent once and never repeated, not
-                even when no answer came: it might have been counted.
-            service_url: of the service's `/predict`, as the platform reaches it.
+            kind: `validate` or `evaluate`. An evaluation is sent once and never repeated, even
+                without an answer, because it may have been counted.
+            service_url: address of the service's `/predict` for the platform.
 
         Raises:
-            MipError: the platform refuses, or cannot be reached.
+            MipError: the platform refuses the attempt, or cannot be reached.
         """
         content = self._ask(
             "POST", f"/{kind}/queue", {"url": service_url}, attempts=1 if kind == "evaluate" else 0
@@ -119,13 +129,19 @@ class Platform:
         uuid = content.get("queued_attempt_uuid")
         if not uuid:
             raise MipError(f"{kind}: the platform's answer has no queued_attempt_uuid: {content}")
-        return Status(str(uuid), "queued", position=_whole(content.get("position_in_queue")))
+        return AttemptStatus(
+            str(uuid), "queued", position=_int_or_none(content.get("position_in_queue"))
+        )
 
-    def status(self, kind: str, uuid: str) -> Status:
-        """How an attempt stands.
+    def status(self, kind: str, uuid: str) -> AttemptStatus:
+        """Status of an attempt.
+
+        Args:
+            kind: `validate` or `evaluate`.
+            uuid: of the attempt.
 
         Raises:
-            MipError: the platform does not know it, or cannot be reached.
+            MipError: the platform does not know the attempt, or cannot be reached.
         """
         content = self._ask("GET", f"/{kind}/queue/{quote(uuid, safe='')}")
         attempt = content.get("attempt")
@@ -133,29 +149,33 @@ class Platform:
         errors = attempt.get("errors") or content.get("errors") or ()
         errors = [errors] if isinstance(errors, str) else errors
         score = attempt.get("score")
-        return Status(
+        return AttemptStatus(
             uuid,
             str(content.get("status", "unknown")),
             float(score) if isinstance(score, int | float) else None,
             tuple(str(error) for error in errors),
-            _whole(content.get("position_in_queue")),
+            _int_or_none(content.get("position_in_queue")),
         )
 
-    def wait(self, kind: str, uuid: str, seconds: float, tell: Callable[[Status], None]) -> Status:
-        """Ask until the attempt has ended, at growing distances of up to 20 s.
+    def wait(
+        self, kind: str, uuid: str, seconds: float, on_status: Callable[[AttemptStatus], None]
+    ) -> AttemptStatus:
+        """Final status of an attempt, asked for after growing pauses of up to 20 s.
 
         Args:
-            seconds: to wait at most.
-            tell: called with every status.
+            kind: `validate` or `evaluate`.
+            uuid: of the attempt.
+            seconds: longest time to wait.
+            on_status: called with every status.
 
         Raises:
-            MipError: it has not ended by then.
+            MipError: the attempt has not ended after `seconds`.
         """
         ends = time.monotonic() + seconds
         pause = 2.0
         while True:
             status = self.status(kind, uuid)
-            tell(status)
+            on_status(status)
             if status.ended:
                 return status
             if time.monotonic() + pause > ends:
@@ -170,7 +190,7 @@ class Platform:
         self, method: str, path: str, body: dict | None = None, attempts: int = 0
     ) -> dict[str, Any]:
         attempts = attempts or ATTEMPTS
-        # What is sent once may have arrived all the same.
+        # A request sent once may have arrived although no answer came.
         hint = "; it may have been counted: look before you try again" if attempts == 1 else ""
         for attempt in range(attempts):
             last = attempt + 1 == attempts
@@ -183,11 +203,11 @@ class Platform:
                         f"{self._client.base_url}: cannot be reached "
                         f"({str(error) or type(error).__name__}){hint}"
                     ) from None
-            if answer is not None and (last or answer.status_code not in _TRY_AGAIN):
+            if answer is not None and (last or answer.status_code not in _RETRY_STATUS):
                 break
             self._sleep(_pause(attempt, answer))
         try:
-            return _content(answer, path)
+            return _json_object(answer, path)
         except MipError as error:
             if hint and answer.status_code in _UNKNOWN_OUTCOME:
                 raise MipError(f"{error}{hint}") from None
@@ -195,19 +215,19 @@ class Platform:
 
 
 def status_option(kind: str) -> str:
-    """What `nnUNetv2_mip_submit status` needs beside the UUID for an attempt of that kind."""
+    """Option that `nnUNetv2_mip_submit status` needs for an attempt of that kind, or ''."""
     return " --evaluation" if kind == "evaluate" else ""
 
 
 def _pause(attempt: int, answer: httpx.Response | None) -> float:
-    """Seconds before the next try: what the platform asks for, or 1, 2, 4, … with some chance."""
+    """Seconds before the next try: `Retry-After` of the platform, or 1, 2, 4, … with jitter."""
     asked = answer.headers.get("Retry-After", "") if answer is not None else ""
     if asked.isdigit():
         return min(float(asked), 60.0)
     return 2.0**attempt * random.uniform(0.75, 1.25)
 
 
-def _content(answer: httpx.Response, path: str) -> dict[str, Any]:
+def _json_object(answer: httpx.Response, path: str) -> dict[str, Any]:
     if answer.status_code in (401, 403):
         raise MipError(
             f"{path}: the platform refuses the token ({answer.status_code}); check {TOKEN_VARIABLE}"
@@ -224,5 +244,5 @@ def _content(answer: httpx.Response, path: str) -> dict[str, Any]:
     return content
 
 
-def _whole(value: Any) -> int | None:
+def _int_or_none(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -1,7 +1,7 @@
-"""The rehearsal: a service called and checked as the competition does.
+"""Rehearsal of DM i AI: a service is called, and its replies are checked, as the platform does.
 
-One request after another, each with its time limit; every reply goes through the caller's checks
-(decoded, same shape, three equal channels, only 0 and 255) before it is scored by Dice.
+The requests are sent one after another, each with a time limit. Every reply must pass the checks of
+the platform (decoded, same shape, three equal channels, only 0 and 255) and is then scored by Dice.
 """
 
 import base64
@@ -20,12 +20,16 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.evaluation import metrics
 from nnunetv2_mip.io.dmiai_layout import IMAGES, LABELS, PATIENTS, images_in, mask_of_image
 from nnunetv2_mip.io.png import decode_mask_png
-from nnunetv2_mip.service.settings import CALLER_LIMIT_S
+
+# The platform gives up on a request after this time.
+REQUEST_LIMIT_S = 10.0
+# Header in which the service reports copies and folds averaged, if it left out some.
+DEGRADED_HEADER = "X-MIP-Degraded"
 
 
 @dataclass(frozen=True)
-class Picture:
-    """An image, and its truth where there is one."""
+class RehearsalCase:
+    """Image of a patient, and its label if there is one."""
 
     name: str
     image: Path
@@ -34,13 +38,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one request.
+    """Outcome of one request.
 
     Attributes:
+        name: of the case.
         seconds: from sending to the last byte.
-        failure: why the caller would reject the reply, or None.
-        dice: None without a truth; 0 for a rejected reply.
-        degraded: what the service said it left out for lack of time, or None.
+        failure: reason for which the platform would reject the reply, or None.
+        dice: Dice score; 0 for a rejected reply, None without a label.
+        degraded: copies and folds averaged, if the service left out some for lack of time.
     """
 
     name: str
@@ -50,15 +55,15 @@ class Outcome:
     degraded: str | None = None
 
 
-def find_pictures(folder: Path | str) -> list[Picture]:
-    """The images to send.
+def find_cases(folder: Path | str) -> list[RehearsalCase]:
+    """Cases of a folder, sorted by file name.
 
     Args:
-        folder: `patients/{imgs,labels}` as the competition hands them out, or `imgs` and `labels`
-            in it, or a folder of PNGs without truths.
+        folder: folder that holds `patients/{imgs,labels}` as DM i AI publishes it, `imgs` and
+            `labels`, or PNGs without labels.
 
     Raises:
-        MipError: no PNG there.
+        MipError: the folder does not exist, or holds no PNG.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -68,54 +73,60 @@ def find_pictures(folder: Path | str) -> list[Picture]:
     images = images_in(folder if parent is None else parent / IMAGES)
     if not images:
         raise MipError(f"{folder}: holds no PNG (looked for patients/imgs, imgs, and PNGs in it)")
+    labels = None if parent is None else parent / LABELS
     return [
-        Picture(path.stem, path, None if parent is None else mask_of_image(path, parent / LABELS))
+        RehearsalCase(path.stem, path, None if labels is None else mask_of_image(path, labels))
         for path in images
     ]
 
 
 def rehearse(
-    url: str, pictures: list[Picture], limit_s: float = CALLER_LIMIT_S
+    url: str, cases: list[RehearsalCase], limit_s: float = REQUEST_LIMIT_S
 ) -> Iterator[Outcome]:
-    """Send picture after picture to `url`; yields an outcome each.
+    """Outcomes of the requests, in the order of the cases.
+
+    Args:
+        url: address of the service's prediction.
+        cases: images to send.
+        limit_s: seconds that a request may take.
 
     Raises:
-        MipError: a truth cannot be read, or is of another size than its image; before any is sent.
+        MipError: a label cannot be read, or differs in size from its image; before any request.
     """
-    for picture in pictures:
-        _check_truth(picture)
+    for case in cases:
+        _check_label(case)
     with httpx.Client(timeout=limit_s, trust_env=False) as client:
-        for picture in pictures:
-            yield _send(client, url, picture, limit_s)
+        for case in cases:
+            yield _send(client, url, case, limit_s)
 
 
-def _check_truth(picture: Picture) -> None:
-    if picture.label is None:
+def _check_label(case: RehearsalCase) -> None:
+    if case.label is None:
         return
-    rows, columns = decode_mask_png(picture.label).shape
+    rows, columns = decode_mask_png(case.label).shape
     try:
-        with Image.open(picture.image) as image:
+        with Image.open(case.image) as image:
             size = image.size
     except OSError:
-        # The service is to say what it is.
+        # The service must refuse it.
         return
     if size != (columns, rows):
         raise MipError(
-            f"{picture.label}: has {columns}x{rows} pixels, its image {picture.image.name} "
+            f"{case.label}: has {columns}x{rows} pixels, its image {case.image.name} "
             f"{size[0]}x{size[1]}"
         )
 
 
-def _send(client: httpx.Client, url: str, picture: Picture, limit_s: float) -> Outcome:
-    content = picture.image.read_bytes()
-    truth = None if picture.label is None else decode_mask_png(picture.label)
+def _send(client: httpx.Client, url: str, case: RehearsalCase, limit_s: float) -> Outcome:
+    content = case.image.read_bytes()
+    truth = None if case.label is None else decode_mask_png(case.label)
     start = time.perf_counter()
     degraded = mask = None
     try:
-        # As the platform does: the file's bytes, base64, in JSON.
+        # As the platform: bytes of the file, base64, in JSON.
         answer = client.post(url, json={"img": base64.b64encode(content).decode("ascii")})
         seconds = time.perf_counter() - start
-        degraded = answer.headers.get("X-MIP-Degraded")
+        degraded = answer.headers.get(DEGRADED_HEADER)
         mask, failure = check_reply(answer, content)
     except httpx.TimeoutException:
         seconds, failure = time.perf_counter() - start, f"no answer within {limit_s:g} s"
@@ -126,18 +137,18 @@ def _send(client: httpx.Client, url: str, picture: Picture, limit_s: float) -> O
     dice = None
     if truth is not None:
         dice = metrics.dice(mask, truth, metrics.EmptyTruth.AGREEMENT) if failure is None else 0.0
-    return Outcome(picture.name, seconds, failure, dice, degraded)
+    return Outcome(case.name, seconds, failure, dice, degraded)
 
 
 def check_reply(answer: httpx.Response, sent: bytes) -> tuple[np.ndarray | None, str | None]:
-    """The caller's checks.
+    """Mask of a reply that passes the checks of the platform.
 
     Args:
-        answer: of the service.
-        sent: the image's bytes.
+        answer: reply of the service.
+        sent: bytes of the image.
 
     Returns:
-        mask (H, W) bool and None, or None and the reason for which the caller rejects the reply.
+        Mask (H, W) bool and None, or None and the reason for which the reply is rejected.
     """
     if answer.status_code != 200:
         return None, f"status {answer.status_code}: {answer.text[:200]}"
@@ -159,7 +170,7 @@ def check_reply(answer: httpx.Response, sent: bytes) -> tuple[np.ndarray | None,
 
 
 def summary(outcomes: list[Outcome]) -> dict:
-    """Numbers of a rehearsal: requests, failures, mean Dice, seconds at p50, p95 and most."""
+    """Summary of a rehearsal: requests, failures, mean Dice, and p50, p95 and max of seconds."""
     seconds = np.array([outcome.seconds for outcome in outcomes])
     scores = [outcome.dice for outcome in outcomes if outcome.dice is not None]
     p50, p95 = np.percentile(seconds, (50, 95))

@@ -94,11 +94,11 @@ def run_study(
         clicks = read_clicks(study.clicks, pet.grid, warn)
         say(f"{study.clicks}: clicks: {clicks}")
     answer = _Answer(pet, clicks, study, output, options)
-    watch = threading.Timer(
+    timer = threading.Timer(
         max(0.0, options.left_s - WRITING_S), answer.write_clicks_and_exit, [warn]
     )
-    watch.daemon = True
-    watch.start()
+    timer.daemon = True
+    timer.start()
     try:
         mask = _mask(study, pet, clicks, options, say, warn)
     except MipError:
@@ -109,7 +109,7 @@ def run_study(
         warn(f"inference failed, the mask holds the clicks alone: {_reason(error)}")
         mask = answer.of_clicks()
     finally:
-        watch.cancel()
+        timer.cancel()
     return answer.write(mask)
 
 

@@ -1,4 +1,4 @@
-"""Time and interest: what an inference asks between two passes of the network."""
+"""Deadline of an inference: time limit and cancellation, asked between passes of the network."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,60 +6,63 @@ from dataclasses import dataclass
 
 
 class Cancelled(Exception):
-    """Nobody waits for the answer any more."""
+    """Cancellation of an inference: its result is not wanted any more."""
 
 
 @dataclass(frozen=True)
-class Effort:
-    """How much of the recipe an answer has.
+class WorkDone:
+    """Copies and folds averaged in a prediction, and those planned by `inference.json`.
 
     Attributes:
-        copies, of_copies: copies averaged (as it is, mirrored), and those the recipe asks for.
-        folds, of_folds: networks averaged, and those the model has.
+        copies: copies averaged by test-time augmentation (the original counts as one).
+        planned_copies: copies that `inference.json` asks for.
+        folds: networks averaged.
+        planned_folds: networks of the model.
     """
 
     copies: int
-    of_copies: int
+    planned_copies: int
     folds: int
-    of_folds: int
+    planned_folds: int
 
     @property
     def degraded(self) -> bool:
-        """Whether less was done than the recipe asks for."""
-        return self.copies < self.of_copies or self.folds < self.of_folds
+        """True if fewer copies or folds were averaged than planned."""
+        return self.copies < self.planned_copies or self.folds < self.planned_folds
 
     def __str__(self) -> str:
-        return f"copies={self.copies}/{self.of_copies} folds={self.folds}/{self.of_folds}"
+        return f"copies={self.copies}/{self.planned_copies} folds={self.folds}/{self.planned_folds}"
 
 
-class Watch:
-    """Asked between passes of the network. This one has all the time in the world.
+class Deadline:
+    """Deadline without a limit, and base class of those with one.
 
-    A subclass may raise `Cancelled` from `check`, wait in it (to let something more urgent have
-    the device), and say in `has` that there is no time for more.
+    A subclass may raise `Cancelled` in `check`, block in `check` while more urgent work needs the
+    device, and return False from `allows` when the time is short.
 
     Attributes:
-        effort: what the answer was made with, once there is one.
-        windows: how many times `check` will be called when nothing is cut short.
+        work_done: set by the predictor when a prediction is complete.
+        windows: number of calls of `check` if nothing is left out; increased by the predictor.
 
-    Where nnU-Net itself runs the network over views (a 3D configuration), both stay as they are.
+    A 3D configuration over the view axis is run by nnU-Net itself. Both attributes then keep their
+    initial values.
     """
 
-    effort: Effort | None = None
+    work_done: WorkDone | None = None
     windows: int = 0
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Entered while a network runs, and left for what comes before and after."""
+        """Context in which a network runs; work before and after it is outside."""
         yield
 
     def check(self) -> None:
-        """Called before every window of every pass.
+        """Check before each window of each pass.
 
         Raises:
-            Cancelled: the answer is not wanted any more.
+            Cancelled: the result is not wanted any more.
         """
 
-    def has(self, seconds: float) -> bool:
-        """Whether so many more seconds may be spent."""
+    def allows(self, seconds: float) -> bool:
+        """True if the time left is enough for `seconds` more."""
         return True

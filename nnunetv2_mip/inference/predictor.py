@@ -12,7 +12,7 @@ from nnunetv2_mip.fusion.click_refinement import with_clicks
 from nnunetv2_mip.fusion.fuse import fuse
 from nnunetv2_mip.fusion.rules import VOTES
 from nnunetv2_mip.inference.config import InferenceConfig
-from nnunetv2_mip.inference.deadline import Watch
+from nnunetv2_mip.inference.deadline import Deadline
 from nnunetv2_mip.inference.engine import Network
 from nnunetv2_mip.inference.view_predictor import ViewPredictor
 from nnunetv2_mip.io.clicks import Clicks
@@ -132,7 +132,7 @@ class MIPPredictor(ViewPredictor):
         study: Study,
         with_probability: bool = False,
         clicks: Clicks | None = None,
-        watch: Watch | None = None,
+        deadline: Deadline | None = None,
     ) -> StudyPrediction:
         """Predict a study: views, their probabilities, and the fused 3D mask on its grid.
 
@@ -141,14 +141,14 @@ class MIPPredictor(ViewPredictor):
             with_probability: also give the probability of every voxel. Takes longer than the mask.
                 With a second stage it is that one's, and costs nothing.
             clicks: of a reader; the mask has them inside and outside (see `click_refinement`).
-            watch: as of `view_probabilities`.
+            deadline: as of `view_probabilities`.
 
         Raises:
             MipError: the model wants the CT and there is none.
         """
-        config, watch = self.config, watch or Watch()
+        config, deadline = self.config, deadline or Deadline()
         views, suv = self.view_study(study), study.suv.array
-        view_probability = self.view_probabilities(views.levels, views.spacing_mm[1:], watch)
+        view_probability = self.view_probabilities(views.levels, views.spacing_mm[1:], deadline)
         detected = to_detector(view_probability, views.geometry, views.pixel_mm)
         probability = None
         if with_probability or self._second_stage is not None:
@@ -157,7 +157,7 @@ class MIPPredictor(ViewPredictor):
         if self._second_stage is None:
             mask = fuse(detected, views.geometry, config.fusion, suv, views.suv)
         else:
-            mask, probability = self._second_stage.predict(study, probability, watch)
+            mask, probability = self._second_stage.predict(study, probability, deadline)
         if clicks:
             mask = with_clicks(mask, suv, clicks, study.spacing_mm)
         return StudyPrediction(mask, probability, view_probability, views)

@@ -12,7 +12,7 @@ import torch
 from nnunetv2_mip.conventions import LESION
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
-from nnunetv2_mip.inference.deadline import Cancelled, Watch
+from nnunetv2_mip.inference.deadline import Cancelled, Deadline
 from nnunetv2_mip.inference.l2snet_rules import combine_l2snet
 from nnunetv2_mip.io.read_study import Study
 from nnunetv2_mip.io.volumes import Volume
@@ -134,18 +134,18 @@ class SecondStagePredictor:
         return windows
 
     def predict(
-        self, study: Study, cue: np.ndarray, watch: Watch | None = None
+        self, study: Study, cue: np.ndarray, deadline: Deadline | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Mask (z, y, x) uint8 and probability (z, y, x) float32 of a study.
 
         Args:
             study: with its CT for a model with that channel.
             cue: (z, y, x) probability that the views give every voxel.
-            watch: asked before every window; what it raises ends the work when the network is done.
+            deadline: checked before every window; cancels when the network is done.
 
         Raises:
             MipError: the model wants the CT and there is none.
-            Cancelled: the watch says so.
+            Cancelled: raised by the deadline.
         """
         array = stage2_input(
             self.channels,
@@ -154,15 +154,15 @@ class SecondStagePredictor:
             cue,
             str(study.source),
         )
-        probability = self._probability(array, study.spacing_mm, watch or Watch())
+        probability = self._probability(array, study.spacing_mm, deadline or Deadline())
         if self.combine == "l2snet":
             return combine_l2snet(probability, cue), probability
         return (probability > 0.5).astype(np.uint8), probability
 
     def _probability(
-        self, array: np.ndarray, spacing_mm: Sequence[float], watch: Watch
+        self, array: np.ndarray, spacing_mm: Sequence[float], deadline: Deadline
     ) -> np.ndarray:
-        """What nnU-Net's `predict_single_npy_array` gives, with the watch in the middle."""
+        """Probability as of nnU-Net's `predict_single_npy_array`, with checks of the deadline."""
         from nnunetv2.inference.export_prediction import (
             convert_predicted_logits_to_segmentation_with_correct_shape as convert,
         )
@@ -175,23 +175,25 @@ class SecondStagePredictor:
             data, _, properties = preprocessor.run_case_npy(
                 array, None, properties, plans, configuration, nnunet.dataset_json
             )
-            with watch.running():
-                watch.check()
-                watch.windows += self._windows(data.shape[1:])
+            with deadline.running():
+                deadline.check()
+                deadline.windows += self._windows(data.shape[1:])
                 nnunet.use_mirroring = self.mirror
-                hook = nnunet.network.register_forward_pre_hook(lambda *_: _let_go_first(watch))
+                hook = nnunet.network.register_forward_pre_hook(
+                    lambda *_: _check_uninterrupted(deadline)
+                )
                 try:
                     logits = nnunet.predict_logits_from_preprocessed_data(torch.from_numpy(data))
                 finally:
                     hook.remove()
-                watch.check()
+                deadline.check()
             _, probabilities = convert(
                 logits.cpu(), plans, configuration, nnunet.label_manager, properties, True
             )
         return np.ascontiguousarray(probabilities[LESION], dtype=np.float32)
 
 
-def _let_go_first(watch: Watch) -> None:
-    """Give way to who is in a hurry; nnU-Net itself, interrupted, would leave a thread behind."""
+def _check_uninterrupted(deadline: Deadline) -> None:
+    """Check of the deadline, without `Cancelled`: nnU-Net, interrupted, leaves a thread behind."""
     with contextlib.suppress(Cancelled):
-        watch.check()
+        deadline.check()

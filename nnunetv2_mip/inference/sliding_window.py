@@ -2,8 +2,8 @@
 
 The logits of all windows, copies and folds are averaged as nnU-Net does (Gaussian weights within
 overlapping windows). A pass is one fold on one copy of all views. First come the views as they
-are through every fold, then one mirrored copy after the other; where the watch says that there is
-no time for the next, the complete ones are the answer.
+are through every fold, then one mirrored copy after the other; where the deadline leaves no time
+for the next, the complete ones are the answer.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from nnunetv2_mip.inference.deadline import Effort, Watch
+from nnunetv2_mip.inference.deadline import Deadline, WorkDone
 from nnunetv2_mip.inference.engine import Network
 
 # A view of more than so many patches is not shown to the network in one piece: memory.
@@ -69,7 +69,7 @@ def run_passes(
     classes: int,
     windows: Windows,
     copies: Sequence[tuple[int, ...]],
-    watch: Watch,
+    deadline: Deadline,
 ) -> torch.Tensor:
     """Average the logits of all copies and folds.
 
@@ -79,26 +79,26 @@ def run_passes(
         classes: number of logits.
         windows: how views are cut.
         copies: from `mirrored_copies`.
-        watch: asked before every window, and told what was averaged.
+        deadline: checked before every window; its `work_done` is set.
 
     Returns:
         logits (classes, V, H, W) float32 on the CPU.
 
     Raises:
-        Cancelled: the watch says so.
+        Cancelled: raised by the deadline.
     """
     size = windows.size_for(data.shape[2:])
     padded, inner = pad_to_size(data, size)
-    one_pass = _Pass(network, padded, classes, size, watch)
+    one_pass = _Pass(network, padded, classes, size, deadline)
     # Of a cascade the windows of both stages.
-    watch.windows += len(copies) * len(network) * data.shape[1] * len(one_pass.windows)
-    total, done = None, Effort(0, len(copies), 0, len(network))
+    deadline.windows += len(copies) * len(network) * data.shape[1] * len(one_pass.windows)
+    total, done = None, WorkDone(0, len(copies), 0, len(network))
     for number, copy in enumerate(copies):
-        if number and not watch.has(one_pass.seconds * len(network)):
+        if number and not deadline.allows(one_pass.seconds * len(network)):
             break
         round_sum, folds = None, 0
         for fold in range(len(network)):
-            if folds and not watch.has(one_pass.seconds):
+            if folds and not deadline.allows(one_pass.seconds):
                 break
             logits = one_pass.run(fold, copy)
             round_sum = logits if round_sum is None else round_sum.add_(logits)
@@ -107,19 +107,19 @@ def run_passes(
             # Part of a mirrored copy would weigh the folds unequally.
             break
         total = round_sum if total is None else total.add_(round_sum)
-        done = Effort(number + 1, len(copies), folds, len(network))
+        done = WorkDone(number + 1, len(copies), folds, len(network))
         if folds < len(network):
             break
     total /= done.copies * done.folds
-    watch.effort = done
+    deadline.work_done = done
     return total[(slice(None), slice(None), *inner)].cpu()
 
 
 class _Pass:
     """One fold on one copy of all views."""
 
-    def __init__(self, network, data, classes, size, watch):
-        self.network, self.data, self.watch = network, data.to(network.device), watch
+    def __init__(self, network, data, classes, size, deadline):
+        self.network, self.data, self.deadline = network, data.to(network.device), deadline
         self.classes, self.size = classes, size
         # Of the pass that took longest: what the next one may take.
         self.seconds = 0.0
@@ -138,7 +138,7 @@ class _Pass:
         out = self.data.new_zeros((self.classes, *self.data.shape[1:]))
         seconds = 0.0
         for view, (rows, columns) in itertools.product(range(views), self.windows):
-            self.watch.check()
+            self.deadline.check()
             start = time.perf_counter()
             piece = self.data[:, view, rows, columns][None]
             answer = self.network.logits(piece.flip(flips) if flips else piece, fold)

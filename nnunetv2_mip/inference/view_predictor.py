@@ -15,7 +15,7 @@ import torch
 from nnunetv2_mip.conventions import LESION, PNG_PIXEL_MM, VIEW_AXIS_SPACING_MM
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.inference.config import InferenceConfig
-from nnunetv2_mip.inference.deadline import Effort, Watch
+from nnunetv2_mip.inference.deadline import Deadline, WorkDone
 from nnunetv2_mip.inference.engine import Network
 from nnunetv2_mip.inference.impulse_noise import without_impulses
 from nnunetv2_mip.inference.postprocessing import mask_of_view
@@ -137,7 +137,7 @@ class ViewPredictor:
         return self._network.engine
 
     def view_probabilities(
-        self, levels: np.ndarray, pixel_mm: tuple[float, float], watch: Watch | None = None
+        self, levels: np.ndarray, pixel_mm: tuple[float, float], deadline: Deadline | None = None
     ) -> np.ndarray:
         """Lesion probability of every pixel of a stack.
 
@@ -145,26 +145,26 @@ class ViewPredictor:
             levels: (C, V, H, W) in the order of the model's channels, or (V, H, W) for a model of
                 one channel; 0–255, bright is uptake.
             pixel_mm: (row, column) spacing.
-            watch: may cut the work short, and is told what was done (see `watch`).
+            deadline: may cut the work short; its `work_done` is set.
 
         Returns:
             (V, H, W) float32 in [0, 1].
 
         Raises:
             MipError: another number of channels than the model has.
-            Cancelled: the watch says so.
+            Cancelled: raised by the deadline.
         """
-        watch = watch or Watch()
+        deadline = deadline or Deadline()
         levels = self._checked(levels)
         if not self._shows_uptake(levels, pixel_mm):
             return np.zeros(levels.shape[1:], np.float32)
-        data, properties, effort = self._input(levels, pixel_mm, watch)
-        with watch.running():
-            logits = self._logits(data, watch)
+        data, properties, work_done = self._input(levels, pixel_mm, deadline)
+        with deadline.running():
+            logits = self._logits(data, deadline)
         probabilities = self._probabilities(logits, properties)
-        if effort is not None and effort.degraded:
+        if work_done is not None and work_done.degraded:
             # Both stages make the answer; the one that was cut short is told.
-            watch.effort = effort
+            deadline.work_done = work_done
         return probabilities
 
     def network_input(self, levels: np.ndarray, pixel_mm: tuple[float, float]) -> torch.Tensor:
@@ -183,7 +183,7 @@ class ViewPredictor:
         levels = self._checked(levels)
         if not self._shows_uptake(levels, pixel_mm):
             raise MipError("the image is empty: it shows no uptake at all")
-        return self._input(levels, pixel_mm, Watch())[0]
+        return self._input(levels, pixel_mm, Deadline())[0]
 
     @property
     def pixel_mm(self) -> tuple[float, float]:
@@ -215,19 +215,19 @@ class ViewPredictor:
         return self._nnunet.allowed_mirroring_axes
 
     def predict_image(
-        self, levels: np.ndarray, watch: Watch | None = None
+        self, levels: np.ndarray, deadline: Deadline | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Mask and probability of one MIP-PET image, as `png.decode_png` gives it.
 
         Args:
             levels: (H, W), 0–255, bright is uptake, pixels of 2 mm.
-            watch: as of `view_probabilities`.
+            deadline: as of `view_probabilities`.
 
         Returns:
             mask (H, W) uint8 of 0 and 1, and probability (H, W) float32.
         """
         pixel = (PNG_PIXEL_MM, PNG_PIXEL_MM)
-        probability = self.view_probabilities(levels[None], pixel, watch)[0]
+        probability = self.view_probabilities(levels[None], pixel, deadline)[0]
         return mask_of_view(probability, self.config), probability
 
     def predict_stack(
@@ -252,22 +252,22 @@ class ViewPredictor:
         return levels
 
     def _input(
-        self, levels: np.ndarray, pixel_mm: tuple[float, float], watch: Watch
-    ) -> tuple[torch.Tensor, dict, Effort | None]:
+        self, levels: np.ndarray, pixel_mm: tuple[float, float], deadline: Deadline
+    ) -> tuple[torch.Tensor, dict, WorkDone | None]:
         """Filter, first stage and preprocessing; also what the first stage left out for time."""
         if self.config.prefilter == "impulse":
             # The SUV channel: PNGs have no other, and CT and depth are computed here.
             cleaned = [without_impulses(view) for view in levels[0]]
             levels = np.concatenate([np.stack(cleaned)[None], levels[1:]])
-        found, effort = None, None
+        found, work_done = None, None
         if self._first_stage is not None:
             first = self._first_stage.override(tta=self.config.tta, prefilter="none")
             # The first stage's mask in nnU-Net's form: as training was given it.
-            found = (first.view_probabilities(levels, pixel_mm, watch) >= 0.5).astype(np.int16)[
+            found = (first.view_probabilities(levels, pixel_mm, deadline) >= 0.5).astype(np.int16)[
                 None
             ]
-            effort = watch.effort
-        return *self._preprocess(levels, pixel_mm, found), effort
+            work_done = deadline.work_done
+        return *self._preprocess(levels, pixel_mm, found), work_done
 
     def _shows_uptake(self, levels: np.ndarray, pixel_mm: tuple[float, float]) -> bool:
         """Whether the levels above 0 (nnU-Net crops to their box) fill a pixel of the network."""
@@ -309,18 +309,18 @@ class ViewPredictor:
                 data = np.vstack((data, cue))
         return torch.from_numpy(data), properties
 
-    def _logits(self, data: torch.Tensor, watch: Watch) -> torch.Tensor:
+    def _logits(self, data: torch.Tensor, deadline: Deadline) -> torch.Tensor:
         nnunet, config = self._nnunet, self.config
         if self.windows is None:
-            # A 3D configuration over the view axis goes nnU-Net's own way, all at once: the watch
-            # hears neither of windows nor of the effort, and cannot cut it short.
-            watch.check()
+            # A 3D configuration over the view axis is run by nnU-Net itself, all at once: the
+            # deadline gets no count of windows or of the work done, and cannot stop it.
+            deadline.check()
             nnunet.use_mirroring = config.tta
             with quiet():
                 return nnunet.predict_logits_from_preprocessed_data(data).float()
         copies = mirrored_copies(self.mirrored_axes if config.tta else None)
         heads = nnunet.label_manager.num_segmentation_heads
-        return run_passes(self._network, data, heads, self.windows, copies, watch)
+        return run_passes(self._network, data, heads, self.windows, copies, deadline)
 
     def _probabilities(self, logits: torch.Tensor, properties: dict) -> np.ndarray:
         """Lesion probabilities on the input's pixels by nnU-Net's export."""

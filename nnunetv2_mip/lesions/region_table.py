@@ -37,29 +37,34 @@ def region_table(
         min_overlap: of that criterion.
 
     Returns:
-        Rows: number from 1, area in cm², highest level in per cent of the scale (None without
-        levels), what was asked for, and the mean row and column.
+        Rows with the number from 1, the area in cm², the highest level in per cent of the scale
+        (None without levels), the columns asked for, and the mean row and column.
     """
     regions = cc3d.connected_components(
         np.ascontiguousarray(np.asarray(mask) != 0), connectivity=LESION_CONNECTIVITY[2]
     )
-    rows = []
-    for region in range(1, int(regions.max(initial=0)) + 1):
-        inside = regions == region
-        where = np.nonzero(inside)
-        size = len(where[0])
-        row = {
-            "area_cm2": round(size * pixel_mm[0] * pixel_mm[1] / 100, 2),
-            "max_uptake_percent": None,
-        }
-        if levels is not None:
-            row["max_uptake_percent"] = round(100 * float(levels[inside].max()) / LEVEL_MAX, 1)
-        if probability is not None:
-            row["max_probability"] = round(float(probability[inside].max()), 3)
-        row["row"], row["column"] = (round(float(axis.mean()), 1) for axis in where)
-        if other is not None:
-            both = np.count_nonzero(other[inside])
-            row["hit"] = bool(detected(np.array(size), np.array(both), min_overlap))
-        rows.append(row)
+    rows = [
+        _region_row(regions == region, levels, pixel_mm, probability, other, min_overlap)
+        for region in range(1, int(regions.max(initial=0)) + 1)
+    ]
     rows.sort(key=lambda row: -row["area_cm2"])
     return [{"region": number, **row} for number, row in enumerate(rows, start=1)]
+
+
+def _region_row(inside, levels, pixel_mm, probability, other, min_overlap) -> dict:
+    """Row of one region, (H, W) bool, without its number."""
+    where = np.nonzero(inside)
+    size = len(where[0])
+    row = {
+        "area_cm2": round(size * pixel_mm[0] * pixel_mm[1] / 100, 2),
+        "max_uptake_percent": None,
+    }
+    if levels is not None:
+        row["max_uptake_percent"] = round(100 * float(levels[inside].max()) / LEVEL_MAX, 1)
+    if probability is not None:
+        row["max_probability"] = round(float(probability[inside].max()), 3)
+    row["row"], row["column"] = (round(float(axis.mean()), 1) for axis in where)
+    if other is not None:
+        both = np.count_nonzero(other[inside])
+        row["hit"] = bool(detected(np.array(size), np.array(both), min_overlap))
+    return row

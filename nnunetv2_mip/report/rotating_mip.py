@@ -21,7 +21,7 @@ from nnunetv2_mip.views.projection import project, project_mask
 from nnunetv2_mip.views.resampling import to_pixels
 from nnunetv2_mip.views.stack_files import geometry_path
 from nnunetv2_mip.visualization.case_views import CaseViews, body_columns
-from nnunetv2_mip.visualization.view_sheet import SPRITE_COLUMNS, sprite_sheet
+from nnunetv2_mip.visualization.view_sheet import SHEET_COLUMNS, view_sheet
 
 DEFAULT_VIEWS = 24
 MAX_VIEWS = 90
@@ -148,7 +148,7 @@ def _pack(levels, truth, prediction, pixel_mm, angles, seen_in) -> RotatingMIP:
         levels = np.zeros(shape, np.uint8)
     crop = _columns_to_show(levels, overlay, pixel_mm)
     levels, overlay = levels[..., crop], overlay[..., crop]
-    shrink = math.ceil(max(sprite_sheet(overlay).shape) / MAX_SHEET_PX)
+    shrink = math.ceil(max(view_sheet(overlay).shape) / MAX_SHEET_PX)
     if shrink > 1:
         levels, overlay = levels[:, ::shrink, ::shrink], overlay[:, ::shrink, ::shrink]
         pixel_mm = tuple(shrink * side for side in pixel_mm)
@@ -157,15 +157,15 @@ def _pack(levels, truth, prediction, pixel_mm, angles, seen_in) -> RotatingMIP:
         "views": views,
         "rows": rows,
         "columns": columns,
-        "across": min(views, SPRITE_COLUMNS),
+        "across": min(views, SHEET_COLUMNS),
         "pixel_mm": list(pixel_mm),
         "angles_deg": [round(angle, 2) for angle in angles],
         "wraps": _covers_half_turn(angles),
         "has_image": has_image,
         "has_truth": truth is not None,
         "has_prediction": prediction is not None,
-        "image": _data_url(*_encode_grey(sprite_sheet(levels))),
-        "overlay": _data_url(*_encode_two_bits(sprite_sheet(overlay))),
+        "image": _data_url(*_encode_grey(view_sheet(levels))),
+        "overlay": _data_url(*_encode_two_bits(view_sheet(overlay))),
     }
     return RotatingMIP(page, seen_in, views)
 

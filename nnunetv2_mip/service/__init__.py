@@ -1,7 +1,7 @@
-"""The service: the competition's HTTP interface and the page, over one predictor.
+"""HTTP service: the interface of DM i AI and a web page, over one predictor.
 
-An event loop takes requests; one thread runs the network. `settings` says what is allowed,
-`images` turns a request into levels and a mask into a reply, `desk` is the bounded queue in front
-of the device, `app` and `page` are the routes. `platform` and `rehearsal` are the other side: what
-a competitor calls.
+The event loop takes requests and one thread runs the network. `app` builds the application from
+`routes` (the interface) and `page_routes` (the page). `middleware` limits and logs each request,
+`image_codec` decodes images and encodes masks, `request_queue` runs one inference at a time, and
+`page_cases` holds the uploads of the page. The client side is in `nnunetv2_mip.dmiai`.
 """

@@ -1,4 +1,4 @@
-"""From a request's text to levels, and from a mask to the reply's text."""
+"""Image codec of the service: base64 text to image levels, and a mask to base64 text."""
 
 import base64
 import binascii
@@ -12,30 +12,29 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.png import decode_png
 from nnunetv2_mip.service.settings import Settings
 
-# The decoders that strangers may reach. The competition sends PNG; the kits' decoder takes JPEG.
+# Decoders open to the network. DM i AI sends PNG; the decoder of its starter kit takes JPEG too.
 FORMATS = ("PNG", "JPEG")
 _DATA_URI = re.compile(r"\s*data:[^,]{0,200},", re.IGNORECASE)
-_NO_BASE64 = re.compile(r"[^A-Za-z0-9+/]")
+_NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/]")
 
 
 def decode_base64(text: str) -> bytes:
-    """The bytes of a base64 text, as forgiving as is safe.
+    """Bytes of a base64 text, in any of its usual forms.
 
-    A data-URI prefix, white space, missing or surplus padding and the URL-safe alphabet are taken.
+    Accepted are a data-URI prefix, white space, missing or surplus padding and the URL-safe
+    alphabet.
 
     Raises:
-        MipError: empty, another character, or a length that no base64 text has.
+        MipError: the text is empty, has another character, or has an impossible length.
     """
     prefix = _DATA_URI.match(text)
     body = text[prefix.end() :] if prefix else text
     body = "".join(body.split()).rstrip("=").replace("-", "+").replace("_", "/")
     if not body:
         raise MipError("img: is empty; send a PNG as base64 text")
-    strange = _NO_BASE64.search(body)
-    if strange:
-        raise MipError(
-            f"img: is no base64 text (character {strange.group()!r} at {strange.start()})"
-        )
+    wrong = _NOT_BASE64.search(body)
+    if wrong:
+        raise MipError(f"img: is no base64 text (character {wrong.group()!r} at {wrong.start()})")
     try:
         return base64.b64decode(body + "=" * (-len(body) % 4), validate=True)
     except binascii.Error:
@@ -45,16 +44,20 @@ def decode_base64(text: str) -> bytes:
 
 
 def decode_image(text: str, settings: Settings) -> np.ndarray:
-    """Levels (H, W) uint8, bright = uptake, of a base64 image.
+    """Levels (H, W) uint8, bright is uptake, of a base64 image.
 
     Raises:
-        MipError: no base64, no image, damaged, or larger than is served.
+        MipError: the text is no base64, no image, damaged, or larger than the limits.
     """
     return decode_bytes(decode_base64(text), settings)
 
 
 def decode_bytes(content: bytes, settings: Settings) -> np.ndarray:
-    """As `decode_image`, from the file's bytes."""
+    """Levels (H, W) uint8, bright is uptake, of the bytes of an image file.
+
+    Raises:
+        MipError: the bytes are no image, damaged, or larger than the limits.
+    """
     levels = decode_png(content, "img", settings.polarity, settings.max_pixels, FORMATS)
     if max(levels.shape) > settings.max_side_px:
         rows, columns = levels.shape
@@ -65,14 +68,14 @@ def decode_bytes(content: bytes, settings: Settings) -> np.ndarray:
 
 
 def mask_png(mask: np.ndarray) -> bytes:
-    """The reply's PNG: (H, W, 3) uint8, three equal channels, 255 where `mask` (H, W) is not 0."""
+    """PNG of a mask (H, W): (H, W, 3) uint8, three equal channels, 255 where `mask` is not 0."""
     white = (np.asarray(mask) != 0).astype(np.uint8) * np.uint8(255)
     stream = io.BytesIO()
-    # Two values: the fastest compression is as good as the best.
+    # An image of two values: the fastest compression is as good as the best.
     Image.fromarray(np.repeat(white[..., None], 3, axis=2)).save(stream, "PNG", compress_level=1)
     return stream.getvalue()
 
 
 def encode_mask(mask: np.ndarray) -> str:
-    """The reply's text: `mask_png` as base64."""
+    """Base64 text of `mask_png`."""
     return base64.b64encode(mask_png(mask)).decode("ascii")

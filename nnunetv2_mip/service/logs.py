@@ -1,4 +1,4 @@
-"""Logs as JSON, one object a line, on stderr. Never any image content."""
+"""JSON log of the service: one object a line on stderr, without any image content."""
 
 import json
 import logging
@@ -6,16 +6,24 @@ import sys
 import time
 
 LOGGER = logging.getLogger("nnunetv2_mip.service")
-_OWN = "mip_fields"
+# Attribute of a log record that holds the fields of `log`.
+_FIELDS = "mip_fields"
 
 
 def log(event: str, level: int = logging.INFO, exc_info: bool = False, **fields) -> None:
-    """Log an event with its fields (numbers and short texts), `exc_info` with the traceback."""
-    LOGGER.log(level, event, exc_info=exc_info, extra={_OWN: fields})
+    """Log line of an event.
+
+    Args:
+        event: name of the event.
+        level: of `logging`.
+        exc_info: adds the traceback of the current exception.
+        fields: numbers and short texts.
+    """
+    LOGGER.log(level, event, exc_info=exc_info, extra={_FIELDS: fields})
 
 
-class _ToStderr(logging.StreamHandler):
-    """Writes to what is stderr now, not to what it was when logging was set up."""
+class _StderrHandler(logging.StreamHandler):
+    """Handler that looks up `sys.stderr` for each line, so that a replaced stderr is respected."""
 
     @property
     def stream(self):
@@ -26,26 +34,30 @@ class _ToStderr(logging.StreamHandler):
         pass
 
 
-class JsonLines(logging.Formatter):
-    """`{"time": …, "level": …, "event": …, …}`"""
+class JsonFormatter(logging.Formatter):
+    """Formatter of log records: `{"time": …, "level": …, "event": …, …}`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         content = {
-            "time": f"{stamp}.{int(record.msecs):03d}Z",
+            "time": f"{seconds}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "event": record.getMessage(),
-            **getattr(record, _OWN, {}),
+            **getattr(record, _FIELDS, {}),
         }
         if record.exc_info:
             content["traceback"] = self.formatException(record.exc_info)
         return json.dumps(content, ensure_ascii=False, default=str)
 
 
-def set_up(verbose: bool = False) -> None:
-    """Send our events, and what the server itself has to say, to stderr."""
-    handler = _ToStderr()
-    handler.setFormatter(JsonLines())
+def set_up_logging(verbose: bool = False) -> None:
+    """Send the events of the service, and the messages of uvicorn, to stderr as JSON.
+
+    Args:
+        verbose: log debug events too, and uvicorn's messages below warnings.
+    """
+    handler = _StderrHandler()
+    handler.setFormatter(JsonFormatter())
     for name, level in (
         (LOGGER.name, logging.DEBUG if verbose else logging.INFO),
         ("uvicorn.error", logging.INFO if verbose else logging.WARNING),

@@ -1,4 +1,4 @@
-"""The gate every request passes: its time of arrival, its size, its measures, its log line."""
+"""Middleware of the service: time of arrival, limits, metrics and log line of every request."""
 
 import asyncio
 import itertools
@@ -9,26 +9,40 @@ import time
 from starlette.exceptions import HTTPException
 
 from nnunetv2_mip.service.logs import log
-from nnunetv2_mip.service.monitoring import Measures
+from nnunetv2_mip.service.monitoring import Metrics
 
-# Uploads for the page have their own, larger limit, and longer to come in.
-UPLOADS = "/page/cases"
+# Uploads for the page have a larger limit of bytes and of seconds.
+UPLOAD_PATH = "/page/cases"
 UPLOAD_S = 600.0
-# What comes here is JSON, whatever its sender calls it, or forgets to.
-_JSON_ROUTES = ("/predict", "/tumor/predict")
-_KNOWN = ("/predict", "/tumor/predict", "/api", "/", "/health", "/metrics", "/openapi.json")
+# Bodies of these routes are read as JSON, with any content type or none.
+_JSON_PATHS = ("/predict", "/tumor/predict")
+# Only these paths become labels of metrics: clients could send any number of others.
+_LABELLED_PATHS = (*_JSON_PATHS, "/api", "/", "/health", "/metrics", "/openapi.json")
+_LABELLED_METHODS = ("GET", "POST", "HEAD")
+_NOT_LOGGED = ("/health", "/metrics")
 _numbers = itertools.count(1)
 
 
-class Gate:
-    """ASGI middleware.
+class RequestMiddleware:
+    """ASGI middleware around the application.
 
-    Bodies that are too large are refused by their announced length, or where they do not announce
-    it as soon as too much has come; bodies that do not come in time get 408.
+    A body that is too large gets 413: by its `Content-Length`, or without one as soon as too many
+    bytes have come. A body that is not complete in time gets 408. An exception that no handler
+    takes gets 500 and is logged with its traceback.
+
+    Routes find `arrived` (by `time.monotonic`), `number` and `notes` (fields of the log line) in
+    `request.state`.
+
+    Args:
+        app: ASGI application.
+        metrics: gets the counts.
+        max_body: bytes of a body.
+        max_upload: bytes of an upload for the page.
+        body_s: seconds from arrival until a body must be complete.
     """
 
-    def __init__(self, app, measures: Measures, max_body: int, max_upload: int, body_s: float):
-        self.app, self.measures = app, measures
+    def __init__(self, app, metrics: Metrics, max_body: int, max_upload: int, body_s: float):
+        self.app, self.metrics = app, metrics
         self.max_body, self.max_upload, self.body_s = max_body, max_upload, body_s
 
     async def __call__(self, scope, receive, send):
@@ -38,28 +52,11 @@ class Gate:
         arrived = time.monotonic()
         state = scope.setdefault("state", {})
         state.update(arrived=arrived, number=next(_numbers), notes={})
-        if scope["path"] in _JSON_ROUTES:
-            others = [header for header in scope["headers"] if header[0] != b"content-type"]
-            scope["headers"] = [*others, (b"content-type", b"application/json")]
-        upload = scope["path"] == UPLOADS
-        limit = self.max_upload if upload else self.max_body
-        due = arrived + (UPLOAD_S if upload else self.body_s)
-        status = 0
-
-        async def counted_send(message):
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        if scope["path"] in _JSON_PATHS:
+            _set_json_content_type(scope)
+        response = _ResponseStatus(send)
         try:
-            announced = _announced(scope)
-            if announced is not None and announced > limit:
-                reason = f"the body has {announced} bytes, at most {limit} are taken"
-                await _refuse(counted_send, 413, reason)
-            else:
-                body = _Body(receive, limit, due)
-                await self.app(scope, body.receive, counted_send)
+            await self._limited(scope, receive, response.send, arrived)
         except Exception as error:
             log(
                 "defect",
@@ -68,19 +65,34 @@ class Gate:
                 request=state["number"],
                 error=type(error).__name__,
             )
-            if not status:
-                await _refuse(counted_send, 500, "an internal error; see the log")
+            if not response.status:
+                await _refuse(response.send, 500, "an internal error; see the log")
         finally:
-            self._record(scope, state, status, time.monotonic() - arrived)
+            self._record(scope, state, response.status, time.monotonic() - arrived)
+
+    async def _limited(self, scope, receive, send, arrived: float) -> None:
+        """Run the application with the limits of the path on bytes and seconds."""
+        upload = scope["path"] == UPLOAD_PATH
+        limit = self.max_upload if upload else self.max_body
+        due = arrived + (UPLOAD_S if upload else self.body_s)
+        length = _content_length(scope)
+        if length is not None and length > limit:
+            reason = f"the body has {length} bytes, at most {limit} are taken"
+            await _refuse(send, 413, reason)
+        else:
+            await self.app(scope, _LimitedBody(receive, limit, due).receive, send)
 
     def _record(self, scope, state: dict, status: int, seconds: float) -> None:
-        path = scope["path"]
-        # Paths that strangers make up must not become labels.
-        route = path if path in _KNOWN else "/page" if path.startswith("/page") else "other"
-        method = scope["method"] if scope["method"] in ("GET", "POST", "HEAD") else "other"
-        self.measures.requests.labels(method, route, str(status)).inc()
-        self.measures.seconds.labels(route).observe(seconds)
-        if route not in ("/health", "/metrics"):
+        """Metrics and log line of a finished request."""
+        path, method = scope["path"], scope["method"]
+        if path in _LABELLED_PATHS:
+            route = path
+        else:
+            route = "/page" if path.startswith("/page") else "other"
+        method = method if method in _LABELLED_METHODS else "other"
+        self.metrics.requests.labels(method, route, str(status)).inc()
+        self.metrics.seconds.labels(route).observe(seconds)
+        if route not in _NOT_LOGGED:
             log(
                 "request",
                 request=state["number"],
@@ -92,16 +104,29 @@ class Gate:
             )
 
 
-class _Body:
-    """The incoming side of a request, with a limit on bytes and seconds until it is complete."""
+class _ResponseStatus:
+    """Outgoing side of a request: keeps the status, 0 before the response has started."""
+
+    def __init__(self, send):
+        self._send = send
+        self.status = 0
+
+    async def send(self, message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        await self._send(message)
+
+
+class _LimitedBody:
+    """Incoming side of a request: a body of at most `limit` bytes, complete at `due`."""
 
     def __init__(self, receive, limit: int, due: float):
         self._receive, self._limit, self._due = receive, limit, due
-        self._had, self._complete = 0, False
+        self._received, self._complete = 0, False
 
     async def receive(self):
         if self._complete:
-            # What comes now is the news that the caller has gone.
+            # The only message to come says that the client has closed the connection.
             return await self._receive()
         try:
             left = max(0.0, self._due - time.monotonic())
@@ -109,14 +134,19 @@ class _Body:
         except asyncio.TimeoutError:
             raise HTTPException(408, "the body did not come in time") from None
         if message["type"] == "http.request":
-            self._had += len(message.get("body", b""))
+            self._received += len(message.get("body", b""))
             self._complete = not message.get("more_body", False)
-            if self._had > self._limit:
+            if self._received > self._limit:
                 raise HTTPException(413, f"the body has more than {self._limit} bytes")
         return message
 
 
-def _announced(scope) -> int | None:
+def _set_json_content_type(scope) -> None:
+    others = [header for header in scope["headers"] if header[0] != b"content-type"]
+    scope["headers"] = [*others, (b"content-type", b"application/json")]
+
+
+def _content_length(scope) -> int | None:
     for name, value in scope["headers"]:
         if name == b"content-length":
             try:

@@ -1,12 +1,25 @@
-"""What the service counts, for Prometheus."""
+"""Prometheus metrics of the service: counters, gauges and histograms."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 _SECONDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 8, 10)
 
 
-class Measures:
-    """The counters of one service, in a registry of its own."""
+class Metrics:
+    """Metrics of one service, in a registry of their own.
+
+    Attributes:
+        registry: of Prometheus, for `/metrics`.
+        requests: answered requests by method, route and status.
+        seconds: time from arrival to answer by route.
+        waited: time in the queue.
+        inference: time on the device.
+        degraded: answers with less than planned, by `tta` or `folds`.
+        refused: requests refused because of load, by `queue` (full) or `late` (past the deadline).
+        cancelled: requests whose client closed the connection.
+        empty: answers with an empty mask.
+        waiting: length of the queue.
+    """
 
     def __init__(self):
         self.registry = CollectorRegistry()
@@ -32,7 +45,7 @@ class Measures:
         self.cancelled = Counter("mip_cancelled", "Requests whose caller had gone", **own)
         self.empty = Counter("mip_empty_masks", "Answers that mark nothing", **own)
         self.waiting = Gauge("mip_queue_length", "Requests that wait for the device", **own)
-        # A counter that nothing has touched would be missing from the output.
+        # Labels without a value would be missing from the output.
         for dropped in ("tta", "folds"):
             self.degraded.labels(dropped)
         for reason in ("queue", "late"):

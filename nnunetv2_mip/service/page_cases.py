@@ -1,7 +1,7 @@
-"""The cases of the page: read, predicted, kept in memory for a while.
+"""Cases of the web page: uploads, their predictions and masks, kept in memory for a limited time.
 
-An upload lies in a temporary folder until its turn comes, and is removed when it has been read.
-Nothing else of a case is ever on disk.
+An uploaded file lies in a temporary folder until it is read, and is then removed. Nothing else of a
+case is written to disk.
 """
 
 import asyncio
@@ -20,18 +20,19 @@ import numpy as np
 
 from nnunetv2_mip.conventions import PNG_PIXEL_MM
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.inference.deadline import Cancelled
+from nnunetv2_mip.inference.deadline import Cancelled, Deadline
 from nnunetv2_mip.inference.postprocessing import mask_of_view
 from nnunetv2_mip.inference.predictor import MIPPredictor, StudyPrediction
 from nnunetv2_mip.io.read_study import Study
 from nnunetv2_mip.io.volumes import write_volume
 from nnunetv2_mip.lesions.lesion_table import lesion_table
 from nnunetv2_mip.lesions.region_table import region_table
+from nnunetv2_mip.service.device_lock import BackgroundDeadline
 from nnunetv2_mip.service.image_codec import mask_png
 from nnunetv2_mip.service.logs import log
-from nnunetv2_mip.service.request_queue import Desk, PatientWatch
+from nnunetv2_mip.service.request_queue import RequestQueue
 from nnunetv2_mip.service.settings import Settings
-from nnunetv2_mip.service.uploads import read_upload
+from nnunetv2_mip.service.uploads import Upload, read_upload
 from nnunetv2_mip.views.projection import project_mask
 from nnunetv2_mip.views.resampling import to_pixels
 
@@ -39,13 +40,13 @@ NIFTI = ".nii.gz"
 
 
 @dataclass(frozen=True)
-class Marked:
-    """The answer at one threshold.
+class CaseMask:
+    """Mask of a case at one threshold.
 
     Attributes:
-        mask: (H, W) of an image, (z, y, x) of a volume, uint8 of 0 and 1.
-        overlay: (V, H, W) uint8 of 0 and 1: the mask as the views show it.
-        rows: table of lesions (volume) or regions (image).
+        mask: uint8 of 0 and 1, (H, W) of an image, (z, y, x) of a volume.
+        overlay: (V, H, W) uint8 of 0 and 1, the mask on the views.
+        rows: table of lesions (volume) or of regions (image).
     """
 
     mask: np.ndarray
@@ -55,16 +56,28 @@ class Marked:
 
 @dataclass
 class Case:
-    """One upload.
+    """Upload with its prediction.
 
     Attributes:
+        name: file name given by the user.
+        key: random text that identifies the case in URLs.
         state: `waiting`, `running`, `done` or `failed`.
-        progress: 0 to 1.
-        reason: why it failed, one line.
-        levels: (V, H, W) uint8, what the network saw (an image is one view).
-        pixel_mm: (row, column) of the views.
-        folder: where the upload lies until it is read.
-        work, clock: on it, and until it is forgotten.
+        progress: finished share, 0 to 1.
+        reason: error in one line, for a failed case.
+        warnings: lines for the user.
+        dropped: True once the case was removed; work on it stops.
+        levels: (V, H, W) uint8, input of the network; an image is one view.
+        pixel_mm: (row, column) size of a pixel of the views.
+        angles_deg: projection angles of the views.
+        threshold: threshold of the model.
+        study: volumes of a study, None for an image.
+        prediction: prediction of a study, None for an image.
+        probability: (H, W) float32 of an image, None for a study.
+        last_mask: last threshold and its mask.
+        lock: held while a mask is made.
+        folder: temporary folder of the upload.
+        job: work on the case.
+        expiry: timer that removes the case.
     """
 
     name: str
@@ -79,44 +92,52 @@ class Case:
     angles_deg: tuple[float, ...] = (0.0,)
     threshold: float = 0.5
     study: Study | None = None
-    found: StudyPrediction | None = None
+    prediction: StudyPrediction | None = None
     probability: np.ndarray | None = None
-    marked: tuple[float, Marked] | None = None
+    last_mask: tuple[float, CaseMask] | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     folder: tempfile.TemporaryDirectory | None = None
-    work: Future | None = None
-    clock: threading.Timer | None = None
+    job: Future | None = None
+    expiry: threading.Timer | None = None
 
     @property
     def is_volume(self) -> bool:
         return self.study is not None
 
 
-class Cases:
-    """The cases there are; one is worked on at a time.
+class CaseStore:
+    """Store of the cases, and the thread that works on them, one at a time.
 
     Args:
-        desk: predictor and device.
+        queue: request queue, whose predictor and device are used.
         settings: limits.
     """
 
-    def __init__(self, desk: Desk, settings: Settings):
-        self._desk, self._settings = desk, settings
+    def __init__(self, queue: RequestQueue, settings: Settings):
+        self._queue, self._settings = queue, settings
         self._cases: OrderedDict[str, Case] = OrderedDict()
         self._lock = threading.Lock()
-        # Files that are coming, waiting or being worked on, forgotten ones too.
         self._pending = 0
         self._worker = ThreadPoolExecutor(1, "page")
-        # Threads of the page's own: it may wait, requests for predictions use asyncio's.
-        self._aside = ThreadPoolExecutor(4, "page-aside")
-        # Of numba's threading layers not all bear two threads at once: who projects or fuses.
-        self._hands = threading.Lock()
+        # Work of the page waits on threads of its own; asyncio's are for prediction requests.
+        self._threads = ThreadPoolExecutor(4, "page-files")
+        # Not all of numba's threading layers allow two threads at once to project or to fuse.
+        self._numba_lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """Number of cases kept."""
+        return len(self._cases)
+
+    @property
+    def pending(self) -> int:
+        """Number of files being received, waiting or in work, of removed cases too."""
+        return self._pending
 
     def reserve(self, name: str) -> Case:
-        """A case for a file that is to come; `start` or `release` must follow.
+        """New case for a file not yet received; `start` or `release` must follow.
 
         Raises:
-            MipError: as many files as are kept are coming, waiting or being worked on already.
+            MipError: the number of pending files is at its limit.
         """
         with self._lock:
             if self._pending >= self._settings.max_cases:
@@ -127,83 +148,69 @@ class Cases:
         return Case(name)
 
     def release(self) -> None:
-        """Give back what was reserved: the file did not come, or is not worked on."""
+        """End a reservation: the file was not received, or will not be worked on."""
         with self._lock:
             self._pending -= 1
 
-    def start(self, case: Case, content: Path, folder: tempfile.TemporaryDirectory) -> None:
-        """Start work on an uploaded file; `folder`, where it lies, is removed when it is read."""
+    def start(self, case: Case, path: Path, folder: tempfile.TemporaryDirectory) -> None:
+        """Start work on an uploaded file at `path`; its `folder` is removed when it is read."""
         with self._lock:
             finished = [k for k, c in self._cases.items() if c.state in ("done", "failed")]
             while len(self._cases) >= self._settings.max_cases:
-                self._cases.pop(finished.pop(0)).clock.cancel()
+                self._cases.pop(finished.pop(0)).expiry.cancel()
             self._cases[case.key] = case
             case.folder = folder
-            case.work = self._worker.submit(self._work, case, content)
-            case.clock = threading.Timer(60 * self._settings.case_minutes, self.drop, [case.key])
-            case.clock.daemon = True
-            case.clock.start()
+            case.job = self._worker.submit(self._run, case, path)
+            case.expiry = threading.Timer(60 * self._settings.case_minutes, self.drop, [case.key])
+            case.expiry.daemon = True
+            case.expiry.start()
 
     def get(self, key: str) -> Case:
-        """A case.
+        """Case of a key.
 
         Raises:
-            KeyError: there is none, or it was forgotten.
+            KeyError: the case does not exist, or was removed.
         """
         with self._lock:
             return self._cases[key]
 
     def drop(self, key: str) -> None:
-        """Forget a case, and stop working on it."""
+        """Remove a case and stop work on it."""
         with self._lock:
             case = self._cases.pop(key, None)
         if case is None:
             return
         case.dropped = True
-        case.clock.cancel()
-        if case.work.cancel():
+        case.expiry.cancel()
+        if case.job.cancel():
             case.folder.cleanup()
             self.release()
 
     def close(self) -> None:
-        """Stop all work."""
+        """Remove all cases and stop all work."""
         for key in list(self._cases):
             self.drop(key)
         self._worker.shutdown(wait=True, cancel_futures=True)
-        self._aside.shutdown(wait=True, cancel_futures=True)
+        self._threads.shutdown(wait=True, cancel_futures=True)
 
-    async def aside(self, work: Callable, *arguments):
-        """Do for the page what takes a while, on a thread of the page's own."""
-        return await asyncio.get_running_loop().run_in_executor(self._aside, work, *arguments)
+    async def run_in_thread(self, work: Callable, *arguments):
+        """Result of `work(*arguments)`, run on a thread of the page."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
-    def mark(self, case: Case, threshold: float) -> Marked:
-        """The answer of a finished case at a threshold (the last one asked for is kept)."""
+    def mask_at(self, case: Case, threshold: float) -> CaseMask:
+        """Mask of a finished case at a threshold; the last one is kept."""
         with case.lock:
-            if case.marked is None or case.marked[0] != threshold:
-                how = _mark_volume if case.is_volume else _mark_image
-                with self._hands:
-                    case.marked = (threshold, how(case, threshold, self._desk.predictor))
-            return case.marked[1]
+            if case.last_mask is None or case.last_mask[0] != threshold:
+                make = _volume_mask if case.is_volume else _image_mask
+                with self._numba_lock:
+                    case.last_mask = (threshold, make(case, threshold, self._queue.predictor))
+            return case.last_mask[1]
 
-    def _work(self, case: Case, content: Path) -> None:
+    def _run(self, case: Case, path: Path) -> None:
+        """Work on a case, from reading to its end as `done` or `failed`."""
         start = time.monotonic()
         try:
-            with case.folder:
-                case.state = "running"
-                wants_ct = self._desk.predictor.wants_ct
-                upload = read_upload(content, case.name, wants_ct, self._settings)
-            if upload.study is not None:
-                case.warnings = tuple(
-                    line.replace(str(content), case.name) for line in upload.study.warnings
-                )
-            if case.dropped:
-                raise Cancelled
-            watch = PatientWatch(
-                self._desk.device, self._hands, _teller(case), lambda: case.dropped
-            )
-            with self._hands:
-                _predict(case, upload, self._desk.predictor, watch)
-            self.mark(case, case.threshold)
+            self._read_and_predict(case, path)
             case.progress = 1.0
             state, reason = "done", ""
         except MipError as error:
@@ -211,60 +218,83 @@ class Cases:
         except Cancelled:
             state, reason = "failed", "stopped"
         except Exception as error:
-            # The page must hear of it, and the thread must live.
+            # The page must show the failure, and the thread must live on.
             log("defect", logging.ERROR, exc_info=True, error=type(error).__name__, where="page")
             state, reason = "failed", "an internal error; see the service's log"
         with self._lock:
-            # At once: who sees that a case has ended may send the next.
+            # Both together: a client that sees the end of the case may send the next file.
             case.reason, case.state = reason, state
             self._pending -= 1
         seconds = round(time.monotonic() - start, 2)
         log("case", state=case.state, volume=case.is_volume, seconds=seconds)
 
+    def _read_and_predict(self, case: Case, path: Path) -> None:
+        predictor = self._queue.predictor
+        with case.folder:
+            case.state = "running"
+            upload = read_upload(path, case.name, predictor.wants_ct, self._settings)
+        if upload.study is not None:
+            case.warnings = tuple(
+                line.replace(str(path), case.name) for line in upload.study.warnings
+            )
+        if case.dropped:
+            raise Cancelled
+        deadline = BackgroundDeadline(
+            self._queue.device_lock,
+            self._numba_lock,
+            lambda share: _set_progress(case, share),
+            lambda: case.dropped,
+        )
+        with self._numba_lock:
+            _predict(case, upload, predictor, deadline)
+        self.mask_at(case, case.threshold)
 
-def _teller(case: Case) -> Callable[[float], None]:
-    def tell(share: float) -> None:
-        # Reading and projecting come before, fusing after; another network begins anew.
-        case.progress = max(case.progress, 0.1 + 0.8 * share)
 
-    return tell
+def _set_progress(case: Case, share: float) -> None:
+    """Progress of a case from the finished share of windows.
+
+    Reading and projecting take the first tenth, fusing the last. A second network starts again
+    from 0, which must not move the progress back.
+    """
+    case.progress = max(case.progress, 0.1 + 0.8 * share)
 
 
-def _predict(case: Case, upload, predictor: MIPPredictor, watch: PatientWatch) -> None:
+def _predict(case: Case, upload: Upload, predictor: MIPPredictor, deadline: Deadline) -> None:
+    """Predict an upload and store the results in its case."""
     if upload.levels is not None:
-        _, probability = predictor.predict_image(upload.levels, watch)
+        _, probability = predictor.predict_image(upload.levels, deadline)
         case.levels, case.probability = upload.levels[None], probability
         case.threshold = predictor.config.threshold
         return
-    found = predictor.predict_study(upload.study, watch=watch)
-    case.found, case.study = found, upload.study
+    found = predictor.predict_study(upload.study, deadline=deadline)
+    case.study, case.prediction = upload.study, found
     case.threshold = predictor.volume_threshold
     case.levels = found.levels
     case.pixel_mm = found.spacing_mm[1:]
     case.angles_deg = tuple(found.geometry.angles_deg)
 
 
-def _mark_image(case: Case, threshold: float, predictor: MIPPredictor) -> Marked:
+def _image_mask(case: Case, threshold: float, predictor: MIPPredictor) -> CaseMask:
     config = replace(predictor.config, threshold=threshold)
     mask = mask_of_view(case.probability, config)
     rows = region_table(mask, case.levels[0], probability=case.probability)
-    return Marked(mask, mask[None], rows)
+    return CaseMask(mask, mask[None], rows)
 
 
-def _mark_volume(case: Case, threshold: float, predictor: MIPPredictor) -> Marked:
-    found, study = case.found, case.study
+def _volume_mask(case: Case, threshold: float, predictor: MIPPredictor) -> CaseMask:
+    study, found = case.study, case.prediction
     mask = predictor.mask_at(found, study, threshold)
-    shadow = project_mask(mask, found.geometry)
-    overlay = to_pixels(shadow, found.geometry, found.views.pixel_mm, nearest=True)
+    projected = project_mask(mask, found.geometry)
+    overlay = to_pixels(projected, found.geometry, found.views.pixel_mm, nearest=True)
     rows = lesion_table(mask, study.suv.array, study.grid)
-    return Marked(mask, (overlay != 0).astype(np.uint8), rows)
+    return CaseMask(mask, (overlay != 0).astype(np.uint8), rows)
 
 
-def mask_file(case: Case, marked: Marked) -> tuple[bytes, str]:
-    """The mask as a file to keep, and its suffix: PNG as the competition wants it, or NIfTI."""
+def mask_file(case: Case, found: CaseMask) -> tuple[bytes, str]:
+    """File content of a mask and its suffix: PNG as for DM i AI (image) or NIfTI (volume)."""
     if not case.is_volume:
-        return mask_png(marked.mask), ".png"
+        return mask_png(found.mask), ".png"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"mask{NIFTI}"
-        write_volume(marked.mask, case.study.grid, path)
+        write_volume(found.mask, case.study.grid, path)
         return path.read_bytes(), NIFTI

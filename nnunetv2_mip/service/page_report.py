@@ -13,7 +13,7 @@ from nnunetv2_mip.conventions import LEVEL_MAX
 from nnunetv2_mip.lesions.lesion_table import TITLES as LESION_TITLES
 from nnunetv2_mip.lesions.region_table import TITLES as REGION_TITLES
 from nnunetv2_mip.report.templating import STATIC, render
-from nnunetv2_mip.service.page_cases import Case, Marked
+from nnunetv2_mip.service.page_cases import Case, CaseMask
 
 TITLES = {**LESION_TITLES, **REGION_TITLES}
 MASK_COLOUR = np.array((255, 102, 0), np.float32)
@@ -29,7 +29,7 @@ class ViewPicture:
     png: str
 
 
-def render_case_report(case: Case, marked: Marked, threshold: float, model_name: str) -> str:
+def render_case_report(case: Case, marked: CaseMask, threshold: float, model_name: str) -> str:
     """HTML of a case with its mask at a threshold.
 
     Args:
@@ -64,7 +64,7 @@ def _summary(case: Case, rows: list[dict]) -> str:
     return f"Regions: {len(rows)}, {sum(row['area_cm2'] for row in rows):.1f} cm²"
 
 
-def _view_picture(case: Case, marked: Marked, view: int) -> ViewPicture:
+def _view_picture(case: Case, marked: CaseMask, view: int) -> ViewPicture:
     """One view, dark is uptake, the mask in orange, with square pixels."""
     grey = (LEVEL_MAX - case.levels[view]).astype(np.float32)
     rgb = np.repeat(grey[..., None], 3, axis=2)

@@ -1,10 +1,8 @@
-"""What the service allows, and how long it may take."""
+"""Settings of the service: limits of time, size and number."""
 
 from dataclasses import dataclass
 
 SERVICE_NAME = "tumor-segmentation"
-# The competition gives up on a request after this long.
-CALLER_LIMIT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -12,18 +10,18 @@ class Settings:
     """Limits of the service.
 
     Attributes:
-        deadline_s: an answer is due so long after its request arrived.
-        queue: requests that may wait; more get 503.
-        never_empty: mark the most likely region where nothing reaches the threshold.
-        polarity: of PNGs, one of `png.POLARITIES`.
-        page: serve the page for people, too.
-        max_body_bytes: of a request for a prediction.
-        max_pixels: of an image (the competition's largest has 396 400).
+        deadline_s: seconds from the arrival of a request to its answer.
+        queue: number of requests that may wait; more get status 503.
+        never_empty: mark the most likely region where no pixel reaches the threshold.
+        polarity: grey value of uptake in PNGs, one of `png.POLARITIES`.
+        page: serve the web page too.
+        max_body_bytes: size of a request for a prediction.
+        max_pixels: pixels of an image (the largest of DM i AI has 396 400).
         max_side_px: longest side of an image.
-        max_upload_bytes: of a file for the page.
-        max_voxels: of a volume for the page.
-        max_cases: that the page keeps in memory, the oldest go first.
-        case_minutes: how long it keeps them.
+        max_upload_bytes: size of a file for the page.
+        max_voxels: voxels of a volume for the page.
+        max_cases: number of cases that the page keeps in memory; the oldest is removed first.
+        case_minutes: time for which the page keeps a case.
     """
 
     deadline_s: float = 8.0

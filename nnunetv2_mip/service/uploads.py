@@ -1,4 +1,4 @@
-"""What people drop on the page: a PNG, a SUV volume, or a zip with a DICOM PET series."""
+"""Uploads of the page: an image (PNG, JPEG), a SUV volume, or a zip with a DICOM PET series."""
 
 import lzma
 import shutil
@@ -17,17 +17,18 @@ from nnunetv2_mip.service.image_codec import decode_bytes
 from nnunetv2_mip.service.settings import Settings
 from nnunetv2_mip.service.volume_checks import check_volume
 
-MOST_FILES_IN_ZIP = 20_000
-_IMAGE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+MAX_FILES_IN_ZIP = 20_000
+# PNG and JPEG.
+_IMAGE_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 
 
 @dataclass(frozen=True)
 class Upload:
-    """What was read.
+    """Content of an uploaded file.
 
     Attributes:
-        levels: (H, W) uint8 of an image, else None.
-        study: of a volume, else None.
+        levels: (H, W) uint8 of an image, None for a volume.
+        study: volumes of a study, None for an image.
     """
 
     levels: np.ndarray | None = None
@@ -35,22 +36,22 @@ class Upload:
 
 
 def read_upload(path: Path, name: str, wants_ct: bool, settings: Settings) -> Upload:
-    """Read an uploaded file by what is in it.
+    """Uploaded file, read by its content.
 
     Args:
-        path: where it lies, with the suffix of its name.
-        name: what the user calls it, for messages.
+        path: the file, with the suffix of its name.
+        name: file name given by the user, for messages.
         wants_ct: whether the model has the channel `ct`.
         settings: limits.
 
     Raises:
-        MipError: it is none of the kinds that are taken, damaged, or too large. Names the file as
-            the user does.
+        MipError: the format is not accepted, or the file is damaged or too large. The message has
+            the user's file name.
     """
     try:
         return _read(path, wants_ct, settings)
     except MipError as error:
-        # Files out of a zip lie in a folder that is ours.
+        # Files of a zip lie in a temporary folder, which the user must not see.
         reason = str(error).replace(f"{path}.d/", f"{name}: ").replace(f"{path}.d", name)
         reason = reason.replace(str(path), name)
         reason = reason.removeprefix("img: ")
@@ -59,14 +60,14 @@ def read_upload(path: Path, name: str, wants_ct: bool, settings: Settings) -> Up
 
 def _read(path: Path, wants_ct: bool, settings: Settings) -> Upload:
     with path.open("rb") as stream:
-        start = stream.read(8)
-    if not start:
+        signature = stream.read(8)
+    if not signature:
         raise MipError(f"{path}: is empty")
-    if start.startswith(_IMAGE_STARTS):
+    if signature.startswith(_IMAGE_SIGNATURES):
         if path.stat().st_size > settings.max_body_bytes:
             raise MipError(f"{path}: is too large for an image")
         return Upload(levels=decode_bytes(path.read_bytes(), settings))
-    if start.startswith(b"PK"):
+    if signature.startswith(b"PK"):
         folder = Path(f"{path}.d")
         _unzip(path, folder, settings)
         study = read_study(folder, wants_ct=wants_ct)
@@ -85,12 +86,12 @@ def _read(path: Path, wants_ct: bool, settings: Settings) -> Upload:
 
 
 def _unzip(path: Path, folder: Path, settings: Settings) -> None:
-    """Unpack the files of a zip under plain names of ours; nothing leaves `folder`."""
+    """Unpack a zip into `folder` under numbered names, so that no name leads out of it."""
     try:
         with zipfile.ZipFile(path) as archive:
             files = [item for item in archive.infolist() if not item.is_dir()]
-            if len(files) > MOST_FILES_IN_ZIP:
-                raise MipError(f"{path}: has {len(files)} files, at most {MOST_FILES_IN_ZIP}")
+            if len(files) > MAX_FILES_IN_ZIP:
+                raise MipError(f"{path}: has {len(files)} files, at most {MAX_FILES_IN_ZIP}")
             if sum(item.file_size for item in files) > 2 * settings.max_upload_bytes:
                 raise MipError(
                     f"{path}: unpacks to more than {2 * settings.max_upload_bytes} bytes"
@@ -102,10 +103,10 @@ def _unzip(path: Path, folder: Path, settings: Settings) -> None:
                 suffix = PurePosixPath(item.filename).suffix[:8]
                 target = folder / f"{number:05d}{suffix if suffix.isascii() else ''}"
                 with archive.open(item) as source, target.open("wb") as out:
-                    # Never more than the directory announced, whatever the stream holds.
+                    # zipfile stops at the size that the zip's directory gives.
                     shutil.copyfileobj(source, out)
-    # zipfile raises NotImplementedError for a compression that it does not know, and what its
-    # decompressors raise.
+    # zipfile raises NotImplementedError for an unknown compression, and passes on the errors of
+    # its decompressors.
     except (
         zipfile.BadZipFile,
         zlib.error,

@@ -1,7 +1,7 @@
-"""What a stranger's volume says of itself, looked at before any of it is opened as an image.
+"""Checks of uploaded volumes by their headers, before a volume is opened as an image.
 
-MetaImage and NRRD may keep their voxels in another file, which the header names: any file of this
-machine. And a header may announce more than the memory holds.
+The header of a MetaImage or NRRD file may name another file, any file of this machine, as the one
+with the voxels. Any header may announce more voxels than the memory holds.
 """
 
 import mmap
@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.volumes import has_suffix
 
-# By suffix, what is to read it: other formats, whatever their names, may name other files too.
+# Reader for each suffix. Other formats may name other files too.
 READERS = {
     ".nii.gz": "NiftiImageIO",
     ".nii": "NiftiImageIO",
@@ -21,29 +21,31 @@ READERS = {
     ".nrrd": "NrrdImageIO",
 }
 # A NRRD header ends with an empty line.
-MOST_NRRD_HEADER_BYTES = 2**16
+MAX_NRRD_HEADER_BYTES = 2**16
 _META_DATA = b"ElementDataFile"
-_META_WITHIN = re.compile(rb"ElementDataFile[ \t]*=[ \t]*LOCAL[ \t]*\r?\n")
-_NRRD_ELSEWHERE = re.compile(rb"data ?file\s*:", re.IGNORECASE)
+_META_LOCAL = re.compile(rb"ElementDataFile[ \t]*=[ \t]*LOCAL[ \t]*\r?\n")
+_NRRD_DATA_FILE = re.compile(rb"data ?file\s*:", re.IGNORECASE)
 
 
 def check_volume(path: Path, max_voxels: int) -> None:
-    """Refuse a volume by its header.
+    """Check of a volume by its header.
 
     Args:
-        path: of a file with one of `volumes.VOLUME_SUFFIXES`.
-        max_voxels: of 4 bytes; wider and several values a voxel count as more.
+        path: file with one of `conventions.VOLUME_SUFFIXES`.
+        max_voxels: limit for voxels of 4 bytes; wider ones, or several values a voxel, count as
+            more.
 
     Raises:
-        MipError: its voxels lie in another file, or are too many.
+        MipError: the voxels lie in another file, the format is not that of the suffix, or the
+            voxels are too many.
     """
-    if has_suffix(path, (".mhd",)) or not _holds_its_voxels(path):
+    if has_suffix(path, (".mhd",)) or not _voxels_in_file(path):
         raise MipError(
             f"{path}: keeps its voxels in another file; convert it to .nii.gz, or to a .mha or "
             ".nrrd that holds them"
         )
-    # ITK asks the content who is to read it. (Naming the reader to it instead is not safe while
-    # other threads read: ITK 5.4 aborts.)
+    # ITK chooses the reader by the content. (Setting the reader instead is not safe while other
+    # threads read: ITK 5.4 aborts.)
     chosen = sitk.ImageFileReader.GetImageIOFromFileName(str(path))
     if chosen and chosen != _reader_of(path):
         raise MipError(f"{path}: is not what its name says; rename it, or convert it to .nii.gz")
@@ -52,7 +54,7 @@ def check_volume(path: Path, max_voxels: int) -> None:
     try:
         reader.ReadImageInformation()
     except RuntimeError:
-        # Who reads it next gives the better message.
+        # `read_study` reads it next and gives the better message.
         return
     voxels = 1.0
     for size in reader.GetSize():
@@ -69,14 +71,18 @@ def _reader_of(path: Path) -> str:
     return next((name for end, name in READERS.items() if has_suffix(path, (end,))), "")
 
 
-def _holds_its_voxels(path: Path) -> bool:
+def _voxels_in_file(path: Path) -> bool:
+    """True if the header names no other file for the voxels."""
     if not has_suffix(path, (".mha", ".nrrd")):
         return True
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as all_:
+    with (
+        path.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
         if has_suffix(path, (".nrrd",)):
-            head = all_[:MOST_NRRD_HEADER_BYTES]
-            return bool(re.search(rb"\n\r?\n", head)) and not _NRRD_ELSEWHERE.search(head)
-        # Named once in the whole file: no parser can read another one than we do.
-        first = all_.find(_META_DATA)
-        within = first >= 0 and _META_WITHIN.match(all_, first)
-        return bool(within) and all_.find(_META_DATA, first + 1) < 0
+            head = content[:MAX_NRRD_HEADER_BYTES]
+            return bool(re.search(rb"\n\r?\n", head)) and not _NRRD_DATA_FILE.search(head)
+        # The field occurs once in the whole file, so every parser reads the same value.
+        first = content.find(_META_DATA)
+        local = first >= 0 and _META_LOCAL.match(content, first)
+        return bool(local) and content.find(_META_DATA, first + 1) < 0

@@ -21,7 +21,7 @@ from nnunetv2_mip.commands import (
 from nnunetv2_mip.dataset_conversion.stage2 import _predictor as cue_predictor
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.grand_challenge.time_budget import fit_to_budget
-from nnunetv2_mip.inference.deadline import Cancelled, Watch
+from nnunetv2_mip.inference.deadline import Cancelled, Deadline
 from nnunetv2_mip.inference.export import export_model
 from nnunetv2_mip.inference.l2snet_rules import combine_l2snet
 from nnunetv2_mip.inference.second_stage import SecondStagePredictor
@@ -197,13 +197,13 @@ def test_from_out_of_fold_cues_to_a_mask(cohort, capsys, tmp_path):
     written = suv.grid.to_canonical(written)
     # Not the same to the last bit: the engine of the views is quicker from the second call on.
     assert np.abs(written - unmirrored).mean() < np.abs(written - mirrored).mean()
-    # The watch is asked before every window of both networks, and may end the work.
-    watch = Counting()
-    within.predict_study(Study(suv), watch=watch)
-    assert watch.asked == watch.windows + 2
-    watch.asked, watch.stop_after = 0, 2
+    # The deadline is asked before every window of both networks, and may end the work.
+    deadline = Counting()
+    within.predict_study(Study(suv), deadline=deadline)
+    assert deadline.asked == deadline.windows + 2
+    deadline.asked, deadline.stop_after = 0, 2
     with pytest.raises(Cancelled):
-        stage2.predict(Study(suv), cue.probability, watch)
+        stage2.predict(Study(suv), cue.probability, deadline)
     # Cues stay out of fold: the 3D network, which has seen the patient, makes none.
     assert cue_predictor(whole, 0, "cpu").second_stage is None
     # It goes along where the model goes.
@@ -319,7 +319,7 @@ def test_canonical_grids_name_the_same_places():
         assert grid.canonical().to_canonical(grid.to_canonical(array)).shape == grid.shape_zyx
 
 
-class Counting(Watch):
+class Counting(Deadline):
     """Counts, and may stop."""
 
     asked, stop_after = 0, None
@@ -340,7 +340,7 @@ def test_rules_of_l2snet_take_the_cue_of_the_views(tmp_path):
     cue = block(volume.array.shape, (2, 2, 2), (8, 8, 8)).astype(np.float32)
 
     class Sure(SecondStagePredictor):
-        def _probability(self, array, suv, watch):
+        def _probability(self, array, suv, deadline):
             return 0.95 * cue
 
     mask, _ = Sure(None, ("suv",), "l2snet").predict(volume, None, cue)

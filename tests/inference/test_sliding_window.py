@@ -10,7 +10,7 @@ from scipy import ndimage
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.inference import impulse_noise as prefilter
 from nnunetv2_mip.inference.config import InferenceConfig
-from nnunetv2_mip.inference.deadline import Cancelled, Effort, Watch
+from nnunetv2_mip.inference.deadline import Cancelled, Deadline, WorkDone
 from nnunetv2_mip.inference.engine import ENGINE_VARIABLE, Network
 from nnunetv2_mip.inference.predictor import MIPPredictor
 from nnunetv2_mip.inference.sliding_window import MOST_PATCHES_AT_ONCE, Windows, mirrored_copies
@@ -118,7 +118,7 @@ def test_a_network_that_openvino_gets_wrong_runs_on_torch(monkeypatch):
         assert torch.equal(found, module(image))
 
 
-class Passes(Watch):
+class Passes(Deadline):
     """Time for so many passes beyond the first."""
 
     def __init__(self, more: int, copies_cost: int = 1):
@@ -127,7 +127,7 @@ class Passes(Watch):
     def check(self):
         self.checks += 1
 
-    def has(self, seconds):
+    def allows(self, seconds):
         assert seconds > 0
         self.more -= 1
         return self.more >= 0
@@ -137,15 +137,15 @@ class Passes(Watch):
 def test_as_many_copies_as_there_is_time_for(tiny_predictor, more, copies):
     """The answer is that of the copies which were done, no more and no less."""
     stack = levels(1, 30, 30)
-    watch = Passes(more)
-    found = tiny_predictor.view_probabilities(stack, PIXEL, watch)
-    assert watch.effort == Effort(copies, 4, 1, 1)
-    assert watch.effort.degraded == (copies < 4)
-    assert watch.windows == 4 and watch.checks == copies
+    deadline = Passes(more)
+    found = tiny_predictor.view_probabilities(stack, PIXEL, deadline)
+    assert deadline.work_done == WorkDone(copies, 4, 1, 1)
+    assert deadline.work_done.degraded == (copies < 4)
+    assert deadline.windows == 4 and deadline.checks == copies
     single = tiny_predictor.override(tta=False)
     data, properties = single._preprocess(stack[None], PIXEL)
     logits = [
-        single._logits(data.flip([a + 2 for a in axes]), Watch()).flip([a + 2 for a in axes])
+        single._logits(data.flip([a + 2 for a in axes]), Deadline()).flip([a + 2 for a in axes])
         for axes in mirrored_copies([0, 1])[:copies]
     ]
     # One window, as large as the data: flipping it is flipping the data.
@@ -154,7 +154,7 @@ def test_as_many_copies_as_there_is_time_for(tiny_predictor, more, copies):
 
 
 def test_who_is_not_waited_for_is_not_worked_for(tiny_predictor):
-    class Gone(Watch):
+    class Gone(Deadline):
         calls = 0
 
         def check(self):
@@ -162,10 +162,10 @@ def test_who_is_not_waited_for_is_not_worked_for(tiny_predictor):
             if self.calls == 3:
                 raise Cancelled
 
-    watch = Gone()
+    deadline = Gone()
     with pytest.raises(Cancelled):
-        tiny_predictor.view_probabilities(levels(1, 30, 30), PIXEL, watch)
-    assert watch.calls == 3 and watch.effort is None
+        tiny_predictor.view_probabilities(levels(1, 30, 30), PIXEL, deadline)
+    assert deadline.calls == 3 and deadline.work_done is None
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (60, 1), (1, 60)])

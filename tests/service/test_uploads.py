@@ -1,4 +1,4 @@
-"""What strangers may upload: files that name other files, announce too much, or inflate."""
+"""Uploads that are unsafe: files that name other files, exaggerate their size, or inflate."""
 
 import gzip
 import tracemalloc
@@ -30,7 +30,7 @@ def read(path, **limits):
 
 @pytest.fixture
 def secret(tmp_path):
-    """A file of the machine, of as many bytes as a volume has."""
+    """File outside the upload, of the size of the voxels."""
     path = tmp_path / "elsewhere" / "secret"
     path.parent.mkdir()
     np.full(SHAPE, 3, np.float32).tofile(path)
@@ -62,7 +62,7 @@ def test_no_upload_reads_another_file(tmp_path, secret, name, header):
         read(path)
 
 
-def test_a_format_that_names_other_files_is_not_read_under_a_suffix_of_ours(tmp_path):
+def test_a_format_that_names_other_files_is_not_read_under_an_accepted_suffix(tmp_path):
     path = tmp_path / "a.hdf5"
     sitk.WriteImage(image(), str(path))
     for name in ("a.nrrd", "a.nii", "a.mha"):
@@ -77,7 +77,7 @@ def test_a_format_that_names_other_files_is_not_read_under_a_suffix_of_ours(tmp_
 def test_whole_files_are_read(tmp_path, name, packed):
     path = tmp_path / name
     sitk.WriteImage(image(), str(path), useCompression=packed)
-    assert (read(path).suv.array == 1).all()
+    assert (read(path).study.suv.array == 1).all()
 
 
 def test_a_stream_is_inflated_no_further_than_its_header_says(tmp_path):
@@ -86,7 +86,7 @@ def test_a_stream_is_inflated_no_further_than_its_header_says(tmp_path):
     path.write_bytes(gzip.compress(plain.read_bytes() + bytes(2**26), 1))
     read(path)
     tracemalloc.start()
-    assert (read(path).suv.array == 1).all()
+    assert (read(path).study.suv.array == 1).all()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**22
@@ -101,7 +101,7 @@ def test_voxels_of_several_values_and_wide_ones_count_as_more(tmp_path):
     sitk.WriteImage(sitk.Cast(image(), sitk.sitkFloat64), str(path))
     with pytest.raises(MipError, match="120 voxels of 1 x 8 bytes, at most 200"):
         read(path, max_voxels=200)
-    assert read(path, max_voxels=240).suv is not None
+    assert read(path, max_voxels=240).study is not None
 
 
 @pytest.mark.parametrize("spacing", [(3000, 3000, 3000), (2900, 1, 1), (0.0005, 500, 4)])
@@ -109,7 +109,7 @@ def test_views_that_would_fill_the_memory_are_refused(tmp_path, spacing):
     picture = image()
     picture.SetSpacing(spacing)
     sitk.WriteImage(picture, str(tmp_path / "a.nii"))
-    suv = read(tmp_path / "a.nii").suv
+    suv = read(tmp_path / "a.nii").study.suv
     with pytest.raises(MipError, match=r"check the spacing in its header"):
         ViewGeometry.for_volume(suv, (0.0, 90.0), pixel_mm=2.0)
 
@@ -124,10 +124,10 @@ def test_volumes_in_a_zip_are_not_opened(tmp_path, secret):
 
 
 @pytest.mark.parametrize("kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_damaged_zip_is_told(tmp_path, kind):
+def test_a_damaged_zip_is_reported(tmp_path, kind):
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w", kind) as archive:
-        # Fit to be compressed, so that what is damaged is the stream and not just its content.
+        # Compressible, so that the damage hits the compressed stream and not just its content.
         archive.writestr("a.dcm", np.random.default_rng(0).integers(0, 4, 4000, np.uint8).tobytes())
     content = bytearray(path.read_bytes())
     content[60:200] = b"\xff" * 140

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 import torch
 
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.inference.deadline import Watch
+from nnunetv2_mip.inference.deadline import Deadline
 from nnunetv2_mip.inference.export import export_model
 from nnunetv2_mip.nnunet.model_folder import FIRST_STAGE_FOLDER
 from nnunetv2_mip.plans.presets import load_preset
@@ -39,7 +39,7 @@ def run(command, arguments, monkeypatch):
     command()
 
 
-class Counting(Watch):
+class Counting(Deadline):
     asked = 0
 
     def check(self):
@@ -96,10 +96,10 @@ def test_a_cascade_from_plan_to_prediction(untrained, monkeypatch, tmp_path, cap
     assert predictor.parameters > MIPPredictor.from_model_folder(first, (0,)).parameters
     image = sitk.ReadImage(str(own.raw / "imagesTr" / "bob_1_0000.nii.gz"))
     levels = sitk.GetArrayFromImage(image)[None]
-    watch = Counting()
-    ours = predictor.view_probabilities(levels, (5.0, 4.0), watch)
+    deadline = Counting()
+    ours = predictor.view_probabilities(levels, (5.0, 4.0), deadline)
     # Of both stages.
-    assert watch.asked == watch.windows
+    assert deadline.asked == deadline.windows
 
     assert np.isfinite(ours).all()
 
