@@ -123,7 +123,6 @@ setup(
         "jinja2>=3.1",
         "markupsafe>=2.0",
         "matplotlib",
-        "scikit-learn",
         "tqdm",
     ],
     extras_require={
