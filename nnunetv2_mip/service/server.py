@@ -35,18 +35,18 @@ def serve(args: argparse.Namespace, port: int) -> None:
         MipError: the address cannot be bound, or the model cannot be loaded.
     """
     set_up_logging(verbose=args.debug)
-    listener = _bind(args.host, port)
-    folder = Path(args.model) if args.model else bundled_model()
-    predictor = MIPPredictor.from_model_folder(folder, args.f, args.chk, args.device)
-    # In a container every model may lie in the same folder.
-    name = Path(os.environ.get("MODEL_NAME") or folder).name
-    app = create_app(predictor, _settings(args), name)
-    warm_s = warm_up(predictor)
-    _announce(predictor, name, warm_s, *listener.getsockname()[:2])
-    listener.listen(BACKLOG)
-    # uvicorn ends gracefully and then raises SIGTERM again, which would end with an error.
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    uvicorn.Server(_uvicorn_config(app, args.deadline)).run(sockets=[listener])
+    with _bind(args.host, port) as listener:
+        folder = Path(args.model) if args.model else bundled_model()
+        predictor = MIPPredictor.from_model_folder(folder, args.f, args.chk, args.device)
+        # In a container every model may lie in the same folder.
+        name = Path(os.environ.get("MODEL_NAME") or folder).name
+        app = create_app(predictor, _settings(args), name)
+        warm_s = warm_up(predictor)
+        _announce(predictor, name, warm_s, *listener.getsockname()[:2])
+        listener.listen(BACKLOG)
+        # uvicorn ends gracefully and then raises SIGTERM again, which would end with an error.
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        uvicorn.Server(_uvicorn_config(app, args.deadline)).run(sockets=[listener])
     log("stopped")
 
 
@@ -91,11 +91,16 @@ def _uvicorn_config(app: FastAPI, deadline_s: float) -> uvicorn.Config:
 
 
 def _bind(host: str, port: int) -> socket.socket:
+    """Socket bound to an address, not yet listening."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, port))
+        except OSError:
+            listener.close()
+            raise
     except OSError as error:
         raise MipError(
             f"{host}:{port}: cannot be listened on ({error.strerror or error}); choose another "

@@ -35,9 +35,14 @@ def start(model, *options, env=None) -> tuple[subprocess.Popen, str]:
         found = re.search(r"listening on (\S+)", line)
         if found:
             # Keep reading: a full pipe would stop the process.
-            threading.Thread(target=process.stderr.read, daemon=True).start()
+            threading.Thread(target=read_to_end, args=[process.stderr], daemon=True).start()
             return process, found.group(1)
     raise AssertionError(f"it ended: {''.join(lines)}")
+
+
+def read_to_end(stream) -> None:
+    with stream:
+        stream.read()
 
 
 def free_port() -> int:
