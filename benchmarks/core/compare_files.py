@@ -20,6 +20,7 @@ SHOWN_LINES, SHOWN_LETTERS = 3, 160
 LOG_NAME = re.compile(r"training_log_[\d_]+\.txt$")
 # Of a DICOM SEG: identifiers that are drawn anew each time, the moment, and who wrote it.
 DICOM_ELEMENTS = {
+    "AlgorithmVersion",
     "ContentDate",
     "ContentTime",
     "ContributionDateTime",
@@ -185,17 +186,17 @@ def _listed(name: str, one: list[str], two: list[str], note: str) -> Verdict:
 
 
 def _dicom_lines(path: Path) -> list[str]:
-    """Every element of a DICOM file but `DICOM_ELEMENTS`, the pixels too."""
+    """Every element of a DICOM file, the pixels too, of `DICOM_ELEMENTS` without the values."""
     import pydicom
 
     found = pydicom.dcmread(path)
 
     def lines(dataset, depth: int) -> Iterator[str]:
         for element in dataset:
-            if element.keyword in DICOM_ELEMENTS:
-                continue
             what = f"{' ' * depth}{element.tag} {element.keyword} {element.VR}"
-            if element.VR == "SQ":
+            if element.keyword in DICOM_ELEMENTS:
+                yield what
+            elif element.VR == "SQ":
                 yield f"{what}: {len(element.value)}"
                 for item in element.value:
                     yield from lines(item, depth + 1)

@@ -340,10 +340,10 @@ def test_rules_of_l2snet_take_the_cue_of_the_views(tmp_path):
     cue = block(volume.array.shape, (2, 2, 2), (8, 8, 8)).astype(np.float32)
 
     class Sure(SecondStagePredictor):
-        def _probability(self, array, suv, deadline):
+        def _probability(self, array, spacing_mm, deadline):
             return 0.95 * cue
 
-    mask, _ = Sure(None, ("suv",), "l2snet").predict(volume, None, cue)
+    mask, _ = Sure(None, ("suv",), "l2snet").predict(Study(volume), cue)
     np.testing.assert_array_equal(mask, cue)
 
 
