@@ -6,7 +6,7 @@ Both are `concurrent.futures` executors, so the same function runs on either.
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import (
     BrokenExecutor,
     Executor,
@@ -33,7 +33,7 @@ def for_each(
     *,
     in_order: bool = False,
     finished_are_kept: bool = False,
-) -> Iterator[tuple[Any, Any]]:
+) -> Generator[tuple[Any, Any], None, None]:
     """Pairs (item, result of `work`) of all items, each as soon as it is finished.
 
     Close the iterator (`contextlib.closing`) where the work must have ended before what follows:

@@ -10,7 +10,7 @@ from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.commands._options import add_view_options, view_settings
 
 if TYPE_CHECKING:
-    from nnunetv2_mip.io.read_study import Study
+    from nnunetv2_mip.io.volumes import Volume
     from nnunetv2_mip.views.channels import StudyViews
     from nnunetv2_mip.views.settings import ViewSettings
 
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     views = view_study(study, settings)
     folder.mkdir(parents=True, exist_ok=True)
     if study.seg is not None:
-        _write_labels(study, views, settings, folder)
+        _write_labels(study.seg, study.suv, views, settings, folder)
     count, rows, columns = _write_stacks(views, settings, folder)
     # The stacks hold raw SUV, without a window.
     save_geometry(views.geometry.with_window(None), folder / GEOMETRY_NAME, settings.pixel_mm)
@@ -91,7 +91,7 @@ def _new_folder(folder: Path) -> Path:
 
 
 def _write_labels(
-    study: "Study", views: "StudyViews", settings: "ViewSettings", folder: Path
+    seg: "Volume", suv: "Volume", views: "StudyViews", settings: "ViewSettings", folder: Path
 ) -> None:
     """Write the label views of the study's mask, and the table of its lesions."""
     from nnunetv2_mip.files import write_json
@@ -100,9 +100,7 @@ def _write_labels(
     from nnunetv2_mip.views.stack_files import write_stack
 
     geometry, window_suv = views.geometry, settings.window_suv
-    found = label_views(
-        study.seg.array, study.suv.array, views.suv, geometry, window_suv, settings.occlusion
-    )
+    found = label_views(seg.array, suv.array, views.suv, geometry, window_suv, settings.occlusion)
     label = to_pixels(found.label(settings.labels), geometry, settings.pixel_mm, nearest=True)
     write_stack(label, views.spacing_mm, folder / "seg.nii.gz")
     write_json(folder / "lesions.json", found.table(geometry))
@@ -116,9 +114,10 @@ def _write_stacks(
     from nnunetv2_mip.views.stack_files import write_stack
 
     stacks = {"suv": views.suv, "ct": views.ct_hu, "depth": views.depth_mm}
+    drawn = {channel: stack for channel, stack in stacks.items() if stack is not None}
     for channel in settings.channels:
         nearest = channel != "suv"
-        stack = to_pixels(stacks[channel], views.geometry, settings.pixel_mm, nearest=nearest)
+        stack = to_pixels(drawn[channel], views.geometry, settings.pixel_mm, nearest=nearest)
         write_stack(stack, views.spacing_mm, folder / f"{channel}.nii.gz")
     return stack.shape
 

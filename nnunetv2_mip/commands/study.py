@@ -76,7 +76,11 @@ def run(args: argparse.Namespace) -> None:
         for value in values:
             if value < least:
                 raise MipError(f"{option} {value}: at least {least} is needed")
-    fold = _fold(args)
+    # With -d the studies are those of one fold; with -i all folds of a model may be used.
+    dataset_fold = None
+    if args.d is not None:
+        dataset_fold = _fold_number("0" if args.f is None else args.f)
+    fold = _fold(args.f) if dataset_fold is None else dataset_fold
 
     import sys
 
@@ -96,8 +100,8 @@ def run(args: argparse.Namespace) -> None:
 
     check_output(args.o)
     models = read_models(args.models, None if fold is None else [fold], args.chk)
-    if args.d is not None:
-        studies = studies_of_dataset(raw_dataset(args.d), fold)
+    if dataset_fold is not None:
+        studies = studies_of_dataset(raw_dataset(args.d), dataset_fold)
     else:
         studies = studies_of_tree(args.i)
     for line in check_unseen(models, studies):
@@ -127,15 +131,15 @@ def run(args: argparse.Namespace) -> None:
     print(f"{args.o}: study.csv, study.json, cases.csv, tables.md, {pictures[0].name}, …")
 
 
-def _fold(args: argparse.Namespace) -> int | str | None:
-    """Fold of -f; by default the first one of a data set, else None (all folds)."""
-    if args.f is None:
-        return 0 if args.d is not None else None
-    if args.f.isdigit():
-        return int(args.f)
-    if args.f == "all" and args.d is None:
-        return "all"
-    raise MipError(f"-f {args.f}: choose a fold by its number (or all, with -i)")
+def _fold(text: str | None) -> int | str | None:
+    """Fold of -f: a number, `all`, or None (all folds)."""
+    return text if text is None or text == "all" else _fold_number(text)
+
+
+def _fold_number(text: str) -> int:
+    if text.isdigit():
+        return int(text)
+    raise MipError(f"-f {text}: choose a fold by its number (or all, with -i)")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

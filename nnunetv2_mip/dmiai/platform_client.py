@@ -192,9 +192,22 @@ class PlatformClient:
         attempts = attempts or ATTEMPTS
         # A request sent once may have arrived although no answer came.
         hint = "; it may have been counted: look before you try again" if attempts == 1 else ""
-        for attempt in range(attempts):
-            last = attempt + 1 == attempts
-            answer = None
+        answer = self._answer(method, path, body, attempts, hint)
+        try:
+            return _json_object(answer, path)
+        except MipError as error:
+            if hint and answer.status_code in _UNKNOWN_OUTCOME:
+                raise MipError(f"{error}{hint}") from None
+            raise
+
+    def _answer(
+        self, method: str, path: str, body: dict | None, attempts: int, hint: str
+    ) -> httpx.Response:
+        """Answer to a request, which is sent up to so many times; the last answer counts."""
+        attempt = 0
+        while True:
+            last = attempt + 1 >= attempts
+            answer: httpx.Response | None = None
             try:
                 answer = self._client.request(method, path, json=body)
             except httpx.HTTPError as error:
@@ -204,14 +217,9 @@ class PlatformClient:
                         f"({str(error) or type(error).__name__}){hint}"
                     ) from None
             if answer is not None and (last or answer.status_code not in _RETRY_STATUS):
-                break
+                return answer
             self._sleep(_pause(attempt, answer))
-        try:
-            return _json_object(answer, path)
-        except MipError as error:
-            if hint and answer.status_code in _UNKNOWN_OUTCOME:
-                raise MipError(f"{error}{hint}") from None
-            raise
+            attempt += 1
 
 
 def status_option(kind: str) -> str:

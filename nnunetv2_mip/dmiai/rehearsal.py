@@ -134,9 +134,10 @@ def _send(client: httpx.Client, url: str, case: RehearsalCase, limit_s: float) -
         seconds, failure = time.perf_counter() - start, f"no connection ({error})"
     if failure is None and seconds > limit_s:
         failure = f"answered after {seconds:.1f} s, the limit is {limit_s:g} s"
+        mask = None
     dice = None
     if truth is not None:
-        dice = metrics.dice(mask, truth, metrics.EmptyTruth.AGREEMENT) if failure is None else 0.0
+        dice = 0.0 if mask is None else metrics.dice(mask, truth, metrics.EmptyTruth.AGREEMENT)
     return Outcome(case.name, seconds, failure, dice, degraded)
 
 

@@ -10,12 +10,14 @@ from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nnunetv2_mip.conventions import IGNORE_LABEL
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.evaluation.case_scores import (
+    ImageScores,
     StackScores,
     VolumeScores,
     image_scores,
@@ -83,7 +85,7 @@ def evaluate(
                     "evaluate them separately"
                 )
             cases[pair.case] = scores
-    report = {"format_version": FORMAT_VERSION, "kind": first_kind, "cases": cases}
+    report: dict[str, Any] = {"format_version": FORMAT_VERSION, "kind": first_kind, "cases": cases}
     report |= summarise(cases)
     report["counts"]["ignored_predictions"] = len(matches.ignored)
     report["min_overlap"] = min_overlap
@@ -130,6 +132,7 @@ def score_pair(pair: Pair, min_overlap: float = 0.0) -> tuple[str, dict]:
     Raises:
         MipError: unreadable, differing sizes or grids, or other labels than allowed.
     """
+    scores: ImageScores | StackScores | VolumeScores
     if has_suffix(pair.truth, (PNG_SUFFIX,)):
         kind, scores = "png", image_scores(*_read_images(pair), min_overlap)
     else:

@@ -116,7 +116,8 @@ def match(
                 not_predicted.append(truth.case)
                 continue
         used.add(key)
-        pairs.append(Pair(truth.case, truth.path, available.get(key), truth.is_control_image))
+        prediction = None if key is None else available[key]
+        pairs.append(Pair(truth.case, truth.path, prediction, truth.is_control_image))
     if not any(pair.prediction for pair in pairs):
         raise MipError(
             f"{predictions}: holds no prediction for any of the {len(wanted)} cases of {truths} "

@@ -63,8 +63,11 @@ def as_masks(
         raise ValueError(f"prediction {prediction.shape} and truth {truth.shape} differ in shape")
     if dimensions is not None and truth.ndim != dimensions:
         raise ValueError(f"masks of {dimensions} dimensions are needed, not {truth.ndim}")
-    masks = (mask if mask.dtype == bool else mask != 0 for mask in (prediction, truth))
-    return tuple(masks)
+    return _as_bool(prediction), _as_bool(truth)
+
+
+def _as_bool(mask: np.ndarray) -> np.ndarray:
+    return mask if mask.dtype == bool else np.not_equal(mask, 0)
 
 
 def crop_to_foreground(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -128,4 +128,5 @@ def _grouped(tables: list[np.ndarray | None], patients: list[str]) -> tuple[np.n
 def _best(scores: np.ndarray) -> tuple[int, int]:
     """Indices of the highest mean; of equal ones the first."""
     means = scores.mean(0)
-    return tuple(int(index) for index in np.unravel_index(means.argmax(), means.shape))
+    threshold, smallest = np.unravel_index(means.argmax(), means.shape)
+    return int(threshold), int(smallest)

@@ -1,5 +1,7 @@
 """Connected components of masks: lesions, their centres, their detection by another mask."""
 
+from typing import Literal
+
 import cc3d
 import numpy as np
 
@@ -7,7 +9,7 @@ from nnunetv2_mip.io.grid import SourceGrid
 
 # What makes neighbours one lesion, by the number of dimensions of a mask. 2D: pixels that share an
 # edge or a corner. 3D: voxels that share a face or an edge, not those that share a corner only.
-LESION_CONNECTIVITY = {2: 8, 3: 18}
+LESION_CONNECTIVITY: dict[int, Literal[8, 18]] = {2: 8, 3: 18}
 
 
 def detected(sizes: np.ndarray, overlaps: np.ndarray, min_overlap: float = 0.0) -> np.ndarray:

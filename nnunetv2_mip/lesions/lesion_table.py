@@ -3,6 +3,7 @@
 import csv
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -55,7 +56,7 @@ def lesion_table(
     rows = []
     for centre, (first, last) in zip(lesion_centres_mm(zyx, starts, grid), pairwise(starts)):
         volume_ml = float(last - first) * grid.voxel_ml
-        uptake = dict.fromkeys(("suv_max", "suv_mean", "tlg"))
+        uptake: dict[str, float | None] = dict.fromkeys(("suv_max", "suv_mean", "tlg"))
         if suv is not None:
             values = suv[tuple(zyx[first:last].T)].astype(np.float64)
             uptake = {
@@ -64,7 +65,7 @@ def lesion_table(
                 "tlg": round(float(values.mean()) * volume_ml, 3),
             }
         place = dict(zip(("x_mm", "y_mm", "z_mm"), (round(float(value), 1) for value in centre)))
-        row = {"volume_ml": round(volume_ml, 4), **uptake, **place}
+        row: dict[str, Any] = {"volume_ml": round(volume_ml, 4), **uptake, **place}
         if other is not None:
             both = np.count_nonzero(other[tuple(zyx[first:last].T)])
             row["hit"] = bool(detected(np.array(last - first), np.array(both), min_overlap))

@@ -29,21 +29,19 @@ def read_png_case(
     else:
         truth = decode_mask_png(files.truth)
     prediction = None if files.prediction is None else decode_mask_png(files.prediction)
-    if files.is_missing:
+    if files.is_missing and truth is not None:
         prediction = np.zeros_like(truth)
     known = [
-        (path, array)
+        (path, array.shape)
         for path, array in (
             (files.image, levels),
             (files.truth, truth),
             (files.prediction, prediction),
         )
-        if array is not None
+        if path is not None and array is not None
     ]
-    for path, array in known[1:]:
-        if path is None:
-            continue
-        _require_equal(array.shape, known[0][1].shape, path, known[0][0])
+    for path, shape in known[1:]:
+        _require_equal(shape, known[0][1], path, known[0][0])
     return levels, truth, prediction
 
 
@@ -57,16 +55,19 @@ def read_stack_case(
     Raises:
         MipError: a file that cannot be read, or files of different sizes.
     """
-    arrays, first, pixel_mm = [], None, None
+    arrays: list[np.ndarray | None] = []
+    first: tuple[Path, tuple[int, ...], tuple[float, ...]] | None = None
     for path in (files.image, files.truth, files.prediction):
         if path is None:
             arrays.append(None)
             continue
         stack, spacing = read_stack(path)
-        if first is not None:
-            _require_equal(stack.shape, first[1], path, first[0])
-        first, pixel_mm = first or (path, stack.shape), pixel_mm or spacing[1:]
+        if first is None:
+            first = path, stack.shape, spacing[1:]
+        _require_equal(stack.shape, first[1], path, first[0])
         arrays.append(stack)
+    if first is None:
+        raise MipError(f"{files.case}: has no file to read")
     levels, truth, prediction = arrays
     if levels is not None:
         levels = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
@@ -75,13 +76,13 @@ def read_stack_case(
         prediction = prediction != 0
         if truth is not None:
             prediction &= truth != IGNORE_LABEL
-    masks = [
-        None if mask is None else mask.astype(np.uint8)
-        for mask in (None if truth is None else truth == 1, prediction)
-    ]
-    if files.is_missing:
-        masks[1] = np.zeros_like(masks[0])
-    return levels, *masks, tuple(float(value) for value in pixel_mm)
+        prediction = prediction.astype(np.uint8)
+    if truth is not None:
+        truth = (truth == 1).astype(np.uint8)
+        if files.is_missing:
+            prediction = np.zeros_like(truth)
+    row_mm, column_mm = first[2]
+    return levels, truth, prediction, (float(row_mm), float(column_mm))
 
 
 def read_volume_case(
@@ -98,7 +99,7 @@ def read_volume_case(
     suv, warnings = (None, []) if study is None else (study.suv, list(study.warnings))
     truth = None if files.truth is None else read_mask(files.truth, like=suv)
     prediction = None if files.prediction is None else read_mask(files.prediction, like=suv)
-    if files.is_missing:
+    if files.is_missing and truth is not None:
         prediction = Volume(np.zeros_like(truth.array), truth.grid, truth.path)
     if suv is None and truth is not None and prediction is not None:
         require_same_grid(prediction, truth)

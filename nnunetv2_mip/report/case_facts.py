@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -117,7 +118,8 @@ def _view_facts(
     """Facts of one view; arrays: levels, truth and prediction, each (H, W) or None."""
     levels, truth, prediction = arrays
     shape = next(array.shape for array in arrays if array is not None)
-    rows, burden = {}, {}
+    rows: dict[str, list[dict] | None] = {}
+    burden: dict[str, float | None] = {}
     for name, mask, other in (("truth", truth, prediction), ("prediction", prediction, truth)):
         rows[name] = burden[name] = None
         if mask is not None:
@@ -145,7 +147,7 @@ def _level_facts(levels: np.ndarray | None) -> dict:
     is_blank = levels.max() == levels.min()
     return {
         "uptake": float(body.mean()) if body.size else 0.0,
-        "digest": zlib.crc32(np.ascontiguousarray(levels), levels.shape[-1]),
+        "digest": zlib.crc32(np.ascontiguousarray(levels).data, levels.shape[-1]),
         "warnings": ["the image is blank (one value everywhere)"] if is_blank else [],
     }
 
@@ -163,7 +165,7 @@ def _stack_facts(files: CaseFiles, min_overlap: float) -> CaseFacts:
         predicted_burden = _mean_area_cm2(prediction, pixel_mm)
     else:
         # Millilitres are those of the study; a prediction of views has none.
-        lesions, unit = _read_lesion_file(files), "ml"
+        lesions, unit = _read_lesion_file(files.lesions), "ml"
         burden, predicted_burden = sum(row["volume_ml"] for row in lesions), None
     return CaseFacts(
         case=files.case,
@@ -188,8 +190,8 @@ def _mean_area_cm2(mask: np.ndarray | None, pixel_mm: tuple[float, float]) -> fl
     return float(shown.mean()) * pixel_mm[0] * pixel_mm[1] / 100 if shown.size else 0.0
 
 
-def _read_lesion_file(files: CaseFiles) -> list[dict]:
-    content = read_json(files.lesions)
+def _read_lesion_file(path: Path) -> list[dict]:
+    content = read_json(path)
     try:
         views = len(content["angles_deg"])
         rows = [
@@ -203,7 +205,7 @@ def _read_lesion_file(files: CaseFiles) -> list[dict]:
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise MipError(
-            f"{files.lesions}: is not a table of lesions ({error!r}); convert the data set again"
+            f"{path}: is not a table of lesions ({error!r}); convert the data set again"
         ) from None
     rows.sort(key=lambda row: -row["volume_ml"])
     return [{"lesion": number, **row} for number, row in enumerate(rows, start=1)]
@@ -213,7 +215,8 @@ def _volume_facts(files: CaseFiles, min_overlap: float) -> CaseFacts:
     suv, truth, prediction, warnings = read_volume_case(files)
     known = next(volume for volume in (suv, truth, prediction) if volume is not None)
     values = None if suv is None else suv.array
-    rows, burden = {}, {}
+    rows: dict[str, list[dict] | None] = {}
+    burden: dict[str, float | None] = {}
     for name, mask, other in (("truth", truth, prediction), ("prediction", prediction, truth)):
         rows[name] = burden[name] = None
         if mask is not None:
@@ -230,8 +233,8 @@ def _volume_facts(files: CaseFiles, min_overlap: float) -> CaseFacts:
         unit="ml",
         lesions=rows["truth"],
         predicted=rows["prediction"],
-        uptake=None if suv is None else body_median_suv(values),
-        digest=None if suv is None else zlib.crc32(np.ascontiguousarray(values)),
+        uptake=None if values is None else body_median_suv(values),
+        digest=None if values is None else zlib.crc32(np.ascontiguousarray(values).data),
         # Folders of this machine are left out; the case says which file it is.
         warnings=[
             line.replace(f"{files.image}: ", "") if files.image else line for line in warnings

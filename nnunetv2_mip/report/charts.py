@@ -163,7 +163,7 @@ def lesion_sizes(
     what = "cases" if of_cases else "lesions"
     plot = Plot(f"sizes-of-{what}", f"{what[:-1]} ({unit})", what)
     low, high = max(min(sizes), 1e-3), max(sizes)
-    edges = np.geomspace(low / 1.05, max(high, low * 2) * 1.05, 17)
+    edges = np.geomspace(low / 1.05, max(high, low * 2) * 1.05, 17).tolist()
     plot.axes.hist(np.maximum(sizes, low), bins=edges, color=ACCENT, edgecolor="none", rwidth=0.92)
     plot.axes.set_xscale("log")
     plain_numbers(plot.axes.xaxis, edges)
@@ -181,7 +181,7 @@ def lesion_counts(counts: Sequence[int]) -> Chart:
     plot = Plot("lesion-counts", "lesions a case", "cases")
     top = max(counts)
     width = max(1, math.ceil((top + 1) / 16))
-    edges = np.arange(-0.5, top + width, width)
+    edges = np.arange(-0.5, top + width, width).tolist()
     plot.axes.hist(counts, bins=edges, color=ACCENT, rwidth=0.88)
     for axis in (plot.axes.xaxis, plot.axes.yaxis):
         axis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))

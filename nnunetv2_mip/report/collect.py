@@ -41,15 +41,20 @@ def collect(request: ReportRequest, show_progress: bool = False) -> ReportConten
         processes=request.processes,
         show_progress=show_progress,
     )
-    scores, predicted, facts = None, [], []
+    scores = None
+    predicted: list[CaseFiles] = []
+    facts: list[CaseFacts] = []
     if request.predictions is not None:
         images = _images(request, beside=request.truths)
-        scores, predicted = _predicted_cases(request, images, show_progress)
+        scores, predicted = _predicted_cases(request, request.predictions, images, show_progress)
         _require_images(request, predicted)
         facts = read(predicted, title="lesions")
-    check, checked = None, []
-    if request.dataset is not None or (request.truths is not None and not predicted):
-        folder = request.dataset or request.truths
+    check = None
+    checked: list[CaseFiles] = []
+    folder = request.dataset
+    if folder is None and not predicted:
+        folder = request.truths
+    if folder is not None:
         checked = files_of_dataset(folder, _images(request, beside=folder))
         check = check_cases(folder, read(checked, title="data set"))
     elif request.truths is not None:
@@ -106,13 +111,13 @@ def _images(request: ReportRequest, beside: Path | None) -> dict[str, Path]:
 
 
 def _predicted_cases(
-    request: ReportRequest, images: dict[str, Path], show_progress: bool
+    request: ReportRequest, predictions: Path, images: dict[str, Path], show_progress: bool
 ) -> tuple[dict | None, list[CaseFiles]]:
     """Scores (None without truth) and files of the predicted cases."""
     if request.truths is None:
-        return None, files_of_predictions(request.predictions, images)
+        return None, files_of_predictions(predictions, images)
     scores = evaluate(
-        request.predictions,
+        predictions,
         request.truths,
         allow_missing=request.allow_missing,
         only_predicted=request.only_predicted,
@@ -121,7 +126,7 @@ def _predicted_cases(
         show_progress=show_progress,
     )
     pairs = match(
-        request.predictions,
+        predictions,
         request.truths,
         request.allow_missing,
         only_predicted=request.only_predicted,

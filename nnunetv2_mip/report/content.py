@@ -82,4 +82,8 @@ class ReportContent:
 
     def card_id(self, case: str) -> str | None:
         """Id of the element that shows a case, None for a case that is not drawn."""
-        return f"card-{list(self.pictures).index(case)}" if case in self.pictures else None
+        return self.drawn_card_id(case) if case in self.pictures else None
+
+    def drawn_card_id(self, case: str) -> str:
+        """Id of the element that shows a drawn case."""
+        return f"card-{list(self.pictures).index(case)}"

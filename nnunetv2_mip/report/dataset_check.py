@@ -177,9 +177,9 @@ def _uptake(facts: Sequence[CaseFacts]) -> list[Finding]:
     if missing:
         text = f"{len(missing)} of {len(facts)} cases come without their image: {_names(missing)}"
         found.append(Finding("note", text))
-    volumes = [f for f in facts if f.kind == "volume" and f.uptake is not None]
+    medians = [f.uptake for f in facts if f.kind == "volume" and f.uptake is not None]
     low, high = PLAUSIBLE_BODY_MEDIAN_SUV
-    if volumes and all(low <= f.uptake <= high for f in volumes):
+    if medians and all(low <= median <= high for median in medians):
         text = f"the median of the body lies between SUV {low:g} and {high:g} in every case"
         found.append(Finding("ok", text))
     return found

@@ -93,7 +93,7 @@ def _default_title(content: ReportContent) -> str:
         return f"Report: {request.predictions.resolve().name}"
     if content.check is not None:
         return f"Data set check: {content.check.name}"
-    return f"Training: {content.training.name}"
+    return "Report" if content.training is None else f"Training: {content.training.name}"
 
 
 def _inputs(request: ReportRequest) -> list[str]:

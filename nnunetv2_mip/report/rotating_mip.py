@@ -83,8 +83,10 @@ def draw_rotating_mip(files: CaseFiles, settings: RotatingMIPSettings) -> Rotati
 
 
 def _draw_png(files: CaseFiles, settings: RotatingMIPSettings) -> RotatingMIP:
-    stacks = [None if array is None else array[None] for array in read_png_case(files)]
-    return _pack(*stacks, (PNG_PIXEL_MM, PNG_PIXEL_MM), (0.0,), None)
+    levels, truth, prediction = (
+        None if array is None else array[None] for array in read_png_case(files)
+    )
+    return _pack(levels, truth, prediction, (PNG_PIXEL_MM, PNG_PIXEL_MM), (0.0,), None)
 
 
 def _draw_stack(files: CaseFiles, settings: RotatingMIPSettings) -> RotatingMIP:
@@ -93,8 +95,8 @@ def _draw_stack(files: CaseFiles, settings: RotatingMIPSettings) -> RotatingMIP:
     angles = _angles_of_stack(files, total)
     # Every second, third, … view, so that the angles stay evenly spread.
     step = math.ceil(total / settings.views)
-    stacks = [None if stack is None else stack[::step] for stack in stacks]
-    return _pack(*stacks, pixel_mm, angles[::step], None)
+    levels, truth, prediction = (None if stack is None else stack[::step] for stack in stacks)
+    return _pack(levels, truth, prediction, pixel_mm, angles[::step], None)
 
 
 def _angles_of_stack(files: CaseFiles, views: int) -> tuple[float, ...]:
@@ -127,13 +129,13 @@ def _draw_volume(files: CaseFiles, settings: RotatingMIPSettings) -> RotatingMIP
             # In the order of `lesion_table`.
             ranked = sorted(found.lesions, key=lambda lesion: -round(lesion.volume_ml, 4))
             seen_in = [sum(lesion.labelled) for lesion in ranked]
-    shadows = [
+    true_views, predicted_views = (
         None
         if mask is None
         else to_pixels(project_mask(mask.array, geometry), geometry, pixel_mm, nearest=True)
         for mask in masks
-    ]
-    return _pack(levels, *shadows, (pixel_mm, pixel_mm), angles, seen_in)
+    )
+    return _pack(levels, true_views, predicted_views, (pixel_mm, pixel_mm), angles, seen_in)
 
 
 def _pack(levels, truth, prediction, pixel_mm, angles, seen_in) -> RotatingMIP:

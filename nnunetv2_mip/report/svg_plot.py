@@ -11,12 +11,16 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
 
 # Placeholder → name of the colour in the style sheet.
 COLOURS = {
@@ -37,7 +41,7 @@ INK, MUTED, LINE, ACCENT, FOUND, FALSE, PALE, *FOLDS = COLOURS
 SIZE_INCHES = (4.2, 2.9)
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
-_STYLE = {
+_STYLE: "dict[RcKeyType, Any]" = {
     "svg.fonttype": "none",
     "font.size": 9,
     "font.family": "sans-serif",
@@ -108,7 +112,8 @@ class Plot:
     """
 
     def __init__(self, name: str, x_label: str, y_label: str):
-        self.name, self.groups = name, {}
+        self.name = name
+        self.groups: dict[str, list[Point]] = {}
         with matplotlib.rc_context(_STYLE):
             self.figure = Figure(figsize=SIZE_INCHES, layout="constrained")
             FigureCanvasSVG(self.figure)
@@ -180,8 +185,9 @@ def _adapt(svg: bytes, groups: dict[str, list[Point]], name: str, caption: str) 
                 parent.remove(child)
     for size in ("width", "height"):
         root.attrib.pop(size, None)
+    drawn = {group.get("id"): group for group in root.iter(f"{{{_SVG}}}g")}
     for gid, points in groups.items():
-        _label_points(root.find(f".//{{{_SVG}}}g[@id='{gid}']"), points)
+        _label_points(drawn[gid], points)
     root.set("class", "plot")
     root.set("role", "img")
     root.set("aria-label", caption)

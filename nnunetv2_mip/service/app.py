@@ -85,11 +85,11 @@ async def _lifespan(app: FastAPI):
 
 def _add_error_handlers(app: FastAPI) -> None:
     """Reply to each error with `{"detail": one line}`, which never repeats the content sent."""
-    app.add_exception_handler(RequestValidationError, _invalid_body)
-    app.add_exception_handler(MipError, _unusable_input)
-    app.add_exception_handler(Busy, _busy)
-    app.add_exception_handler(Cancelled, _client_closed)
-    app.add_exception_handler(ClientDisconnect, _client_closed)
+    app.exception_handler(RequestValidationError)(_invalid_body)
+    app.exception_handler(MipError)(_unusable_input)
+    app.exception_handler(Busy)(_busy)
+    app.exception_handler(Cancelled)(_client_closed)
+    app.exception_handler(ClientDisconnect)(_client_closed)
 
 
 async def _invalid_body(request: Request, error: RequestValidationError) -> Response:

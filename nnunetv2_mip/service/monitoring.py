@@ -23,28 +23,40 @@ class Metrics:
 
     def __init__(self):
         self.registry = CollectorRegistry()
-        own = {"registry": self.registry}
-        ProcessCollector(**own)
+        registry = self.registry
+        ProcessCollector(registry=registry)
         self.requests = Counter(
-            "mip_requests", "Requests answered", ["method", "route", "status"], **own
+            "mip_requests", "Requests answered", ["method", "route", "status"], registry=registry
         )
         self.seconds = Histogram(
-            "mip_request_seconds", "From arrival to answer", ["route"], buckets=_SECONDS, **own
+            "mip_request_seconds",
+            "From arrival to answer",
+            ["route"],
+            buckets=_SECONDS,
+            registry=registry,
         )
-        self.waited = Histogram("mip_queue_seconds", "Wait for the device", buckets=_SECONDS, **own)
+        self.waited = Histogram(
+            "mip_queue_seconds", "Wait for the device", buckets=_SECONDS, registry=registry
+        )
         self.inference = Histogram(
-            "mip_inference_seconds", "On the device", buckets=_SECONDS, **own
+            "mip_inference_seconds", "On the device", buckets=_SECONDS, registry=registry
         )
         self.degraded = Counter(
             "mip_degraded",
             "Answers with fewer mirrored copies (tta) or fewer networks (folds) for lack of time",
             ["dropped"],
-            **own,
+            registry=registry,
         )
-        self.refused = Counter("mip_refused", "Requests refused because of load", ["reason"], **own)
-        self.cancelled = Counter("mip_cancelled", "Requests whose caller had gone", **own)
-        self.empty = Counter("mip_empty_masks", "Answers that mark nothing", **own)
-        self.waiting = Gauge("mip_queue_length", "Requests that wait for the device", **own)
+        self.refused = Counter(
+            "mip_refused", "Requests refused because of load", ["reason"], registry=registry
+        )
+        self.cancelled = Counter(
+            "mip_cancelled", "Requests whose caller had gone", registry=registry
+        )
+        self.empty = Counter("mip_empty_masks", "Answers that mark nothing", registry=registry)
+        self.waiting = Gauge(
+            "mip_queue_length", "Requests that wait for the device", registry=registry
+        )
         # Labels without a value would be missing from the output.
         for dropped in ("tta", "folds"):
             self.degraded.labels(dropped)

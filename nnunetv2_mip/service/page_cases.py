@@ -54,6 +54,21 @@ class CaseMask:
     rows: list[dict]
 
 
+@dataclass(frozen=True)
+class ImageResult:
+    """Prediction of an image: probability, (H, W) float32."""
+
+    probability: np.ndarray
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """Volumes of a study and their prediction."""
+
+    study: Study
+    prediction: StudyPrediction
+
+
 @dataclass
 class Case:
     """Upload with its prediction.
@@ -66,18 +81,14 @@ class Case:
         reason: error in one line, for a failed case.
         warnings: lines for the user.
         dropped: True once the case was removed; work on it stops.
-        levels: (V, H, W) uint8, input of the network; an image is one view.
+        levels: (V, H, W) uint8, input of the network; an image is one view. No view before the
+            prediction.
         pixel_mm: (row, column) size of a pixel of the views.
         angles_deg: projection angles of the views.
         threshold: threshold of the model.
-        study: volumes of a study, None for an image.
-        prediction: prediction of a study, None for an image.
-        probability: (H, W) float32 of an image, None for a study.
+        result: prediction of the image or study, None before it.
         last_mask: last threshold and its mask.
         lock: held while a mask is made.
-        folder: temporary folder of the upload.
-        job: work on the case.
-        expiry: timer that removes the case.
     """
 
     name: str
@@ -87,22 +98,27 @@ class Case:
     reason: str = ""
     warnings: tuple[str, ...] = ()
     dropped: bool = False
-    levels: np.ndarray | None = None
+    levels: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), np.uint8))
     pixel_mm: tuple[float, float] = (PNG_PIXEL_MM, PNG_PIXEL_MM)
     angles_deg: tuple[float, ...] = (0.0,)
     threshold: float = 0.5
-    study: Study | None = None
-    prediction: StudyPrediction | None = None
-    probability: np.ndarray | None = None
+    result: ImageResult | StudyResult | None = None
     last_mask: tuple[float, CaseMask] | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
-    folder: tempfile.TemporaryDirectory | None = None
-    job: Future | None = None
-    expiry: threading.Timer | None = None
 
     @property
     def is_volume(self) -> bool:
-        return self.study is not None
+        return isinstance(self.result, StudyResult)
+
+
+@dataclass(frozen=True)
+class _StoredCase:
+    """Case with the temporary folder of its upload, its work, and the timer that removes it."""
+
+    case: Case
+    folder: tempfile.TemporaryDirectory
+    job: Future
+    expiry: threading.Timer
 
 
 class CaseStore:
@@ -115,7 +131,7 @@ class CaseStore:
 
     def __init__(self, queue: RequestQueue, settings: Settings):
         self._queue, self._settings = queue, settings
-        self._cases: OrderedDict[str, Case] = OrderedDict()
+        self._cases: OrderedDict[str, _StoredCase] = OrderedDict()
         self._lock = threading.Lock()
         self._pending = 0
         self._worker = ThreadPoolExecutor(1, "page")
@@ -155,15 +171,14 @@ class CaseStore:
     def start(self, case: Case, path: Path, folder: tempfile.TemporaryDirectory) -> None:
         """Start work on an uploaded file at `path`; its `folder` is removed when it is read."""
         with self._lock:
-            finished = [k for k, c in self._cases.items() if c.state in ("done", "failed")]
+            finished = [k for k, c in self._cases.items() if c.case.state in ("done", "failed")]
             while len(self._cases) >= self._settings.max_cases:
                 self._cases.pop(finished.pop(0)).expiry.cancel()
-            self._cases[case.key] = case
-            case.folder = folder
-            case.job = self._worker.submit(self._run, case, path)
-            case.expiry = threading.Timer(60 * self._settings.case_minutes, self.drop, [case.key])
-            case.expiry.daemon = True
-            case.expiry.start()
+            job = self._worker.submit(self._run, case, path, folder)
+            expiry = threading.Timer(60 * self._settings.case_minutes, self.drop, [case.key])
+            expiry.daemon = True
+            self._cases[case.key] = _StoredCase(case, folder, job, expiry)
+            expiry.start()
 
     def get(self, key: str) -> Case:
         """Case of a key.
@@ -172,18 +187,18 @@ class CaseStore:
             KeyError: the case does not exist, or was removed.
         """
         with self._lock:
-            return self._cases[key]
+            return self._cases[key].case
 
     def drop(self, key: str) -> None:
         """Remove a case and stop work on it."""
         with self._lock:
-            case = self._cases.pop(key, None)
-        if case is None:
+            stored = self._cases.pop(key, None)
+        if stored is None:
             return
-        case.dropped = True
-        case.expiry.cancel()
-        if case.job.cancel():
-            case.folder.cleanup()
+        stored.case.dropped = True
+        stored.expiry.cancel()
+        if stored.job.cancel():
+            stored.folder.cleanup()
             self.release()
 
     def close(self) -> None:
@@ -201,16 +216,15 @@ class CaseStore:
         """Mask of a finished case at a threshold; the last one is kept."""
         with case.lock:
             if case.last_mask is None or case.last_mask[0] != threshold:
-                make = _volume_mask if case.is_volume else _image_mask
                 with self._numba_lock:
-                    case.last_mask = (threshold, make(case, threshold, self._queue.predictor))
+                    case.last_mask = (threshold, _mask(case, threshold, self._queue.predictor))
             return case.last_mask[1]
 
-    def _run(self, case: Case, path: Path) -> None:
+    def _run(self, case: Case, path: Path, folder: tempfile.TemporaryDirectory) -> None:
         """Work on a case, from reading to its end as `done` or `failed`."""
         start = time.monotonic()
         try:
-            self._read_and_predict(case, path)
+            self._read_and_predict(case, path, folder)
             case.progress = 1.0
             state, reason = "done", ""
         except MipError as error:
@@ -228,9 +242,11 @@ class CaseStore:
         seconds = round(time.monotonic() - start, 2)
         log("case", state=case.state, volume=case.is_volume, seconds=seconds)
 
-    def _read_and_predict(self, case: Case, path: Path) -> None:
+    def _read_and_predict(
+        self, case: Case, path: Path, folder: tempfile.TemporaryDirectory
+    ) -> None:
         predictor = self._queue.predictor
-        with case.folder:
+        with folder:
             case.state = "running"
             upload = read_upload(path, case.name, predictor.wants_ct, self._settings)
         if upload.study is not None:
@@ -263,26 +279,40 @@ def _predict(case: Case, upload: Upload, predictor: MIPPredictor, deadline: Dead
     """Predict an upload and store the results in its case."""
     if upload.levels is not None:
         _, probability = predictor.predict_image(upload.levels, deadline)
-        case.levels, case.probability = upload.levels[None], probability
+        case.levels, case.result = upload.levels[None], ImageResult(probability)
         case.threshold = predictor.config.threshold
-        return
-    found = predictor.predict_study(upload.study, deadline=deadline)
-    case.study, case.prediction = upload.study, found
+    elif upload.study is not None:
+        _predict_study(case, upload.study, predictor, deadline)
+
+
+def _predict_study(case: Case, study: Study, predictor: MIPPredictor, deadline: Deadline) -> None:
+    found = predictor.predict_study(study, deadline=deadline)
+    case.result = StudyResult(study, found)
     case.threshold = predictor.volume_threshold
     case.levels = found.levels
     case.pixel_mm = found.spacing_mm[1:]
     case.angles_deg = tuple(found.geometry.angles_deg)
 
 
-def _image_mask(case: Case, threshold: float, predictor: MIPPredictor) -> CaseMask:
+def _mask(case: Case, threshold: float, predictor: MIPPredictor) -> CaseMask:
+    if case.result is None:
+        raise ValueError(f"{case.name}: has no prediction yet")
+    if isinstance(case.result, StudyResult):
+        return _volume_mask(case.result, threshold, predictor)
+    return _image_mask(case.levels[0], case.result.probability, threshold, predictor)
+
+
+def _image_mask(
+    levels: np.ndarray, probability: np.ndarray, threshold: float, predictor: MIPPredictor
+) -> CaseMask:
     config = replace(predictor.config, threshold=threshold)
-    mask = mask_of_view(case.probability, config)
-    rows = region_table(mask, case.levels[0], probability=case.probability)
+    mask = mask_of_view(probability, config)
+    rows = region_table(mask, levels, probability=probability)
     return CaseMask(mask, mask[None], rows)
 
 
-def _volume_mask(case: Case, threshold: float, predictor: MIPPredictor) -> CaseMask:
-    study, found = case.study, case.prediction
+def _volume_mask(result: StudyResult, threshold: float, predictor: MIPPredictor) -> CaseMask:
+    study, found = result.study, result.prediction
     mask = predictor.mask_at(found, study, threshold)
     projected = project_mask(mask, found.geometry)
     overlay = to_pixels(projected, found.geometry, found.views.pixel_mm, nearest=True)
@@ -292,9 +322,9 @@ def _volume_mask(case: Case, threshold: float, predictor: MIPPredictor) -> CaseM
 
 def mask_file(case: Case, found: CaseMask) -> tuple[bytes, str]:
     """File content of a mask and its suffix: PNG as for DM i AI (image) or NIfTI (volume)."""
-    if not case.is_volume:
+    if not isinstance(case.result, StudyResult):
         return mask_png(found.mask), ".png"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"mask{NIFTI}"
-        write_volume(found.mask, case.study.grid, path)
+        write_volume(found.mask, case.result.study.grid, path)
         return path.read_bytes(), NIFTI

@@ -8,6 +8,7 @@ here.
 import asyncio
 import datetime
 import time
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
@@ -75,7 +76,7 @@ _REFUSALS = {
     422: {"model": Reason, "description": "no base64, no image, damaged, or too large"},
     503: {"model": Reason, "description": "too many requests wait; see Retry-After"},
 }
-_PREDICT = {
+_PREDICT: dict[str, Any] = {
     "response_model": PredictReply,
     "responses": _REFUSALS,
     "summary": "The tumour mask of a MIP-PET image",

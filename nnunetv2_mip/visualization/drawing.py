@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -46,7 +47,7 @@ class ViewPanel:
             interpolation="bicubic",
             interpolation_stage="data",
         )
-        self.contours = []
+        self.contours: list[ContourSet] = []
 
     def show(self, view: int, mirrored: bool) -> None:
         """Draw a view, or its left-right mirror, in the place of the one before."""
@@ -87,8 +88,11 @@ def new_figure(size_inches: tuple[float, float], dpi: int) -> Figure:
 
 def render(figure: Figure) -> np.ndarray:
     """Pixels (H, W, 3) uint8 of a figure."""
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+    canvas = figure.canvas
+    if not isinstance(canvas, FigureCanvasAgg):
+        canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def add_foot(

@@ -59,15 +59,15 @@ def all_cases_section(content: ReportContent) -> AllCasesSection | None:
 
 
 def _cell(value: float | None, decimals: int) -> Cell:
-    is_known = value is not None and not math.isnan(value)
-    return Cell(fixed(value, decimals), repr(float(value)) if is_known else "")
+    text = fixed(value, decimals)
+    return Cell(text, "" if value is None or math.isnan(value) else repr(float(value)))
 
 
 def _scored(scores: dict) -> tuple[list[str], Iterable[tuple[str, list[Cell]]]]:
     cases = scores["cases"]
     shown = {key: score for key, score in SCORES.items() if key in scores["mean"]}
     columns = [score.name for score in shown.values()]
-    counts = ()
+    counts: tuple[str, ...] = ()
     if "lesions" in next(iter(cases.values())):
         columns += ["Lesions", "Found"]
         counts = ("lesions", "lesions_found")

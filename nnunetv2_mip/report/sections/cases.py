@@ -117,7 +117,7 @@ def _card(content: ReportContent, case: str) -> Card:
         _amounts(facts) if content.scores is None else _score_texts(content.scores["cases"][case])
     )
     return Card(
-        content.card_id(case),
+        content.drawn_card_id(case),
         case,
         texts,
         picture.views > 1,

@@ -63,12 +63,12 @@ def _case_charts(content: ReportContent, check: DatasetCheck) -> list[Chart]:
         drawn.append(charts.lesion_sizes(burdens, unit, f"{name} of a case", True))
     if check.folds:
         drawn.append(charts.fold_sizes(check.folds))
-    known = [f for f in facts if f.uptake is not None]
-    volumes = [f for f in known if f.kind == "volume"]
+    known = [(f.case, f.uptake) for f in facts if f.uptake is not None]
+    volumes = [(f.case, f.uptake) for f in facts if f.kind == "volume" and f.uptake is not None]
     if volumes:
         drawn.append(
             charts.values_by_case(
-                points((f.case, f.uptake) for f in volumes),
+                points(volumes),
                 "Median uptake of the body",
                 "SUV",
                 PLAUSIBLE_BODY_MEDIAN_SUV,
@@ -76,7 +76,7 @@ def _case_charts(content: ReportContent, check: DatasetCheck) -> list[Chart]:
             )
         )
     elif known:
-        uptakes = points((f.case, f.uptake) for f in known)
+        uptakes = points(known)
         drawn.append(charts.values_by_case(uptakes, "Mean level of the body", "level (0–255)"))
     lengths = points((f.case, _length_cm(f)) for f in facts)
     drawn.append(charts.values_by_case(lengths, "Length of the images", "head to foot (cm)"))

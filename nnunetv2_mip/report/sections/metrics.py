@@ -94,7 +94,7 @@ def metrics_section(content: ReportContent) -> MetricsSection | None:
     if scores is None:
         return None
     rows = [_row(scores, key, score) for key, score in SCORES.items() if key in scores["mean"]]
-    return MetricsSection(rows, _remarks(scores), _charts(content))
+    return MetricsSection(rows, _remarks(scores), _charts(content, scores))
 
 
 def _row(scores: dict, key: str, score: Score) -> ScoreRow:
@@ -137,9 +137,8 @@ def _remarks(scores: dict) -> str:
     return " ".join(remarks)
 
 
-def _charts(content: ReportContent) -> list[Chart]:
-    scores, facts = content.scores, content.facts
-    cases = scores["cases"]
+def _charts(content: ReportContent, scores: dict) -> list[Chart]:
+    facts, cases = content.facts, scores["cases"]
     unit = common_unit(list(facts.values()))
 
     def point(case: str, x: float, y: float, text: str) -> Point:
@@ -151,7 +150,7 @@ def _charts(content: ReportContent) -> list[Chart]:
         points = [point(c, 0, row["dice"], f"Dice {row['dice']:.3f}") for c, row in scored.items()]
         interval = tuple(scores["dice_interval_95"])
         drawn.append(charts.dice_by_case(points, scores["mean"]["dice"], interval))
-    sized = {case: facts[case].burden for case in scored if facts[case].burden}
+    sized = {case: burden for case in scored if (burden := facts[case].burden)}
     if sized and unit:
         points = [
             point(
@@ -169,9 +168,10 @@ def _charts(content: ReportContent) -> list[Chart]:
         sizes = [lesion_size(row) for row in lesions]
         drawn.append(charts.found_by_size(sizes, [row["hit"] for row in lesions], unit))
     paired = {
-        case: (facts[case].burden, facts[case].predicted_burden)
+        case: (true, predicted)
         for case in cases
-        if facts[case].burden is not None and facts[case].predicted_burden is not None
+        if (true := facts[case].burden) is not None
+        and (predicted := facts[case].predicted_burden) is not None
     }
     if paired and unit:
         points = [
@@ -186,7 +186,7 @@ def _false_amounts(cases: dict[str, dict], point: Callable[..., Point]) -> Chart
     is_volume = "false_positive_volume_ml" in next(iter(cases.values()))
     unit, suffix = ("ml", "volume_ml") if is_volume else ("px", "pixels")
     names = ("FPV", "FNV") if is_volume else ("False positives", "False negatives")
-    groups = {True: [], False: []}
+    groups: dict[bool, list[Point]] = {True: [], False: []}
     for case, row in cases.items():
         missed = row[f"false_negative_{suffix}"] if row["has_lesion"] else 0.0
         text = f"{names[0]} {row[f'false_positive_{suffix}']:.4g} {unit}"

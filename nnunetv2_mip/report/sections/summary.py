@@ -82,8 +82,9 @@ def _score_tiles(scores: dict) -> list[Tile]:
 def _prediction_tiles(facts: Sequence[CaseFacts]) -> list[Tile]:
     marked = [f for f in facts if f.predicted_burden]
     tiles = [Tile("Cases", str(len(facts)), f"{len(marked)} with predicted lesions")]
-    if all(f.predicted is not None for f in facts):
-        tiles.append(Tile("Predicted lesions", str(sum(len(f.predicted) for f in facts))))
+    tables = [f.predicted for f in facts if f.predicted is not None]
+    if len(tables) == len(facts):
+        tiles.append(Tile("Predicted lesions", str(sum(len(rows) for rows in tables))))
     amounts = [f.predicted_burden for f in facts if f.predicted_burden is not None]
     unit = common_unit(facts)
     if amounts and unit:
@@ -94,17 +95,18 @@ def _prediction_tiles(facts: Sequence[CaseFacts]) -> list[Tile]:
 
 def _check_tiles(check: DatasetCheck) -> list[Tile]:
     facts = check.facts
-    labelled = [f for f in facts if f.burden is not None]
-    filled = sum(f.burden > 0 for f in labelled)
+    burdens = [f.burden for f in facts if f.burden is not None]
+    filled = sum(burden > 0 for burden in burdens)
     tiles = [Tile("Cases", str(len(facts)), f"{filled} with lesions")]
     if check.patients:
         patients = {check.patients.get(f.case, f.case) for f in facts}
         tiles.append(Tile("Patients", str(len(patients))))
-    if all(f.lesions is not None for f in facts):
-        tiles.append(Tile("Lesions", str(sum(len(f.lesions) for f in facts))))
+    tables = [f.lesions for f in facts if f.lesions is not None]
+    if len(tables) == len(facts):
+        tiles.append(Tile("Lesions", str(sum(len(rows) for rows in tables))))
     unit = common_unit(facts)
     if filled and unit:
-        amounts = [f.burden for f in labelled if f.burden]
+        amounts = [burden for burden in burdens if burden]
         ends = f"{min(amounts):.3g} to {max(amounts):.3g}"
         remark = f"median of the cases with lesions, {ends}" if len(amounts) > 1 else ""
         tiles.append(_amount_tile(amounts, unit, remark))
