@@ -38,7 +38,8 @@ def test_the_demo_from_phantoms_to_pictures(tmp_path, monkeypatch, capsys):
     assert all(case.startswith("PETCT_0417") for case in report["cases"])
     assert "mean 3D Dice on unseen patients" in said.out
     assert "nnUNetv2_train 100 2d 0" in said.out
-    assert Image.open(out / "contact_sheet.png").size[0] > 500
+    with Image.open(out / "contact_sheet.png") as sheet:
+        assert sheet.size[0] > 500
     assert len(imageio.imread(out / "rotating_mip.gif", index=None)) >= 16
     assert len(list((out / "predictions").glob("*.nii.gz"))) == 2
     with pytest.raises(SystemExit) as again:
