@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
-from nnunetv2_mip.service.page_cases import Case, Marked
+from nnunetv2_mip.service.page_cases import Case, CaseMask
 from nnunetv2_mip.service.page_report import MAX_VIEWS, render_case_report
 
 
@@ -16,7 +16,7 @@ def rendered(folder: Path, case: Case, rows: list[dict]) -> Path:
     mask = np.zeros_like(case.levels)
     mask[:, 3:9, 4:8] = 1
     path = folder / "case.html"
-    path.write_text(render_case_report(case, Marked(mask[0], mask, rows), 0.456, "a <model>"))
+    path.write_text(render_case_report(case, CaseMask(mask[0], mask, rows), 0.456, "a <model>"))
     return path
 
 
