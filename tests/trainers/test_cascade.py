@@ -54,6 +54,7 @@ def train(own, configuration, fold):
     )
 
 
+@pytest.mark.slow
 def test_a_cascade_from_plan_to_prediction(untrained, monkeypatch, tmp_path, capsys):
     from nnunetv2.inference.predict_from_raw_data import predict_entry_point
 

@@ -83,6 +83,7 @@ def second(with_trainer):
     return with_trainer("nnUNetTrainerMIP_tinysecond", TINY_SECOND)
 
 
+@pytest.mark.slow
 def test_a_second_part_starts_from_all_weights_of_the_first(second, tiny, run_nnunet_training):
     """Outputs too, which nnU-Net's -pretrained_weights leaves random."""
     shutil.copytree(tiny.model, second.results / tiny.model.name)
