@@ -128,6 +128,8 @@ def _median_case(report: dict) -> str:
 def _case_views(study: StudyFiles, predictions: Path, report: dict, views: int) -> CaseViews:
     """Views of a study with truth and prediction, projected again for a figure."""
     suv = read_suv(study.suv)
+    if study.seg is None:
+        raise MipError(f"{study.suv}: has no lesion mask beside it; run the demo again")
     truth = read_mask(study.seg, like=suv)
     found = read_mask(predictions / f"{study.case}.nii.gz", like=suv)
     geometry = ViewGeometry.for_volume(suv, view_angles(views))
@@ -199,7 +201,7 @@ class _Steps:
         last = ""
         with self.log.open("a", encoding="utf-8") as log, process:
             log.write("\n$ " + " ".join(words) + "\n")
-            for line in process.stdout:
+            for line in process.stdout or ():
                 log.write(line)
                 last = line.strip() or last
                 if show:

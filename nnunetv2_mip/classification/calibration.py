@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import minimize
 from scipy.special import expit
 
@@ -20,11 +21,11 @@ class Platt:
     slope: float
     offset: float
 
-    def log_odds(self, scores: np.ndarray | float) -> np.ndarray:
+    def log_odds(self, scores: ArrayLike) -> np.ndarray:
         """Calibrated log odds of scores, of the same shape."""
         return self.slope * np.asarray(scores, np.float64) + self.offset
 
-    def __call__(self, scores: np.ndarray | float) -> np.ndarray:
+    def __call__(self, scores: ArrayLike) -> np.ndarray:
         """Calibrated probabilities of scores, of the same shape."""
         return expit(self.log_odds(scores))
 
@@ -79,7 +80,7 @@ def calibrate(scores: np.ndarray, labels: np.ndarray) -> Calibration:
     )
 
 
-def calibrate_jointly(scores: Sequence[np.ndarray], labels: Sequence[bool]) -> JoinedCalibration:
+def calibrate_jointly(scores: Sequence[np.ndarray], labels: ArrayLike) -> JoinedCalibration:
     """Calibration of several scorers as one.
 
     Args:
@@ -94,7 +95,7 @@ def calibrate_jointly(scores: Sequence[np.ndarray], labels: Sequence[bool]) -> J
     return JoinedCalibration(parts, calibrate(mean_log_odds(parts, scores), truth))
 
 
-def fit_platt(scores: Sequence[float], labels: Sequence[bool]) -> Platt:
+def fit_platt(scores: ArrayLike, labels: ArrayLike) -> Platt:
     """Sigmoid fitted with Platt's smoothed targets (Platt 1999).
 
     Args:
@@ -104,22 +105,28 @@ def fit_platt(scores: Sequence[float], labels: Sequence[bool]) -> Platt:
     Raises:
         MipError: one class alone.
     """
-    scores, truth = np.asarray(scores, np.float64), np.asarray(labels, bool)
+    values, truth = np.asarray(scores, np.float64), np.asarray(labels, bool)
     positive = int(truth.sum())
     negative = len(truth) - positive
     if not positive or not negative:
         raise MipError("a calibration needs cases with lesions and without")
     target = np.where(truth, (positive + 1) / (positive + 2), 1 / (negative + 2))
-    spread = max(float(scores.std()), 1e-6)
+    spread = max(float(values.std()), 1e-6)
 
-    def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
-        z = x[0] * scores / spread + x[1]
+    def loss_and_slope(x: np.ndarray) -> tuple[float, np.ndarray]:
+        z = x[0] * values / spread + x[1]
         residual = expit(z) - target
-        value = np.logaddexp(0, z).sum() - (target * z).sum()
-        return float(value), np.array([(residual * scores).sum() / spread, residual.sum()])
+        loss = np.logaddexp(0, z).sum() - (target * z).sum()
+        return float(loss), np.array([(residual * values).sum() / spread, residual.sum()])
 
     start = np.array([1.0, np.log(positive / negative)])
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)])
+    found = minimize(
+        loss_and_slope,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(0, None), (None, None)],
+    )
     return Platt(float(found.x[0] / spread), float(found.x[1]))
 
 
@@ -128,9 +135,7 @@ def mean_log_odds(platts: Sequence[Platt], scores: Sequence[np.ndarray | float])
     return np.mean([platt.log_odds(values) for platt, values in zip(platts, scores)], axis=0)
 
 
-def best_threshold(
-    probabilities: Sequence[float], labels: Sequence[bool], balanced: bool = True
-) -> float:
+def best_threshold(probabilities: ArrayLike, labels: ArrayLike, balanced: bool = True) -> float:
     """Threshold with the highest expected F1; positive are cases at or above it.
 
     The expectation is over the calibrated probabilities, because the threshold that is best on some

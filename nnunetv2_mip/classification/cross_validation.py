@@ -14,6 +14,9 @@ from nnunetv2_mip.classification.calibration import (
 from nnunetv2_mip.classification.head_fitting import PENALTY, fit_head
 from nnunetv2_mip.classification.study_labels import StudyLabel
 
+# Places of studies in their list.
+Positions = Sequence[int] | np.ndarray
+
 
 @dataclass(frozen=True)
 class OutOfFold:
@@ -39,12 +42,12 @@ class FoldModel:
         calibration: fitted on the training part.
     """
 
-    probabilities: Callable[[Sequence[int]], np.ndarray]
+    probabilities: Callable[[Positions], np.ndarray]
     calibration: Calibration
 
 
 # (positions of the training studies, number of the fold left out) → the fitted model.
-Fit = Callable[[Sequence[int], int], FoldModel]
+Fit = Callable[[Positions, int], FoldModel]
 
 
 def cross_validate(
@@ -91,14 +94,14 @@ def frozen_fit(
         studies, columns, penalty: as of `fit_head`.
     """
 
-    def fit(training: Sequence[int], fold: int) -> FoldModel:
+    def fit(training: Positions, fold: int) -> FoldModel:
         bags = bags_of_fold(fold)
         fitted = fit_head(
             [bags[i] for i in training], [studies[i] for i in training], columns, penalty
         )
         calibration = fitted.calibration
 
-        def probabilities(positions: Sequence[int]) -> np.ndarray:
+        def probabilities(positions: Positions) -> np.ndarray:
             return calibration.platt([fitted.head.score(bags[i][0])[0] for i in positions])
 
         return FoldModel(probabilities, calibration)
@@ -110,10 +113,10 @@ def scored_fit(scores: np.ndarray, studies: Sequence[StudyLabel]) -> Fit:
     """`Fit` that only calibrates scores (N,), by networks trained without the fold of the study."""
     labels = np.array([study.has_lesion for study in studies])
 
-    def fit(training: Sequence[int], fold: int) -> FoldModel:
+    def fit(training: Positions, fold: int) -> FoldModel:
         calibration = calibrate(scores[training], labels[training])
 
-        def probabilities(positions: Sequence[int]) -> np.ndarray:
+        def probabilities(positions: Positions) -> np.ndarray:
             return calibration.platt(scores[positions])
 
         return FoldModel(probabilities, calibration)
@@ -131,13 +134,13 @@ def joined_fit(
     """`Fit` of a head on frozen features, averaged with the scores of `scored_fit`."""
     labels = np.array([study.has_lesion for study in studies])
 
-    def fit(training: Sequence[int], fold: int) -> FoldModel:
+    def fit(training: Positions, fold: int) -> FoldModel:
         fitted = fit_head(
             [bags[i] for i in training], [studies[i] for i in training], columns, penalty
         )
         joined = calibrate_jointly([fitted.out_of_fold, scores[training]], labels[training])
 
-        def probabilities(positions: Sequence[int]) -> np.ndarray:
+        def probabilities(positions: Positions) -> np.ndarray:
             heads = np.array([fitted.head.score(bags[i][0])[0] for i in positions])
             together = mean_log_odds(joined.parts, [heads, scores[positions]])
             return joined.calibration.platt(together)

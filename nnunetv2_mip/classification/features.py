@@ -77,7 +77,7 @@ def body_window(levels: np.ndarray) -> tuple[slice, slice]:
         MipError: no row or column has uptake.
     """
     body = levels > BODY_LEVEL
-    box = _spans([body.any(axis=(0, axis)) for axis in (2, 1)])
+    box = _spans([np.any(body, axis=(0, axis)) for axis in (2, 1)])
     # Shares of the box, not of the image, so that margins of air do not count.
     inner = body[:, box[0], box[1]]
     spans = _spans([(inner.mean(axis=axis) >= BODY_SHARE).any(axis=0) for axis in (2, 1)])
@@ -121,7 +121,7 @@ class FeatureExtractor:
     def __init__(self, predictor: MIPPredictor, cache: Path | None = None, networks: int = 1):
         if predictor.windows is None:
             raise MipError("a classifier needs a 2D network; this model's works on volumes")
-        self.predictor = predictor
+        self.predictor, self._windows = predictor, predictor.windows
         module = predictor.network.torch_module(0)
         encoder = getattr(module, "encoder", None)
         if encoder is None or not hasattr(encoder, "output_channels"):
@@ -167,9 +167,9 @@ class FeatureExtractor:
         suv = levels if levels.ndim == 3 else levels[0]
         body = torch.from_numpy((suv > BODY_LEVEL).astype(np.float32))[:, None]
         body = functional.interpolate(body, data.shape[2:], mode="area")
-        windows, views = self.predictor.windows, []
+        views = []
         for view in range(data.shape[1]):
-            padded, inner = pad_to_size(data[:, view], windows.whole_size(data.shape[2:]))
+            padded, inner = pad_to_size(data[:, view], self._windows.whole_size(data.shape[2:]))
             stages, odds = self._passes(padded)
             views.append(self._pooled(stages, odds, data[0, view], body[view, 0], inner))
         return np.stack(views, axis=1)
@@ -197,7 +197,7 @@ class FeatureExtractor:
         kept: list[torch.Tensor] = []
         # Fetched each time: another fold may have been loaded since.
         module = self.predictor.network.torch_module(fold)
-        hook = module.encoder.register_forward_hook(
+        hook = module.get_submodule("encoder").register_forward_hook(
             lambda own, inputs, outputs: kept.extend(outputs)
         )
         try:
@@ -243,8 +243,9 @@ class FeatureExtractor:
             suspicion = torch.sigmoid(odds) * mask
             means, peaks, suspects = [], [], []
             for stage in stages:
-                weight = functional.adaptive_avg_pool2d(mask[None], stage.shape[1:])[0]
-                suspect = functional.adaptive_avg_pool2d(suspicion[None], stage.shape[1:])[0]
+                size = (stage.shape[1], stage.shape[2])
+                weight = functional.adaptive_avg_pool2d(mask[None], size)[0]
+                suspect = functional.adaptive_avg_pool2d(suspicion[None], size)[0]
                 means.append((stage * weight).sum((1, 2)) / weight.sum())
                 peaks.append(stage[:, weight > 0].amax(1))
                 suspects.append((stage * suspect).sum((1, 2)) / suspect.sum().clamp_min(1e-12))

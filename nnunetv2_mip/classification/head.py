@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import expit, softmax
 
 from nnunetv2_mip.errors import MipError
@@ -90,13 +91,16 @@ class Head:
                 parts = {
                     name: arrays[f"{number}.{name}"] for name in HeadMember.__dataclass_fields__
                 }
-                parts["bias"] = float(parts["bias"])
+                bias = float(parts.pop("bias"))
                 width, hidden = len(arrays["columns"]), len(parts["attention"])
-                shapes = {"gate_tanh": (hidden, width), "gate_sigmoid": (hidden, width)}
+                shapes: dict[str, tuple[int, ...]] = {
+                    "gate_tanh": (hidden, width),
+                    "gate_sigmoid": (hidden, width),
+                }
                 shapes |= dict.fromkeys(("mean", "scale", "weight"), (width,))
                 if any(parts[name].shape != shape for name, shape in shapes.items()):
                     raise ValueError("arrays of other sizes than its columns")
-                members.append(HeadMember(**parts))
+                members.append(HeadMember(**parts, bias=bias))
             head = cls(tuple(members), arrays["columns"].astype(int))
             head.score(np.zeros((1, int(head.columns.max()) + 1)))
         except (KeyError, ValueError, TypeError, IndexError) as error:
@@ -106,7 +110,7 @@ class Head:
 
 def fit_member(
     bags: Sequence[np.ndarray],
-    labels: Sequence[bool],
+    labels: ArrayLike,
     penalty: float,
     seed: int = 0,
     steps: int = STEPS,
@@ -181,5 +185,12 @@ def fit_member(
 
     with torch.enable_grad():
         optimiser.step(loss)
-    arrays = [tensor.detach().numpy() for tensor in (*gates, attention, weight)]
-    return HeadMember(mean, scale, *arrays, float(bias.detach()))
+    return HeadMember(
+        mean,
+        scale,
+        gate_tanh=gates[0].detach().numpy(),
+        gate_sigmoid=gates[1].detach().numpy(),
+        attention=attention.detach().numpy(),
+        weight=weight.detach().numpy(),
+        bias=float(bias.detach()),
+    )

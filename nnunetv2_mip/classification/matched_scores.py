@@ -4,9 +4,10 @@ Where the classes differ in size (the height of the images), a classifier can sc
 size alone. Among pairs of equal size it cannot.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from nnunetv2_mip.classification.metrics import binary_scores, with_intervals
 from nnunetv2_mip.errors import MipError
@@ -17,7 +18,7 @@ MATCHINGS = 200
 
 
 def matched_pairs(
-    labels: Sequence[bool], sizes: Sequence[float], width: float, generator: np.random.Generator
+    labels: ArrayLike, sizes: ArrayLike, width: float, generator: np.random.Generator
 ) -> np.ndarray:
     """Random pairs of a positive and a negative case of the same size bin.
 
@@ -45,10 +46,10 @@ def matched_pairs(
 
 
 def matched_scores(
-    labels: Sequence[bool],
-    probabilities: Sequence[float],
-    decisions: Sequence[bool],
-    sizes: Sequence[float],
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    decisions: ArrayLike,
+    sizes: ArrayLike,
     width: float,
     matchings: int = MATCHINGS,
     draws_each: int = 10,
@@ -67,7 +68,7 @@ def matched_scores(
         MipError: no positive case has a partner.
     """
     truth, positive = np.asarray(labels, bool), np.asarray(decisions, bool)
-    probabilities = np.asarray(probabilities, float)
+    of_cases = np.asarray(probabilities, float)
     generator = np.random.default_rng(seed)
     values: list[Mapping[str, float]] = []
     samples: list[Mapping[str, float]] = []
@@ -75,7 +76,7 @@ def matched_scores(
 
     def score(pairs: np.ndarray) -> dict[str, float]:
         chosen = pairs.reshape(-1)
-        return binary_scores(truth[chosen], probabilities[chosen], positive[chosen])
+        return binary_scores(truth[chosen], of_cases[chosen], positive[chosen])
 
     for _ in range(matchings):
         pairs = matched_pairs(truth, sizes, width, generator)

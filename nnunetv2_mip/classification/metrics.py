@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
 from nnunetv2_mip.evaluation.bootstrap import percentile_interval, resample
@@ -20,7 +21,7 @@ DRAWS = 2000
 CALIBRATION_BINS = 10
 
 
-def auroc(labels: Sequence[bool], scores: Sequence[float]) -> float:
+def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
     """Area under the ROC curve, by the Mann-Whitney statistic.
 
     The share of pairs of a positive and a negative case in which the positive one has the higher
@@ -36,7 +37,7 @@ def auroc(labels: Sequence[bool], scores: Sequence[float]) -> float:
 
 
 def binary_scores(
-    labels: Sequence[bool], probabilities: Sequence[float], decisions: Sequence[bool]
+    labels: ArrayLike, probabilities: ArrayLike, decisions: ArrayLike
 ) -> dict[str, float]:
     """Scores of a set of cases.
 
@@ -50,41 +51,41 @@ def binary_scores(
         probability).
     """
     truth, positive = np.asarray(labels, bool), np.asarray(decisions, bool)
-    probabilities = np.asarray(probabilities, np.float64)
+    values = np.asarray(probabilities, np.float64)
     true_positives = int((truth & positive).sum())
     false_negatives = int((truth & ~positive).sum())
     false_positives = int((~truth & positive).sum())
     true_negatives = len(truth) - true_positives - false_negatives - false_positives
     return {
-        "auroc": auroc(truth, probabilities),
+        "auroc": auroc(truth, values),
         "accuracy": _ratio(true_positives + true_negatives, len(truth)),
         "precision": _ratio(true_positives, true_positives + false_positives),
         "recall": _ratio(true_positives, true_positives + false_negatives),
         "specificity": _ratio(true_negatives, true_negatives + false_positives),
         "f1": _ratio(2 * true_positives, 2 * true_positives + false_negatives + false_positives),
-        "brier": float(((probabilities - truth) ** 2).mean()) if len(truth) else math.nan,
+        "brier": float(((values - truth) ** 2).mean()) if len(truth) else math.nan,
     }
 
 
-def calibration_error(labels: Sequence[bool], probabilities: Sequence[float]) -> float:
+def calibration_error(labels: ArrayLike, probabilities: ArrayLike) -> float:
     """Expected calibration error over ten bins of equal width.
 
     Mean over the cases of the gap between a bin's share of positives and its mean probability.
     """
     truth = np.asarray(labels, np.float64)
-    probabilities = np.asarray(probabilities, np.float64)
-    bins = np.minimum((probabilities * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    values = np.asarray(probabilities, np.float64)
+    bins = np.minimum((values * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     gaps = [
-        abs(truth[bins == number].sum() - probabilities[bins == number].sum())
+        abs(truth[bins == number].sum() - values[bins == number].sum())
         for number in np.unique(bins)
     ]
     return float(sum(gaps) / len(truth))
 
 
 def scores_with_intervals(
-    labels: Sequence[bool],
-    probabilities: Sequence[float],
-    decisions: Sequence[bool],
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    decisions: ArrayLike,
     patients: Sequence[str],
     draws: int = DRAWS,
     seed: int = 0,
@@ -99,8 +100,8 @@ def scores_with_intervals(
         patients.
     """
     truth, positive = np.asarray(labels, bool), np.asarray(decisions, bool)
-    probabilities, patients = np.asarray(probabilities, float), np.asarray(patients)
-    names, number = np.unique(patients, return_inverse=True)
+    values = np.asarray(probabilities, float)
+    names, number = np.unique(np.asarray(patients), return_inverse=True)
     cases_of = [np.flatnonzero(number == k) for k in range(len(names))]
     with_lesions = np.array([truth[cases].any() for cases in cases_of], bool)
     strata = [np.flatnonzero(with_lesions), np.flatnonzero(~with_lesions)]
@@ -109,8 +110,8 @@ def scores_with_intervals(
     if min(map(len, strata)) >= 2:
         for _ in range(draws):
             drawn = np.concatenate([cases_of[k] for k in resample(strata, generator)])
-            samples.append(binary_scores(truth[drawn], probabilities[drawn], positive[drawn]))
-    return with_intervals(binary_scores(truth, probabilities, positive), samples)
+            samples.append(binary_scores(truth[drawn], values[drawn], positive[drawn]))
+    return with_intervals(binary_scores(truth, values, positive), samples)
 
 
 def with_intervals(

@@ -9,6 +9,7 @@ their own. Pooling is over the body alone, without air.
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,7 +67,9 @@ class ViewClassifier(nn.Module):
     def __init__(self, encoder: nn.Module):
         super().__init__()
         self.encoder = encoder
-        width = 2 * int(encoder.output_channels[-1])
+        # A list, in the encoders of nnU-Net.
+        channels: Any = encoder.output_channels
+        width = 2 * int(channels[-1])
         self.norm = nn.LayerNorm(width)
         self.pool = ViewAttention(width)
         self.dropout = nn.Dropout(DROPOUT)
@@ -118,7 +121,7 @@ class CompactClassifier(nn.Module):
         deepest, x = deepest.float(), x.float()
         cells = self.cells(x)
         mask = body.flatten(0, 1)
-        weight = functional.adaptive_avg_pool2d(mask, x.shape[2:]) > 0
+        weight = functional.adaptive_avg_pool2d(mask, _size(x)) > 0
         suspicion = torch.sigmoid(cells) * weight
         suspect = (x * suspicion).sum((2, 3)) / suspicion.sum((2, 3)).clamp_min(1e-6)
         odds = cells.masked_fill(~weight, -20.0).flatten(1).sort(descending=True).values
@@ -149,9 +152,14 @@ def _tail(width: int) -> list[nn.Module]:
     return [nn.InstanceNorm2d(width, affine=True), nn.LeakyReLU(inplace=True)]
 
 
+def _size(images: torch.Tensor) -> tuple[int, int]:
+    """(rows, columns) of images (N, C, H, W)."""
+    return images.shape[2], images.shape[3]
+
+
 def _mean_and_peak(stage: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
     """Mean and maximum (N, 2 C) of a stage (N, C, h, w) over the body (N, 1, H, W)."""
-    weight = functional.adaptive_avg_pool2d(body, stage.shape[2:])
+    weight = functional.adaptive_avg_pool2d(body, _size(stage))
     mean = (stage * weight).sum((2, 3)) / weight.sum((2, 3)).clamp_min(1e-6)
     # A crop of air alone has no maximum.
     peak = stage.masked_fill(weight <= 0, -1e4).amax((2, 3)).clamp_min(-10)
@@ -196,7 +204,8 @@ def study_images(
     rows, columns = body_window(suv)
     if shown_mm is not None:
         # The predictor resamples to its own pixel size; a scaled spacing makes it `shown_mm`.
-        pixel_mm = tuple(mm * own / shown_mm for mm, own in zip(pixel_mm, predictor.pixel_mm))
+        row_mm, column_mm = (mm * own / shown_mm for mm, own in zip(pixel_mm, predictor.pixel_mm))
+        pixel_mm = row_mm, column_mm
     views = predictor.network_input(levels[..., rows, columns], pixel_mm)
     views = views.transpose(0, 1).contiguous()
     size = views.shape[2:]

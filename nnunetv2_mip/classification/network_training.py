@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import nn
 from torch.nn import functional
 
@@ -54,13 +55,14 @@ def window_for(images: Sequence[StudyImages]) -> tuple[int, int]:
 
     In a smaller window a crop could have the label of lesions that it does not show.
     """
-    return tuple(padded_length(max(study.views.shape[axis] for study in images)) for axis in (2, 3))
+    rows, columns = (max(study.views.shape[axis] for study in images) for axis in (2, 3))
+    return padded_length(rows), padded_length(columns)
 
 
 def train_network(
     network: nn.Module,
     images: Sequence[StudyImages],
-    labels: Sequence[bool],
+    labels: ArrayLike,
     window: tuple[int, int],
     schedule: Schedule,
     seed: int = 0,
@@ -101,10 +103,8 @@ def train_network(
         order = rng.permutation(len(truth))
         for start in range(0, len(order), BATCH):
             batch = order[start : start + BATCH]
-            views, body, lesions = (
-                None if part is None else part.to(device)
-                for part in training_batch([images[i] for i in batch], window, rng)
-            )
+            views, body, lesions = training_batch([images[i] for i in batch], window, rng)
+            views, body = views.to(device), body.to(device)
             with torch.enable_grad():
                 logits, _, cells = network(views, body)
                 loss = functional.binary_cross_entropy_with_logits(
@@ -113,7 +113,7 @@ def train_network(
                     torch.from_numpy(share[batch].astype(np.float32)).to(device),
                 )
                 if cells is not None and lesions is not None:
-                    loss = loss + CELL_WEIGHT * _cell_loss(cells, body, lesions)
+                    loss = loss + CELL_WEIGHT * _cell_loss(cells, body, lesions.to(device))
                 optimiser.zero_grad()
                 loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 5.0)
@@ -142,7 +142,7 @@ def _optimiser(network: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
 
 def _cell_loss(cells: torch.Tensor, body: torch.Tensor, lesions: torch.Tensor) -> torch.Tensor:
     """Cross-entropy and soft Dice loss of the body's cells, without those of little lesion."""
-    size = cells.shape[-2:]
+    size = (cells.shape[-2], cells.shape[-1])
     share = functional.adaptive_avg_pool2d(lesions.flatten(0, 1), size)
     inside = functional.adaptive_avg_pool2d(body.flatten(0, 1), size) > 0
     target = (share > LESION_SHARE).float()

@@ -1,6 +1,6 @@
 """Training of a classifier on a data set: cross-validation, baselines, report, and the file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -85,13 +85,14 @@ def evaluated_baselines(
     labelled: Sequence[LabelledStudy], folds: Mapping[str, int], heights_mm: Sequence[float]
 ) -> dict[str, Evaluation]:
     """Evaluations of classifiers on the baseline features, by name."""
-    studies, found = studies_of(labelled), {}
-    for name, features in (("height alone", height_features), ("margins", margin_features)):
+
+    def evaluated(features: Callable[[np.ndarray, tuple[float, float]], np.ndarray]) -> Evaluation:
+        studies = studies_of(labelled)
         bags = [features(*item.levels()) for item in labelled]
-        fit = frozen_fit(lambda _, b=bags: b, studies, np.arange(bags[0].shape[-1]))
-        results = cross_validate(studies, folds, fit)
-        found[name] = evaluate_out_of_fold(studies, results, heights_mm)
-    return found
+        fit = frozen_fit(lambda _: bags, studies, np.arange(bags[0].shape[-1]))
+        return evaluate_out_of_fold(studies, cross_validate(studies, folds, fit), heights_mm)
+
+    return {"height alone": evaluated(height_features), "margins": evaluated(margin_features)}
 
 
 def _check_fold_networks(network: Path, folds: Mapping[str, int], checkpoint: str) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -24,6 +25,7 @@ from nnunetv2_mip.classification.classifier_file import (
 )
 from nnunetv2_mip.classification.cross_validation import (
     FoldModel,
+    Positions,
     frozen_fit,
     joined_fit,
     scored_fit,
@@ -177,12 +179,16 @@ class ClassifierTrainer:
     def images(self) -> list[StudyImages]:
         """Network input of all studies, for a network of its own."""
         if self._images is None:
-            predictor, shown = self.predictor(None), self.options.pixel_shown
             self._images = [
-                study_images(predictor, *item.levels(), shown, item.mask())
+                self._images_of(item)
                 for item in tqdm(self.labelled, desc="images", unit="study", disable=None)
             ]
         return self._images
+
+    def _images_of(self, item: LabelledStudy) -> StudyImages:
+        levels, pixel_mm = item.levels()
+        shown_mm = self.options.pixel_shown
+        return study_images(self.predictor(None), levels, pixel_mm, shown_mm, item.mask())
 
     def out_of_fold_scores(self) -> tuple[np.ndarray, nn.Module | None]:
         """Log odds (N,) of studies by networks of their own that were not trained on them.
@@ -210,7 +216,7 @@ class ClassifierTrainer:
         return self._network_scores
 
     def _trained(
-        self, training: Sequence[int], what: str, seed: int = 0, encoder: str | None = None
+        self, training: Positions, what: str, seed: int = 0, encoder: str | None = None
     ) -> nn.Module:
         """Network trained on some studies.
 
@@ -234,7 +240,7 @@ class ClassifierTrainer:
                 bar.update,
             )
 
-    def fit(self, training: Sequence[int], fold: int) -> FoldModel:
+    def fit(self, training: Positions, fold: int) -> FoldModel:
         """Model without one fold, a `cross_validation.Fit`."""
         kind = KIND_OF_METHOD[self.options.how]
         if kind == KIND_NETWORK:
@@ -263,7 +269,7 @@ class ClassifierTrainer:
         """
         options, kind = self.options, KIND_OF_METHOD[self.options.how]
         with_lesions = int(self.labels.sum())
-        about = {
+        about: dict[str, Any] = {
             "folds": None if options.fold is None else [options.fold],
             "checkpoint": options.checkpoint,
             "how": options.how,
@@ -299,7 +305,7 @@ class ClassifierTrainer:
         self, fitted: FittedHead | None
     ) -> tuple[Calibration, tuple[Platt, ...]]:
         """Calibration of the final classifier, and the sigmoids of head and network for both."""
-        if KIND_OF_METHOD[self.options.how] == KIND_FROZEN:
+        if fitted is not None and KIND_OF_METHOD[self.options.how] == KIND_FROZEN:
             return fitted.calibration, ()
         scores, _ = self.out_of_fold_scores()
         if fitted is None:
@@ -310,11 +316,11 @@ class ClassifierTrainer:
 
 def _final_arrays(fitted: FittedHead | None, network: nn.Module | None) -> dict[str, np.ndarray]:
     """Arrays of a head, of a network, or of both with a prefix each."""
-    if network is None:
-        return fitted.head.arrays()
-    if fitted is None:
-        return network_arrays(network)
+    of_head = {} if fitted is None else fitted.head.arrays()
+    of_network = {} if network is None else network_arrays(network)
+    if fitted is None or network is None:
+        return of_head | of_network
     return {
-        **{HEAD_PREFIX + key: array for key, array in fitted.head.arrays().items()},
-        **{NETWORK_PREFIX + key: array for key, array in network_arrays(network).items()},
+        **{HEAD_PREFIX + key: array for key, array in of_head.items()},
+        **{NETWORK_PREFIX + key: array for key, array in of_network.items()},
     }

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -66,7 +67,7 @@ class OperationCount:
         """
         found: list[int] = []
         before = [Counter(network.asked) for network in self._networks]
-        shapes = [Counter() for _ in self._volumetric]
+        shapes: list[Counter[tuple[int, ...]]] = [Counter() for _ in self._volumetric]
         hooks = [
             module.register_forward_pre_hook(
                 lambda _, inputs, seen=seen: seen.update([tuple(inputs[0].shape)])
@@ -127,7 +128,10 @@ class Meter:
 
     def __init__(self, device: str, energy: bool = True):
         self._gpu = device.startswith("cuda")
-        self._tracker, self.reason = _energy_tracker() if energy else (None, "not asked for")
+        self._tracker: Any = None
+        self.reason: str | None = "not asked for"
+        if energy:
+            self._tracker, self.reason = _energy_tracker()
 
     @contextlib.contextmanager
     def measuring(self) -> Iterator[Cost]:
@@ -159,7 +163,7 @@ class Meter:
             cost.processor_wh = (used.cpu_energy + used.gpu_energy) * 1000
 
 
-def _energy_tracker():
+def _energy_tracker() -> tuple[Any, str | None]:
     """codecarbon's tracker of this process and None, or None and the reason."""
     try:
         from codecarbon import OfflineEmissionsTracker
@@ -253,7 +257,7 @@ def training_cost(
         with meter.measuring() as cost:
             for _ in range(iterations):
                 step()
-    found = {"operations": operations, "iterations": iterations}
+    found: dict[str, Any] = {"operations": operations, "iterations": iterations}
     for name in ("seconds", "cpu_seconds", "energy_wh", "processor_wh"):
         value = getattr(cost, name)
         found[name] = None if value is None else value / iterations

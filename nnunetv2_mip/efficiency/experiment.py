@@ -18,6 +18,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from nnunetv2_mip import __version__
 from nnunetv2_mip.efficiency.tables import CELLS, SETTINGS_FILE, TRAINING, VOLUME_CELL
@@ -67,7 +68,7 @@ class EfficiencyStudy:
         self.options = replace(options, device=str(torch_device(options.device)))
         if not self.studies:
             raise MipError("there is no study to look at")
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
             "tta": options.tta,
             "reference_views": options.reference_views,
@@ -127,8 +128,9 @@ class EfficiencyStudy:
                 raise MipError(f"--views {number}: at least one view is needed")
         tasks = []
         for model in models:
-            for number in [None] if model.volumetric else sorted(set(views)):
-                task = self._task(model, number)
+            numbers: list[int | None] = [None] if model.volumetric else [*sorted(set(views))]
+            for cell in numbers:
+                task = self._task(model, cell)
                 left = tuple(
                     study
                     for study in self.studies

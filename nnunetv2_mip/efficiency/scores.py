@@ -54,8 +54,9 @@ def mask_scores(
     """
     volume = volume_scores(mask, truth, suv.spacing_mm)
     geometry = ViewGeometry.for_volume(suv, view_angles(reference_views))
-    shadows = [project_mask(array, geometry) for array in (mask, truth)]
-    overlap, distance = mean_view_scores(*shadows, geometry.pixel_mm)
+    overlap, distance = mean_view_scores(
+        project_mask(mask, geometry), project_mask(truth, geometry), geometry.pixel_mm
+    )
     return {
         "dice_3d": volume.dice,
         "hd95_3d_mm": volume.hd95_mm,

@@ -7,6 +7,7 @@ views, and efficiency.
 import csv
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,15 @@ SCORES = (
     "fpv_ml",
     "fnv_ml",
 )
-_ENERGY = ("energy_wh", "processor_wh")
+# Summaries of the costs of a study over the studies.
+_COST_SUMMARIES: dict[str, Callable[[list[float]], float]] = {
+    "seconds": np.median,
+    "cpu_seconds": np.median,
+    "peak_mb": np.max,
+    "peak_gpu_mb": np.max,
+    "energy_wh": np.mean,
+    "processor_wh": np.mean,
+}
 
 
 def write_tables(out: Path | str) -> dict:
@@ -74,6 +83,8 @@ def rows_of(cells: dict, settings: dict, training: dict) -> list[dict]:
         250 iterations `epoch_tflop`, `epoch_seconds`, `epoch_cpu_seconds`, `epoch_wh`,
         `epoch_processor_wh`. None where there is no value.
     """
+    if not cells:
+        return []
     reference = _reference_cell(cells)
     rows = []
     for key, records in cells.items():
@@ -101,9 +112,9 @@ def rows_of(cells: dict, settings: dict, training: dict) -> list[dict]:
     return rows
 
 
-def _reference_cell(cells: dict) -> tuple[str, str] | None:
+def _reference_cell(cells: dict) -> tuple[str, str]:
     """Cell that others are compared with: the first network, with the most views it has."""
-    reference = next(iter(cells), None)
+    reference = next(iter(cells))
     for key in cells:
         if key[0] == reference[0] and key[1] != VOLUME_CELL:
             reference = max(reference, key, key=lambda cell: int(cell[1]))
@@ -116,13 +127,7 @@ def _study_costs(records: list[dict]) -> dict:
         "tflop": float(np.mean([record["operations"] for record in records])) / 1e12,
         "parameters": records[0]["parameters"],
     }
-    for cost, summary in (
-        ("seconds", np.median),
-        ("cpu_seconds", np.median),
-        ("peak_mb", np.max),
-        ("peak_gpu_mb", np.max),
-        *((name, np.mean) for name in _ENERGY),
-    ):
+    for cost, summary in _COST_SUMMARIES.items():
         values = [record[cost] for record in records]
         row[cost] = None if None in values else float(summary(values))
     reasons = sorted({record["energy_missing"] for record in records} - {None})

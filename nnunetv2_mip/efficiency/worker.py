@@ -57,37 +57,45 @@ def _load(task: Task) -> MIPPredictor | SecondStagePredictor:
     source = (model.folder, model.folds, model.checkpoint, task.device)
     if model.volumetric:
         return SecondStagePredictor.from_model_folder(*source, mirror=task.tta)
-    choices = {} if task.views is None else {"views": task.views}
+    choices: dict[str, int | bool] = {} if task.views is None else {"views": task.views}
     if not task.tta:
         choices["tta"] = False
     # Views are studied: a second stage in 3D in the same folder is a model of its own.
     return MIPPredictor.from_model_folder(*source, second_stage=False).override(**choices)
 
 
-def _read(files: StudyFiles, predictor: MIPPredictor | SecondStagePredictor) -> Study:
-    """Study with its truth, and with its CT where the network needs it."""
+def _read(
+    files: StudyFiles, predictor: MIPPredictor | SecondStagePredictor
+) -> tuple[Study, np.ndarray]:
+    """Study, with its CT where the network needs it, and its truth (z, y, x).
+
+    Raises:
+        MipError: it cannot be read, or has no truth.
+    """
     wants_ct = getattr(predictor, "wants_ct", False) or "ct" in getattr(predictor, "channels", ())
-    return read_study(files.suv, files.ct, files.seg, wants_ct=wants_ct)
+    study = read_study(files.suv, files.ct, files.seg, wants_ct=wants_ct)
+    if study.seg is None:
+        raise MipError(f"{files.suv}: has no lesion mask to compare with")
+    return study, study.seg.array
 
 
 def _measure_studies(task: Task) -> Iterator[str]:
     """Names of the studies of a task, each when its record is written."""
     predictor = _load(task)
     count, meter = OperationCount(predictor), Meter(predictor.device, task.energy)
-    if not task.model.volumetric:
+    if isinstance(predictor, MIPPredictor):
         # Kernels are compiled at first use, which is no cost of a study.
-        predictor.override(views=1).predict_study(_read(task.studies[0], predictor))
+        predictor.override(views=1).predict_study(_read(task.studies[0], predictor)[0])
     for files in task.studies:
-        study = _read(files, predictor)
-        truth = study.seg.array
-        scores = {}
+        study, truth = _read(files, predictor)
+        scores: dict[str, float] = {}
         with count.counting() as operations, meter.measuring() as cost:
-            if task.model.volumetric:
+            if isinstance(predictor, SecondStagePredictor):
                 mask = predictor.predict(study, np.zeros_like(study.suv.array))[0]
             else:
                 found = predictor.predict_study(study)
                 mask = found.mask
-        if not task.model.volumetric:
+        if isinstance(predictor, MIPPredictor):
             scores = view_scores(found, truth, predictor.config)
         scores |= mask_scores(mask, truth, study.suv, task.reference_views)
         record = {
@@ -109,7 +117,11 @@ def _measure_studies(task: Task) -> Iterator[str]:
 def _measure_training(task: Task) -> None:
     """Measure iterations of training and write their record."""
     predictor = _load(task)
-    module = predictor.module if task.model.volumetric else predictor.networks[-1].module
+    module = (
+        predictor.module
+        if isinstance(predictor, SecondStagePredictor)
+        else predictor.networks[-1].module
+    )
     meter = Meter(predictor.device, task.energy)
     batch = predictor.training_batch
     found = training_cost(module, batch, CLASSES, predictor.device, meter, task.iterations)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from nnunetv2_mip.phantom.shapes import Point, Solid, Tube
+from nnunetv2_mip.phantom.distance_field import DistanceField
+from nnunetv2_mip.phantom.shapes import Ellipsoid, Point, Solid, Tube
 
 FAT_SUV, FAT_HU = 0.3, -100.0
 MUSCLE_SUV, MUSCLE_HU = 0.68, 50.0
@@ -93,6 +94,10 @@ class Anatomy:
     def solids(self, name: str) -> list[Solid]:
         """Solids of all parts called `name`."""
         return [solid for part in self.parts if part.name == name for solid in part.solids]
+
+    def organs(self, name: str) -> list[Ellipsoid | DistanceField]:
+        """Solids of an organ, those that have a centre and random points inside."""
+        return [s for s in self.solids(name) if isinstance(s, Ellipsoid | DistanceField)]
 
 
 @dataclass(frozen=True)

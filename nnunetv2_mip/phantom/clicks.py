@@ -85,4 +85,5 @@ def innermost(region: np.ndarray, spacing_mm: tuple[float, float, float]) -> Vox
 
 
 def _voxel(place) -> Voxel:
-    return tuple(int(value) for value in place)
+    z, y, x = (int(value) for value in place)
+    return z, y, x

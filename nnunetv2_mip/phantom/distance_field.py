@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
 
-from nnunetv2_mip.phantom.shapes import Deformation, Point, Solid
+from nnunetv2_mip.phantom.shapes import Deformation, Point, Solid, point_of
 
 # How far beyond the organ its distance is known; further out it is at least this.
 MARGIN_MM = 36.0
@@ -55,20 +55,20 @@ class DistanceField:
         low = [int(f[0]) for f in found]
         tight = mask[tuple(slice(f[0], f[-1] + 1) for f in found)]
         padded = np.pad(tight, [(m, m) for m in margin])
-        corner = [c + s * (b - m) for c, s, b, m in zip(corner, spacing, low[::-1], margin[::-1])]
-        spacing = list(spacing)
+        start = [c + s * (b - m) for c, s, b, m in zip(corner, spacing, low[::-1], margin[::-1])]
+        step = list(spacing)
         for axis in range(3):  # in (x, y, z)
-            thin = max(1, round(GRID_MM / spacing[axis]))
+            thin = max(1, round(GRID_MM / step[axis]))
             if thin > 1 and min(tight.shape) > 8:
-                padded, corner[axis] = _thinned(padded, 2 - axis, thin, corner[axis], spacing[axis])
-                spacing[axis] *= thin
-        outside = distance_transform_edt(~padded, sampling=spacing[::-1])
-        inside = distance_transform_edt(padded, sampling=spacing[::-1])
+                padded, start[axis] = _thinned(padded, 2 - axis, thin, start[axis], step[axis])
+                step[axis] *= thin
+        outside = distance_transform_edt(~padded, sampling=step[::-1])
+        inside = distance_transform_edt(padded, sampling=step[::-1])
         # Between a voxel inside and its neighbour outside lies the surface, halfway.
-        half = 0.5 * float(np.mean(spacing))
+        half = 0.5 * float(np.mean(step))
         field = np.where(padded, half - inside, outside - half).astype(np.float32)
         field = gaussian_filter(field, 0.6, mode="nearest")
-        return cls(field, tuple(corner), tuple(spacing))
+        return cls(field, point_of(start), point_of(step))
 
     def grown(self, mm: float) -> "DistanceField":
         """Solid with a layer of `mm` more around it (no more than `MARGIN_MM` in all)."""
@@ -85,8 +85,8 @@ class DistanceField:
     def distance(self, x, y, z) -> np.ndarray:
         for deformation in self.deformations:
             x, y, z = deformation(x, y, z)
-        index = [(c - o) / s for c, o, s in zip((x, y, z), self.corner, self.spacing)]
-        index = np.stack(np.broadcast_arrays(*index[::-1]))
+        steps = [(c - o) / s for c, o, s in zip((x, y, z), self.corner, self.spacing)]
+        index = np.stack(np.broadcast_arrays(*steps[::-1]))
         shape = index.shape[1:]
         found = map_coordinates(
             self.field, index.reshape(3, -1).astype(np.float32), order=1, mode="nearest"
@@ -107,6 +107,12 @@ class DistanceField:
                 found = found + (points - np.stack(deformation(*found.T), axis=1))
             points = found
         return points
+
+    @property
+    def centre(self) -> Point:
+        """Point (x, y, z) mm that is farthest from the surface."""
+        place = np.argwhere(self.field == self.field.min())[0, ::-1]
+        return point_of(self._undeformed((place * self.spacing + np.array(self.corner))[None])[0])
 
     def random_point(self, rng: np.random.Generator, fill: float = 0.75) -> Point:
         """Random point in the inner part; `fill` 1 allows the whole solid, 0 the deepest point."""

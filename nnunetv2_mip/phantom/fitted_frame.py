@@ -35,7 +35,7 @@ class FittedFrame(Frame):
     heights: np.ndarray = field(default_factory=lambda: np.array([[0.0, 0.0], [1.0, 1.0]]))
     across: np.ndarray = field(default_factory=lambda: np.array([[0.0, 0, 1, 0, 1]]))
 
-    def z_of(self, nominal: np.ndarray) -> np.ndarray:
+    def z_of(self, nominal: np.ndarray | float) -> np.ndarray:
         """Heights (mm) here for nominal ones."""
         return _line(nominal, self.heights[:, 0], self.heights[:, 1])
 
@@ -61,7 +61,7 @@ class FittedFrame(Frame):
         return [np.interp(z, self.across[:, 0], self.across[:, k]) for k in range(1, 5)]
 
 
-def _line(value: np.ndarray, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
+def _line(value: np.ndarray | float, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
     """Linear interpolation, extrapolated in a straight line beyond the ends."""
     slopes = np.diff(ys) / np.diff(xs)
     low = ys[0] + slopes[0] * (np.minimum(value, xs[0]) - xs[0])
@@ -117,19 +117,20 @@ def _across_rows(points: dict[str, np.ndarray], scale: float) -> np.ndarray:
         return (low + high) / 2, (high - low) / 2
 
     sx = sy = scale
-    x0, y0 = [], None
+    midlines: list[float] = []
+    y0: float | None = None
     if "lung" in points:
         sx = float(np.clip(span("lung", 0)[1] / LUNG_HALF[0], 0.8, 1.25))
         sy = float(np.clip(span("lung", 1)[1] / LUNG_HALF[1], 0.8, 1.25))
-        x0.append(span("lung", 0)[0])
+        midlines.append(span("lung", 0)[0])
         y0 = span("lung", 1)[0] - 8 * sy
     if "kidney" in points:
-        x0.append(span("kidney", 0)[0])
+        midlines.append(span("kidney", 0)[0])
     if "bladder" in points:
-        x0.append(points["bladder"][:, 0].mean())
-    if not x0:
-        x0.append(points["brain"][:, 0].mean())
-    x0 = float(np.mean(x0))
+        midlines.append(points["bladder"][:, 0].mean())
+    if not midlines:
+        midlines.append(points["brain"][:, 0].mean())
+    x0 = float(np.mean(midlines))
     kidney_y0 = points["kidney"][:, 1].mean() - 40 * sy if "kidney" in points else y0
     bladder_y0 = points["bladder"][:, 1].mean() + 26 * sy if "bladder" in points else kidney_y0
     known = [v for v in (y0, kidney_y0, bladder_y0) if v is not None]

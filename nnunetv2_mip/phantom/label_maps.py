@@ -150,8 +150,8 @@ def _read_names(folder: Path) -> dict[int, str] | None:
             pairs.append((int(number), organ))
         except (TypeError, ValueError):
             continue  # nnU-Net's regions and other keys
-    organs = {number: organ_of(organ) for number, organ in pairs if number > 0}
-    organs = {number: organ for number, organ in organs.items() if organ}
+    numbered = {number: organ_of(name) for number, name in pairs if number > 0}
+    organs = {number: organ for number, organ in numbered.items() if organ}
     if not organs:
         known = ", ".join(sorted(LEAST_ML))
         raise MipError(f"{path}: names none of the organs {known}; write {example}")
@@ -230,10 +230,15 @@ def _box(mask: np.ndarray) -> tuple[slice, slice, slice]:
     """Smallest box around a mask; the whole grid for an empty mask."""
     z = np.flatnonzero(mask.any((1, 2)))
     if not len(z):
-        return tuple(slice(0, n) for n in mask.shape)
-    plane = mask[z[0] : z[-1] + 1].any(0)
+        depth, height, width = mask.shape
+        return slice(0, depth), slice(0, height), slice(0, width)
+    plane = np.any(mask[z[0] : z[-1] + 1], axis=0)
     y, x = np.flatnonzero(plane.any(1)), np.flatnonzero(plane.any(0))
-    return tuple(slice(int(f[0]), int(f[-1]) + 1) for f in (z, y, x))
+    return _span(z), _span(y), _span(x)
+
+
+def _span(places: np.ndarray) -> slice:
+    return slice(int(places[0]), int(places[-1]) + 1)
 
 
 def _without_specks(mask: np.ndarray) -> np.ndarray:

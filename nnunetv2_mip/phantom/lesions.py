@@ -137,7 +137,7 @@ def _pick(anatomy: Anatomy, rng, site: str) -> Point:
 
 def _lung_point(anatomy: Anatomy, rng) -> Point:
     """Random point in a lung, above the liver's dome and away from the heart."""
-    lungs = anatomy.solids("lung")
+    lungs = anatomy.organs("lung")
     for _ in range(50):
         lung = lungs[int(rng.integers(len(lungs)))]
         point = lung.random_point(rng, 0.85)
@@ -176,7 +176,7 @@ def _lymphoma(anatomy, rng) -> list[Lesion]:
         if rng.uniform() < chance:
             lesions += _nodes(anatomy, rng, site, int(rng.integers(2, 6)), (12, 38), suv)
     if rng.uniform() < 0.2:
-        spleen = anatomy.solids("spleen")[0]
+        spleen = anatomy.organs("spleen")[0]
         for _ in range(int(rng.integers(1, 4))):
             spot = spleen.random_point(rng, 0.6)
             lesions.append(
@@ -229,7 +229,7 @@ def _bone_metastases(anatomy, rng) -> list[Lesion]:
 
 
 def _liver_metastases(anatomy, rng) -> list[Lesion]:
-    suv, liver, lesions = _log_uniform(rng, 6, 15), anatomy.solids("liver"), []
+    suv, liver, lesions = _log_uniform(rng, 6, 15), anatomy.organs("liver"), []
     for _ in range(int(rng.integers(2, 10))):
         # The phantom's own liver has three lobes; a mapped one is a single solid.
         lobe = liver[int(rng.choice(3, p=[0.6, 0.2, 0.2]))] if len(liver) == 3 else liver[0]
@@ -280,7 +280,7 @@ def _melanoma(anatomy, rng) -> list[Lesion]:
         if site == "lung":
             point = _lung_point(anatomy, rng)
         elif site == "liver":
-            point = anatomy.solids("liver")[0].random_point(rng)
+            point = anatomy.organs("liver")[0].random_point(rng)
         else:
             point = _near(_pick(anatomy, rng, site), rng, 10)
         lesions.append(

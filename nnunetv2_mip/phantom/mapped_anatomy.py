@@ -91,10 +91,10 @@ def _layers_around(
     heads = [organs["brain"]] if "brain" in organs else []
     # The trunk stands upright: where a head is held aslant, this neck leads to it.
     course = [frame.at(0, y, z) for y, z in ((8, 795), (4, 845), (-4, 895))]
-    neck = [Tube(course, (49 * frame.width, 46 * frame.width, 46 * frame.width))]
+    neck = Tube(course, (49 * frame.width, 46 * frame.width, 46 * frame.width))
     skin = [o.grown(min(10 + fat_mm, 28)) for o in trunk_organs] + [h.grown(13) for h in heads]
     flesh = [o.grown(8) for o in trunk_organs] + [h.grown(10) for h in heads]
-    return skin + neck, flesh + neck
+    return [*skin, neck], [*flesh, neck]
 
 
 def _deformed(organ_map: OrganMap, body: Generator) -> tuple[Organs, float]:
@@ -146,7 +146,7 @@ def _turned_head(
     organ: DistanceField, organs: Organs, mirrored: bool, scale: np.ndarray
 ) -> DistanceField:
     """Organ of the head, scaled about the brain's base (or the glands) and mirrored if wanted."""
-    about = organs.get("brain", organs.get("gland")).points
+    about = organs["brain" if "brain" in organs else "gland"].points
     pivot = np.array([*np.percentile(about, 50, axis=0)[:2], about[:, 2].min()])
     corner = pivot + (np.array(organ.corner) - pivot) * scale
     spacing = np.array(organ.spacing) * scale

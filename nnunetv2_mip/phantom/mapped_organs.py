@@ -37,7 +37,7 @@ from nnunetv2_mip.phantom.organs import (
     add_urinary_tract,
     add_uterus,
 )
-from nnunetv2_mip.phantom.shapes import Deformation, Ellipsoid, rotation
+from nnunetv2_mip.phantom.shapes import Deformation, Ellipsoid, Solid, point_of, rotation
 from nnunetv2_mip.phantom.trunk import add_lungs
 
 LIVER_SUV, BLOOD_SUV, GREY_SUV = (2.1, 0.3), (1.57, 0.14), (8.0, 2.2)
@@ -139,7 +139,7 @@ def _add_mapped_heart(
     size = float(np.clip(np.prod(high - low) ** (1 / 3) / 105, 0.85, 1.1))
     centre = points.mean(0) + (high - low) * [0.17, -0.02, -0.10]
     turn = rotation(degrees_x=-38, degrees_z=-48) @ rotation(degrees_x=90)
-    semi = tuple(size * s for s in (31, 31, 43))
+    semi = point_of(size * s for s in (31, 31, 43))
     muscle = Intersection([Ellipsoid(tuple(centre), semi, turn), heart.grown(3)])
     kind = int(scan.choice(3, p=HEART_SHARES))
     if kind == 0:
@@ -183,9 +183,11 @@ def add_mapped_urinary_tract(
         add_uterus(anatomy, frame, scan)
     anatomy.add("bladder", bladder, urine, 8, texture=0.03)
     if not female:
-        prostate = organs.get("prostate")
-        if prostate is None:
-            prostate = Ellipsoid(frame.at(0, -18, 138), frame.semi(19, 15, 15))
+        prostate: Solid = (
+            organs["prostate"]
+            if "prostate" in organs
+            else Ellipsoid(frame.at(0, -18, 138), frame.semi(19, 15, 15))
+        )
         anatomy.add("prostate", prostate, PROSTATE_SUV, 45, texture=0.2)
         anatomy.add("bladder", bladder, urine, 8, texture=0.03)
         add_male_organs(anatomy, frame, scan, urine)

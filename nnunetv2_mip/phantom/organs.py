@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random import Generator
 
 from nnunetv2_mip.phantom.body import FAT_HU, Anatomy, Frame
-from nnunetv2_mip.phantom.shapes import Deformation, Ellipsoid, Point, Tube, rotation
+from nnunetv2_mip.phantom.shapes import Deformation, Ellipsoid, Point, Tube, point_of, rotation
 
 PROSTATE_SUV = 1.3
 
@@ -164,7 +164,7 @@ def add_urinary_tract(
         add_ureter(anatomy, frame, scan, side, hilum, frame.at(side * 30, 18, bladder_z - 8), urine)
     bladder = Ellipsoid(
         frame.at(float(body.normal(0, 4)), -26, bladder_z),
-        tuple(fill * s for s in frame.semi(43, 36, 30)),
+        point_of(fill * s for s in frame.semi(43, 36, 30)),
         deformation=Deformation.draw(scan, 2, 90),
     )
     anatomy.add("bladder", bladder, urine, 8, texture=0.03)
@@ -244,7 +244,7 @@ def add_male_organs(anatomy: Anatomy, frame: Frame, scan: Generator, urine: floa
     testis = float(scan.uniform(1.5, 3.2))
     for side in (-1, 1):
         testicle = Ellipsoid(frame.at(side * 18, -72, 72), frame.semi(12, 13, 19))
-        anatomy.outline.append(Ellipsoid(testicle.centre, tuple(s + 6 for s in testicle.semi)))
+        anatomy.outline.append(Ellipsoid(testicle.centre, point_of(s + 6 for s in testicle.semi)))
         anatomy.add("testis", testicle, testis, 40, inside=False)
     penis = frame.tube([(0, -62, 130), (0, -88, 95), (2, -92, 55)], 13)
     anatomy.outline.append(penis)
@@ -272,9 +272,9 @@ def add_distractors(anatomy: Anatomy, frame: Frame, scan: Generator) -> None:
                 anatomy.add("brown fat", blob, suv * float(scan.uniform(0.5, 1.1)), FAT_HU)
     if scan.uniform() < 0.2:
         arm = anatomy.sites["arm_r" if scan.uniform() < 0.5 else "arm_l"]
-        spot = np.array(arm[2]) + scan.normal(0, 6, 3)
+        vein = np.array(arm[2]) + scan.normal(0, 6, 3)
         anatomy.add(
-            "injection", Ellipsoid(tuple(spot), (5, 5, 7)), float(scan.uniform(4, 25)), None
+            "injection", Ellipsoid(tuple(vein), (5, 5, 7)), float(scan.uniform(4, 25)), None
         )
     if scan.uniform() < 0.15:
         suv, side = float(scan.uniform(1.4, 2.6)), scan.choice([-1, 1])

@@ -33,9 +33,11 @@ def paint_anatomy(
         bool (z, y, x), the body with its skin; float32 (z, y, x), of unit spread.
     """
     texture = 0.75 * canvas.texture(rng, 13.0) + 0.66 * canvas.texture(rng, 34.0)
-    box, filled = canvas.occupancy(anatomy.outline)
     body = np.zeros(canvas.shape, np.float32)
-    body[box] = filled
+    found = canvas.occupancy(anatomy.outline)
+    if found is not None:
+        box, filled = found
+        body[box] = filled
     for part in anatomy.parts:
         found = canvas.occupancy(part.solids)
         if found is None:

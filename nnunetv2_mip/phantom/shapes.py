@@ -7,14 +7,30 @@ inside), and `bounds()`, the low and the high corner (x, y, z) of a box around i
 solid covers exactly one voxel at any spacing, and does not depend on the position of the grid.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from typing import Protocol
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 Point = tuple[float, float, float]
 Box = tuple[slice, slice, slice]
+
+
+class Solid(Protocol):
+    """Solid that can be painted: its signed distance, and a box around it."""
+
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def distance(self, x, y, z) -> np.ndarray: ...
+
+
+def point_of(values: Iterable[float]) -> Point:
+    """Point, or three lengths in mm, of three values in the order (x, y, z)."""
+    x, y, z = values
+    return x, y, z
 
 
 @dataclass(frozen=True)
@@ -103,7 +119,7 @@ class Ellipsoid:
         direction = rng.normal(size=3)
         direction /= np.linalg.norm(direction)
         local = direction * fill * rng.uniform() ** (1 / 3) * np.array(self.semi)
-        return tuple(np.array(self.centre) + self.turn @ local)
+        return point_of(np.array(self.centre) + self.turn @ local)
 
 
 @dataclass(frozen=True)
@@ -135,18 +151,21 @@ class Tube:
 
     def distance(self, x, y, z) -> np.ndarray:
         radii = self._radii()
-        nearest = None
-        for k in range(len(self.points) - 1):
-            start, end = np.array(self.points[k]), np.array(self.points[k + 1])
-            along = end - start
-            square = float(along @ along) or 1.0
-            dx, dy, dz = x - start[0], y - start[1], z - start[2]
-            t = np.clip((dx * along[0] + dy * along[1] + dz * along[2]) / square, 0, 1)
-            reach = np.sqrt(
-                (dx - t * along[0]) ** 2 + (dy - t * along[1]) ** 2 + (dz - t * along[2]) ** 2
-            ) - (radii[k] + t * (radii[k + 1] - radii[k]))
-            nearest = reach if nearest is None else np.minimum(nearest, reach)
-        return nearest
+        return reduce(
+            np.minimum,
+            (self._capsule_distance(k, radii, x, y, z) for k in range(len(self.points) - 1)),
+        )
+
+    def _capsule_distance(self, k: int, radii: np.ndarray, x, y, z) -> np.ndarray:
+        """Signed distance of points to capsule `k` alone."""
+        start, end = np.array(self.points[k]), np.array(self.points[k + 1])
+        along = end - start
+        square = float(along @ along) or 1.0
+        dx, dy, dz = x - start[0], y - start[1], z - start[2]
+        t = np.clip((dx * along[0] + dy * along[1] + dz * along[2]) / square, 0, 1)
+        return np.sqrt(
+            (dx - t * along[0]) ** 2 + (dy - t * along[1]) ** 2 + (dz - t * along[2]) ** 2
+        ) - (radii[k] + t * (radii[k + 1] - radii[k]))
 
 
 @dataclass(frozen=True)
@@ -178,9 +197,6 @@ class Column:
         radius = np.abs(x / a) ** self.power + np.abs((y - centre) / b) ** self.power
         side = (radius ** (1 / self.power) - 1) * np.minimum(a, b)
         return np.maximum(side, np.maximum(self.levels[0, 0] - z, z - self.levels[-1, 0]))
-
-
-Solid = Ellipsoid | Tube | Column
 
 
 class Canvas:
@@ -216,7 +232,7 @@ class Canvas:
             if begin >= end:
                 return None
             slices.append(slice(begin, end))
-        return tuple(slices)
+        return slices[0], slices[1], slices[2]
 
     def occupancy(
         self, solids: Sequence[Solid], margin_mm: float = 0.0
@@ -225,7 +241,7 @@ class Canvas:
 
         None where the union lies outside the grid.
         """
-        parts = []
+        parts: list[Solid] = []
         for solid in solids:
             parts.extend(solid.segments() if isinstance(solid, Tube) else [solid])
         corners = [part.bounds() for part in parts]

@@ -6,7 +6,7 @@ Each function adds parts to an `Anatomy`; positions are nominal (see `phantom.bo
 import numpy as np
 
 from nnunetv2_mip.phantom.body import BONE_HU, Anatomy, Frame
-from nnunetv2_mip.phantom.shapes import Ellipsoid, rotation
+from nnunetv2_mip.phantom.shapes import Ellipsoid, Solid, point_of, rotation
 
 
 def spine_y(z: float) -> float:
@@ -32,7 +32,7 @@ def add_skeleton(anatomy: Anatomy, frame: Frame, marrow: float) -> None:
 
 
 def _add_spine(anatomy: Anatomy, frame: Frame, marrow: float) -> None:
-    heights = [292 + 33 * k for k in range(5)]
+    heights: list[float] = [292 + 33 * k for k in range(5)]
     heights += [heights[-1] + 30 + 24.5 * k for k in range(12)]
     heights += [heights[-1] + 20 + 16 * k for k in range(7)]
     vertebrae = []
@@ -59,13 +59,13 @@ def _add_ribs(anatomy: Anatomy, frame: Frame, marrow: float) -> None:
                 a, b, y = (np.interp(z, frame.trunk[:, 0], frame.trunk[:, c]) for c in (1, 2, 3))
                 path.append((side * (a - 9) * np.sin(angle), y + (b - 9) * np.cos(angle), z))
             ribs.append(frame.tube(path, 4.5))
-    anatomy.sites["ribs"] = [tuple(p) for rib in ribs for p in rib.points[2:7]]
+    anatomy.sites["ribs"] = [point_of(p) for rib in ribs for p in rib.points[2:7]]
     anatomy.add("rib", ribs, 0.8 * marrow, BONE_HU)
 
 
 def _add_pelvis_and_flat_bones(anatomy: Anatomy, frame: Frame, marrow: float) -> None:
     pelvis = [Ellipsoid(frame.at(0, 66, 238), frame.semi(36, 13, 48), rotation(18), power=2.5)]
-    flat = []
+    flat: list[Solid] = []
     for side in (-1, 1):
         pelvis.append(
             Ellipsoid(

@@ -12,7 +12,7 @@ from nnunetv2_mip.phantom.label_maps import OrganMaps, choose_map, read_organ_ma
 from nnunetv2_mip.phantom.lesions import Lesion, disease_pattern, draw_lesions
 from nnunetv2_mip.phantom.mapped_anatomy import build_mapped_anatomy
 from nnunetv2_mip.phantom.scanner import canvas_for, paint_anatomy, paint_lesions, scan_ct, scan_pet
-from nnunetv2_mip.phantom.shapes import Canvas
+from nnunetv2_mip.phantom.shapes import Canvas, point_of
 
 PHANTOM_VERSION = 1
 # Version of the bodies built around label maps.
@@ -142,7 +142,7 @@ def _grid(canvas: Canvas, rng: np.random.Generator) -> SourceGrid:
     z, y, x = canvas.shape
     # Scanners put the origin at the table's reference point, somewhere along the body.
     table = np.round(rng.uniform((-8, 130, -1250), (8, 190, -950)), 1)
-    origin = tuple(float(c) for c in np.array(canvas.corner) + table - [0, 320, 0])
+    origin = point_of(float(c) for c in np.array(canvas.corner) + table - [0, 320, 0])
     identity = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
     return SourceGrid((x, y, z), (canvas.spacing_mm,) * 3, origin, identity)
 

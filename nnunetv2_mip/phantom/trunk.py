@@ -21,7 +21,15 @@ from nnunetv2_mip.phantom.body import (
     Anatomy,
     Frame,
 )
-from nnunetv2_mip.phantom.shapes import Column, Deformation, Ellipsoid, Solid, rotation
+from nnunetv2_mip.phantom.shapes import (
+    Column,
+    Deformation,
+    Ellipsoid,
+    Point,
+    Solid,
+    point_of,
+    rotation,
+)
 
 # Share of the subcutaneous fat at these heights.
 FAT_PROFILE = ([95, 180, 330, 540, 720, 795, 830, 880], [0.9, 1.2, 1.0, 0.8, 0.6, 0.4, 0.2, 0.2])
@@ -66,7 +74,9 @@ def add_trunk(
     anatomy.add("fat", layers.skin, FAT_SUV, FAT_HU, texture=0.2, inside=False)
     if breasts:
         glands = [
-            Ellipsoid((b.centre[0], b.centre[1] + 6, b.centre[2]), tuple(0.55 * s for s in b.semi))
+            Ellipsoid(
+                (b.centre[0], b.centre[1] + 6, b.centre[2]), point_of(0.55 * s for s in b.semi)
+            )
             for b in breasts
         ]
         anatomy.add("breast", glands, float(scan.uniform(0.5, 1.1)), 10, texture=0.2)
@@ -118,6 +128,7 @@ def _collect_arms(
     arms_up = bool(scan.uniform() < 0.72)
     for side in (-1, 1):
         jitter = scan.normal(0, 10, 3)
+        path: list[Point]
         if arms_up:
             path = [(150, 12, 762), (196, -6, 845), (212, -20, 960), (150, -30, 1085)]
             path[2] = tuple(np.array(path[2]) + jitter)
@@ -147,8 +158,8 @@ def _collect_head(layers: _Layers, frame: Frame, body: Generator) -> None:
     jaw = Ellipsoid(frame.at(0, -50, 872), frame.semi(48, 44, 46))
     layers.skin += [head, jaw]
     layers.flesh += [
-        Ellipsoid(head.centre, tuple(s - 5 for s in head.semi)),
-        Ellipsoid(jaw.centre, tuple(s - 6 for s in jaw.semi)),
+        Ellipsoid(head.centre, point_of(s - 5 for s in head.semi)),
+        Ellipsoid(jaw.centre, point_of(s - 6 for s in jaw.semi)),
     ]
 
 

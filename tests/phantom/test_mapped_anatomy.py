@@ -11,14 +11,17 @@ import pytest
 from nnunetv2_mip.commands.phantom import main
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.volumes import read_suv, read_volume, suv_warning
+from nnunetv2_mip.phantom.body import Anatomy
 from nnunetv2_mip.phantom.cohort import write_cohort
+from nnunetv2_mip.phantom.distance_field import DistanceField
 from nnunetv2_mip.phantom.fitted_frame import fit_frame
 from nnunetv2_mip.phantom.label_maps import (
     find_organ_maps,
 )
-from nnunetv2_mip.phantom.lesions import disease_pattern
+from nnunetv2_mip.phantom.lesions import disease_pattern, draw_lesions
 from nnunetv2_mip.phantom.mapped_organs import LIVER_SUV
 from nnunetv2_mip.phantom.scanner import canvas_for, paint_anatomy
+from nnunetv2_mip.phantom.shapes import Ellipsoid
 from nnunetv2_mip.phantom.subject import body_index, simulate_subject
 
 COARSE_MM = 8.0
@@ -263,3 +266,13 @@ def test_real_maps_make_plausible_bodies(anatomy_of):
         study = simulate_subject(2, index, COARSE_MM, maps)
         assert study.organ_map.startswith("fdg_")
         assert not (study.seg.astype(bool) & ~study.body).any()
+
+
+def test_lung_without_free_place_holds_the_lesion_at_its_centre():
+    lung = DistanceField.of_mask(np.ones((20, 20, 20), bool), (0.0, 0.0, 0.0), (4.0, 4.0, 4.0))
+    anatomy = Anatomy()
+    anatomy.add("lung", lung)
+    anatomy.add("liver", Ellipsoid((38.0, 38.0, 38.0), (200.0, 200.0, 200.0)))
+    (lesion,) = draw_lesions("lung nodule", anatomy, np.random.default_rng(0))
+    assert lesion.blobs[0].centre == lung.centre
+    assert np.abs(np.array(lung.centre) - 38).max() <= 4
