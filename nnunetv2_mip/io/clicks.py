@@ -86,7 +86,7 @@ def _points(content: Any, path: Path) -> list[tuple[Sequence[float], str]]:
     points = content.get("points") if isinstance(content, dict) else None
     if not isinstance(points, list) or content.get("type", KIND) != KIND:
         raise MipError(f'{path}: is not a file of clicks ("type": "{KIND}", "points": [...])')
-    found = []
+    found: list[tuple[Sequence[float], str]] = []
     for number, point in enumerate(points, start=1):
         place, name = map(point.get, ("point", "name")) if isinstance(point, dict) else (None, None)
         if name not in (TUMOUR, BACKGROUND):

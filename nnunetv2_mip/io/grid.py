@@ -77,10 +77,13 @@ class SourceGrid:
             corner[axis] = 0 if sign > 0 else self.size[axis] - 1
         direction = np.array(self.direction).reshape(3, 3)
         origin = direction @ (corner * np.array(self.spacing)) + np.array(self.origin)
+        nz, ny, nx = self.shape_zyx
+        sz, sy, sx = self.spacing_zyx
+        x, y, z = (float(value) for value in origin)
         return SourceGrid(
-            tuple(self.shape_zyx[::-1]),
-            tuple(self.spacing_zyx[::-1]),
-            tuple(float(value) for value in origin),
+            (nx, ny, nz),
+            (sx, sy, sz),
+            (x, y, z),
             tuple(np.eye(3).ravel().tolist()),
         )
 
@@ -99,11 +102,11 @@ class SourceGrid:
     def to_canonical_index(self, index: Sequence[int]) -> tuple[int, int, int]:
         """Place (z, y, x) in the canonical array of voxel (i, j, k) of the file."""
         axes, signs = self._axes()
-        place = [
-            index[axis] if sign > 0 else self.size[axis] - 1 - index[axis]
+        x, y, z = (
+            int(index[axis] if sign > 0 else self.size[axis] - 1 - index[axis])
             for axis, sign in zip(axes, signs)
-        ]
-        return tuple(int(value) for value in place[::-1])
+        )
+        return z, y, x
 
     def from_canonical_index(self, place: Sequence[int]) -> tuple[int, int, int]:
         """Voxel (i, j, k) of the file at (z, y, x) of the canonical array."""
@@ -111,7 +114,7 @@ class SourceGrid:
         index = [0, 0, 0]
         for axis, sign, value in zip(axes, signs, place[::-1]):
             index[axis] = int(value) if sign > 0 else self.size[axis] - 1 - int(value)
-        return tuple(index)
+        return index[0], index[1], index[2]
 
     def same_as(self, other: "SourceGrid") -> bool:
         """Whether both grids have one size, and the same corners within a hundredth of a voxel."""

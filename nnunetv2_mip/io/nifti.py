@@ -7,6 +7,7 @@ and the checksum of the gzip stream is verified. The geometry is read by ITK (se
 import math
 import zlib
 from pathlib import Path
+from typing import Any, Literal
 
 import imagecodecs
 import numpy as np
@@ -74,7 +75,8 @@ def _read_header(path: Path) -> np.void | None:
     block = _first_bytes(path, _HEADER.itemsize)
     if len(block) < _HEADER.itemsize:
         raise MipError(f"{path}: is truncated or damaged (shorter than a NIfTI header)")
-    for order in "<>":
+    orders: tuple[Literal["<", ">"], ...] = ("<", ">")
+    for order in orders:
         header = np.frombuffer(block, _HEADER.newbyteorder(order))[0]
         if header["sizeof_hdr"] == _HEADER.itemsize:
             return header
@@ -112,7 +114,9 @@ def _inflated(path: Path, size: int) -> bytes | np.ndarray:
     # Deflate shrinks to a thousandth at best: other sizes are not this file's.
     if len(packed) <= whole < 1032 * len(packed) and size <= whole <= size + _MOST_AFTER_BYTES:
         try:
-            content = imagecodecs.gzip_decode(packed, out=np.empty(whole, np.uint8))
+            inflated = np.empty(whole, np.uint8)
+            # imagecodecs' hints leave out the arrays that it takes and returns.
+            content: Any = imagecodecs.gzip_decode(packed, out=inflated)  # type: ignore[arg-type]
             if len(content) == whole:
                 return content
         except imagecodecs.DeflateError:
@@ -134,5 +138,6 @@ def _first_bytes(path: Path, size: int) -> bytes:
             # Reading beyond the last byte verifies the checksum.
             stream.read(1)
             return content
-    except (OSError, EOFError, zlib.error, isal_zlib.error) as error:
+    # isal's hints declare its exception class as an instance.
+    except (OSError, EOFError, zlib.error, isal_zlib.error) as error:  # type: ignore[misc]
         raise MipError(f"{path}: is truncated or damaged; copy it again ({error})") from None

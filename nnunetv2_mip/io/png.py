@@ -8,7 +8,6 @@ uint8 with bright = uptake (see `nnunetv2_mip.views.intensity`).
 import io
 import struct
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +35,7 @@ def decode_png(
     name: str | None = None,
     polarity: str = "dark",
     max_pixels: int = MAX_PIXELS,
-    formats: Sequence[str] | None = None,
+    formats: tuple[str, ...] | None = None,
 ) -> np.ndarray:
     """Levels (H, W) of a MIP-PET PNG of any mode, bright = uptake.
 
@@ -124,7 +123,7 @@ def _decode_grey(
     name: str | None,
     exact: bool = False,
     max_pixels: int = MAX_PIXELS,
-    formats: Sequence[str] | None = None,
+    formats: tuple[str, ...] | None = None,
 ) -> np.ndarray:
     """Grey image (H, W) uint8, not inverted; `exact` allows only 0 and 65535 in 16-bit images."""
     label = _name(source, name)

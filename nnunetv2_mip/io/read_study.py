@@ -49,6 +49,13 @@ class Study:
         return self.suv.grid
 
     @property
+    def lesion_mask(self) -> np.ndarray:
+        """Lesion mask (z, y, x) uint8; MipError where the study was read without one."""
+        if self.seg is None:
+            raise MipError(f"{self.source}: its study has no lesion mask (SEG)")
+        return self.seg.array
+
+    @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """(z, y, x) in mm."""
         return self.suv.spacing_mm
@@ -92,7 +99,8 @@ def read_study(
 
 
 def _read_images(source: Path | str | DicomStudy, ct: Path | str | None, wants_ct: bool) -> Study:
-    pet, lines = None, ()
+    pet: DicomPet | None = None
+    lines: tuple[str, ...] = ()
     if isinstance(source, DicomStudy) or Path(source).is_dir():
         pet = read_dicom_pet(source)
         suv, lines = pet.suv, pet.warnings
@@ -102,10 +110,11 @@ def _read_images(source: Path | str | DicomStudy, ct: Path | str | None, wants_c
     warnings = (*lines, unit) if unit else lines
     if not wants_ct:
         return Study(suv, warnings=warnings, dicom=pet)
+    found: Volume | None = None
     if ct is not None:
         found = read_ct(ct, like=suv)
-    else:
-        found = None if pet is None else read_dicom_ct(pet)
+    elif pet is not None:
+        found = read_dicom_ct(pet)
     return Study(suv, found, warnings=warnings, dicom=pet)
 
 

@@ -134,7 +134,7 @@ def _scan_tcia(tree: Path) -> StudyTree:
                 seg=seg if seg.name in names else None,
             )
         )
-    warnings = ()
+    warnings: tuple[str, ...] = ()
     if lone:
         warnings = (
             f"{tree}: {len(lone)} studies (first: {lone[0]}) lie in no patient folder; "
@@ -175,7 +175,7 @@ def _scan_nnunet(tree: Path) -> StudyTree:
                 seg=seg if seg.is_file() else None,
             )
         )
-    warnings = ()
+    warnings: tuple[str, ...] = ()
     if unnamed:
         warnings = (
             f"{images}: {len(unnamed)} cases (first: {unnamed[0]}) are not named "

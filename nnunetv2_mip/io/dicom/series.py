@@ -219,10 +219,11 @@ def sort_slices(series: Series) -> Slices:
             f"{files[-1]}: the slices are shifted sideways along the series (tilted gantry); "
             "resample it first"
         )
+    x, y, z = (float(value) for value in origin)
     grid = SourceGrid(
         size=(size[1], size[0], len(files)),
         spacing=(float(spacing[1]), float(spacing[0]), gap),
-        origin=tuple(float(value) for value in origin),
+        origin=(x, y, z),
         direction=tuple(float(v) for v in np.stack([row, column, normal], axis=1).ravel()),
     )
     if not grid.is_axis_aligned:
@@ -305,9 +306,10 @@ def read_values(slices: Slices) -> np.ndarray:
 def tag_name(keyword: str) -> str:
     """Name of a tag for messages: `Patient's Weight (0010,1030)` of `PatientWeight`."""
     import_pydicom()
-    from pydicom.datadict import dictionary_description, tag_for_keyword
+    from pydicom.datadict import dictionary_description
+    from pydicom.tag import Tag
 
-    tag = tag_for_keyword(keyword)
+    tag = Tag(keyword)
     return f"{dictionary_description(keyword)} ({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 

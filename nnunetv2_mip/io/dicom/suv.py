@@ -131,9 +131,11 @@ def _tracer(header: "Dataset", path: Path) -> "Dataset":
 def _philips_factor(header: "Dataset", element: int) -> float | None:
     """Private factor above 0, or None."""
     value = _private(header, PHILIPS_GROUP, PHILIPS_CREATOR, element)
+    if value is None:
+        return None
     try:
         factor = float(value)
-    except (TypeError, ValueError):
+    except ValueError:
         return None
     return factor if factor > 0 and math.isfinite(factor) else None
 
@@ -251,8 +253,8 @@ def _moment(header: "Dataset", what: str, path: Path) -> datetime | None:
     """Time of `<what>Date` and `<what>Time` (or `AcquisitionDateTime`); None without a time."""
     clock = _text_or_none(header, f"{what}Time")
     if clock is None:
-        if what == "Acquisition" and _text_or_none(header, "AcquisitionDateTime"):
-            dated = _text_or_none(header, "AcquisitionDateTime")
+        dated = _text_or_none(header, "AcquisitionDateTime") if what == "Acquisition" else None
+        if dated:
             return _parse_datetime(dated, header, path, tag_name("AcquisitionDateTime"))
         return None
     day = _text_or_none(header, f"{what}Date")
