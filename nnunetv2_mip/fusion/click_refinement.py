@@ -174,10 +174,10 @@ class _ClickedImage:
     def _box(self, voxel: Voxel, reach_mm: float) -> tuple[Box, Voxel]:
         """Part of the image within `reach_mm` of a voxel, and index of the voxel in it."""
         reach = [int(np.ceil(reach_mm / mm)) for mm in self.spacing_mm]
-        box = tuple(
+        z, y, x = (
             slice(max(0, v - r), min(n, v + r + 1)) for v, r, n in zip(voxel, reach, self.suv.shape)
         )
-        return box, tuple(v - part.start for v, part in zip(voxel, box))
+        return (z, y, x), (voxel[0] - z.start, voxel[1] - y.start, voxel[2] - x.start)
 
     def _distance(self, shape: Sequence[int], place: Voxel) -> np.ndarray:
         """Distance (z, y, x) in mm from a voxel of a box, along a straight line."""

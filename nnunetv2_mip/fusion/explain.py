@@ -54,7 +54,9 @@ def explain(
         consistent: weights for views that agree perfectly.
     """
     marks = slice_layout(views)
-    ray_maxima = np.zeros_like(marks) if suv is None else slice_layout(suv_views)
+    ray_maxima = np.zeros_like(marks)
+    if suv is not None and suv_views is not None:
+        ray_maxima = slice_layout(suv_views)
     if hull is not None and hull.any():
         voxels = indices_of(hull)
         energy = MaskEnergy(voxels, marks, suv, ray_maxima, geometry, consistent)

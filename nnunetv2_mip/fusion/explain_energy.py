@@ -98,7 +98,8 @@ class MaskEnergy:
     def share_of_marks_hit(self) -> float:
         """Share of the marked rays on which any candidate lies."""
         marked = self.marks >= 0.5
-        return np.count_nonzero(marked & (self.highest >= 0)) / max(1, np.count_nonzero(marked))
+        hit = np.count_nonzero(marked & (self.highest >= 0))
+        return int(hit) / max(1, int(np.count_nonzero(marked)))
 
     def minimise(self, inside: np.ndarray) -> np.ndarray:
         """Mask (z, y, x) bool of low energy.
@@ -128,7 +129,7 @@ class MaskEnergy:
         """
         shares = self._shares()
         self._estimate_ray_costs(shares)
-        evidence = np.zeros(len(self.zs), np.float32)
+        evidence: np.ndarray = np.zeros(len(self.zs), np.float32)
         if self.uptake is not None:
             evidence = self.weights.uptake * self.uptake.of(inside)
         unary = (-evidence - self.weights.prior).astype(np.float32)

@@ -102,18 +102,25 @@ def make_views(
             "by --ct (trees of studies have it as CTres.nii.gz)"
         )
     found = project(suv, geometry, depth=len(channels) > 1)
-    hu = sample_at_depth(ct, found.depth_mm, geometry) if "ct" in channels else None
-    depth_mm = found.depth_mm if "depth" in channels else None
+    values = {"suv": found.suv}
+    if found.depth_mm is not None:
+        if "ct" in channels and ct is not None:
+            values["ct"] = sample_at_depth(ct, found.depth_mm, geometry)
+        if "depth" in channels:
+            values["depth"] = found.depth_mm
     levels = []
     for channel in channels:
+        # Maxima of neighbouring rays may lie in different organs; a mean would be neither.
+        pixels = to_pixels(values[channel], geometry, pixel_mm, nearest=channel != "suv")
         if channel == "suv":
-            levels.append(levels_from_suv(to_pixels(found.suv, geometry, pixel_mm), window_suv))
+            levels.append(levels_from_suv(pixels, window_suv))
         elif channel == "ct":
-            # Maxima of neighbouring rays may lie in different organs; a mean would be neither.
-            levels.append(ct_levels_from_hu(to_pixels(hu, geometry, pixel_mm, nearest=True)))
+            levels.append(ct_levels_from_hu(pixels))
         else:
-            levels.append(levels_from_depth(to_pixels(depth_mm, geometry, pixel_mm, nearest=True)))
-    return StudyViews(np.stack(levels), found.suv, hu, depth_mm, geometry, pixel_mm)
+            levels.append(levels_from_depth(pixels))
+    return StudyViews(
+        np.stack(levels), found.suv, values.get("ct"), values.get("depth"), geometry, pixel_mm
+    )
 
 
 def sample_at_depth(

@@ -154,11 +154,12 @@ def label_views(
         stack,
     )
     centres = lesion_centres_mm(zyx, starts, geometry.grid)
+    x_mm, y_mm, z_mm = centres.T.tolist()
     lesions = [
         Lesion(
             volume_ml=float(last - first) * geometry.grid.voxel_ml,
             suv_max=float(suv[tuple(zyx[first:last].T)].max()),
-            centre_mm=tuple(float(value) for value in centres[index]),
+            centre_mm=(x_mm[index], y_mm[index], z_mm[index]),
             visible_share=tuple(shares[:, index].tolist()),
             labelled=tuple(labelled[:, index].tolist()),
         )

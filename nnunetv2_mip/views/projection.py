@@ -142,7 +142,9 @@ def _require_shape(array: np.ndarray, geometry: ViewGeometry) -> None:
         raise ValueError(f"volume {array.shape} is not on the grid {geometry.grid.shape_zyx}")
 
 
-def _ray_frame(geometry: ViewGeometry) -> tuple:
+def _ray_frame(
+    geometry: ViewGeometry,
+) -> tuple[np.ndarray, np.ndarray, float, float, float, float]:
     """cos θ, sin θ, bin in voxels (x, y), and rotation centre in a slab (x, y)."""
     angles = np.deg2rad(geometry.angles_deg)
     # Without rounding errors along the axes: 0° and 90° are then exact.

@@ -162,9 +162,10 @@ def project_slab(
                                 near_xs[free], near_ys[free] = near_xs[0], near_ys[0]
                                 ts[free] = ts[0]
                             waiting = 0
+                            # numba's hints count the typing context as an argument.
                             if depth_mm is None:
                                 if llvm is not None:
-                                    lowest = simd.update_maximum(
+                                    lowest = simd.update_maximum(  # type: ignore[call-arg]
                                         voxels, line, places, near_xs, near_ys, best
                                     )
                                 if plain is not None:
@@ -174,7 +175,7 @@ def project_slab(
                             else:
                                 winner = rays[1, view, column]
                                 if llvm is not None:
-                                    lowest = simd.update_maximum_and_winner(
+                                    lowest = simd.update_maximum_and_winner(  # type: ignore[call-arg]
                                         voxels, line, places, near_xs, near_ys, best, ts, winner
                                     )
                                 if plain is not None:

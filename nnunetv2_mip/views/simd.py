@@ -112,8 +112,9 @@ def update_maximum_and_winner(typing, voxels, line, places, fxs, fys, best, ts, 
 @njit(cache=True)
 def _try_to_compile(voxels, places, four, best, winner):
     line = np.uint64(2 * LANES)
-    update_maximum(voxels, line, places, four, four, best)
-    update_maximum_and_winner(voxels, line, places, four, four, best, four, winner)
+    # numba's hints count the typing context, which numba itself passes, as an argument.
+    update_maximum(voxels, line, places, four, four, best)  # type: ignore[call-arg]
+    update_maximum_and_winner(voxels, line, places, four, four, best, four, winner)  # type: ignore[call-arg]
 
 
 def _sample(context, builder, signature, args, number):

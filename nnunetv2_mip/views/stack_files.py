@@ -84,11 +84,11 @@ def is_stack_file(path: Path | str) -> bool:
     return reader.GetDimension() == 3 and reader.GetSpacing()[2] >= STACK_SPACING_MM
 
 
-def load_geometry(stack_path: Path | str) -> ViewGeometry:
-    """Geometry of the views of a stack, read from the file beside it.
+def require_geometry_path(stack_path: Path | str) -> Path:
+    """Path of the geometry file beside a stack (see `geometry_path`).
 
     Raises:
-        MipError: there is none, or it cannot be read.
+        MipError: there is none.
     """
     path = geometry_path(stack_path)
     if path is None:
@@ -96,7 +96,16 @@ def load_geometry(stack_path: Path | str) -> ViewGeometry:
             f"{stack_path}: has no geometry file beside it ({GEOMETRY_NAME} or "
             f"<case>{GEOMETRY_SUFFIX}), so its views cannot be placed in space"
         )
-    return ViewGeometry.load(path)
+    return path
+
+
+def load_geometry(stack_path: Path | str) -> ViewGeometry:
+    """Geometry of the views of a stack, read from the file beside it.
+
+    Raises:
+        MipError: there is none, or it cannot be read.
+    """
+    return ViewGeometry.load(require_geometry_path(stack_path))
 
 
 def save_geometry(geometry: ViewGeometry, path: Path | str, pixel_mm: float | None = None) -> None:
