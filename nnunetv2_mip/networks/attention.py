@@ -137,6 +137,8 @@ class AttendingPlainConvUNet(PlainConvUNet):
         decoder_attention: "gates" or "scse"; all others as `PlainConvUNet`.
     """
 
+    decoder: UNetDecoder
+
     def __init__(self, *args, decoder_attention: str, **kwargs):
         super().__init__(*args, **kwargs)
         self.decoder = _attending(self.decoder, decoder_attention)
@@ -148,6 +150,8 @@ class AttendingResidualEncoderUNet(ResidualEncoderUNet):
     Args:
         decoder_attention: "gates" or "scse"; all others as `ResidualEncoderUNet`.
     """
+
+    decoder: UNetDecoder
 
     def __init__(self, *args, decoder_attention: str, **kwargs):
         super().__init__(*args, **kwargs)

@@ -8,6 +8,9 @@ that the network works without a cue and with a wrong one.
 
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
+from dynamic_network_architectures.building_blocks.plain_conv_encoder import PlainConvEncoder
+from dynamic_network_architectures.building_blocks.residual_encoders import ResidualEncoder
+from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecoder
 from torch import nn
 
 from nnunetv2_mip.networks.localization import weighted_features
@@ -17,7 +20,7 @@ from nnunetv2_mip.networks.replacement import replacements
 NEUTRAL = 0.5
 
 
-class _Cued:
+class _Cued(nn.Module):
     """Shared part of the two networks below.
 
     Attributes:
@@ -25,6 +28,8 @@ class _Cued:
             cue, the others an empty one (0 everywhere).
     """
 
+    encoder: PlainConvEncoder | ResidualEncoder
+    decoder: UNetDecoder
     cue_dropout = 0.3
 
     def __init__(self, *args, **kwargs):

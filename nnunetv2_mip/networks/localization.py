@@ -14,6 +14,8 @@ from collections.abc import Sequence
 
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
+from dynamic_network_architectures.building_blocks.plain_conv_encoder import PlainConvEncoder
+from dynamic_network_architectures.building_blocks.residual_encoders import ResidualEncoder
 from dynamic_network_architectures.building_blocks.simple_conv_blocks import ConvDropoutNormReLU
 from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecoder
 from torch import nn
@@ -43,7 +45,7 @@ class Localizer(nn.Module):
         result: (B, 2, *coarse) logits of background and lesion region.
     """
 
-    def __init__(self, encoder: nn.Module):
+    def __init__(self, encoder: PlainConvEncoder | ResidualEncoder):
         super().__init__()
         self.first = coarse_stage(encoder.strides)
         conv = encoder.conv_op
@@ -66,7 +68,7 @@ class Localizer(nn.Module):
 
     def forward(self, skips: Sequence[torch.Tensor]) -> torch.Tensor:
         size = skips[self.first].shape[2:]
-        total = 0
+        total: torch.Tensor | int = 0
         for lateral, features in zip(self.lateral, skips[self.first :]):
             total = total + _resized(lateral(features), size)
         return self.answer(self.mix(total))
@@ -82,7 +84,7 @@ class LocalizingDecoder(UNetDecoder):
     predicts with it as with any network.
     """
 
-    def __init__(self, encoder: nn.Module, *args, **kwargs):
+    def __init__(self, encoder: PlainConvEncoder | ResidualEncoder, *args, **kwargs):
         super().__init__(encoder, *args, **kwargs)
         self.localizer = Localizer(encoder)
         # Logits of the strengths g.
@@ -115,8 +117,11 @@ def weighted_features(
     return weighted
 
 
-class _Localizing:
-    """Shared part of the two networks below; the base class builds encoder and decoder."""
+class _Localizing(nn.Module):
+    """Shared part of the two networks below; their other base builds encoder and decoder."""
+
+    encoder: PlainConvEncoder | ResidualEncoder
+    decoder: UNetDecoder
 
     def __init__(self, *args, n_conv_per_stage_decoder, deep_supervision=False, **kwargs):
         super().__init__(

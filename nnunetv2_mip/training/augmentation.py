@@ -131,7 +131,7 @@ def lesions_of(image: np.ndarray, mask: np.ndarray, body: np.ndarray) -> list[Le
     labels, count = cc3d.connected_components(
         (mask == 1).astype(np.uint8), connectivity=8, return_N=True
     )
-    found = []
+    found: list[Lesion] = []
     if box is None or not count:
         return found
     sizes = cc3d.statistics(labels)["voxel_counts"]
@@ -245,11 +245,8 @@ def _box(body: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]] | None:
     """((first row, last row), (first column, last column)) of the True pixels, or None."""
     if not body.any():
         return None
-    box = []
-    for axis in (1, 0):
-        lines = np.flatnonzero(body.any(axis))
-        box.append((int(lines[0]), int(lines[-1])))
-    return tuple(box)
+    rows, columns = (np.flatnonzero(body.any(axis)) for axis in (1, 0))
+    return (int(rows[0]), int(rows[-1])), (int(columns[0]), int(columns[-1]))
 
 
 class DetachCueTransform(BasicTransform):

@@ -1,6 +1,7 @@
 """CPU settings for training: bfloat16 arithmetic and the number of threads."""
 
 import os
+from typing import Any
 
 import torch
 
@@ -11,7 +12,7 @@ def has_bfloat16_arithmetic() -> bool:
     Without it PyTorch emulates, which is slower than float32. False where PyTorch is too old to
     report it.
     """
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 

@@ -6,6 +6,7 @@ Keller Jordan et al., "Muon: an optimizer for hidden layers in neural networks" 
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -57,7 +58,7 @@ class MuonAdamW(torch.optim.AdamW):
     def __init__(self, network: nn.Module, lr: float, muon_factor: float, weight_decay: float):
         trained = [p for p in network.parameters() if p.requires_grad]
         kernels = {id(kernel) for kernel in _hidden_kernels(network)}
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [p for p in trained if id(p) not in kernels], "muon_factor": None},
             {"params": [p for p in trained if id(p) in kernels], "muon_factor": muon_factor},
         ]
@@ -100,7 +101,7 @@ class MuonAdamW(torch.optim.AdamW):
             )
 
 
-def _hidden_kernels(network: nn.Module) -> Iterator[nn.Parameter]:
+def _hidden_kernels(network: nn.Module) -> Iterator[torch.Tensor]:
     """Kernels of convolutions over neighbouring pixels and more than one channel.
 
     Left out: the first layer (one image channel), the outputs (1 × 1) and the transposed

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+_Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
+
 
 class WeightAverage(AveragedModel):
     """Average of a network's weights: average ← d · average + (1 − d) · weights after every step.
@@ -40,7 +42,7 @@ class WeightAverage(AveragedModel):
         self.n_averaged.fill_(steps + 1)
 
     @torch.no_grad()
-    def _average(self, averages: list, weights: list, averaged: torch.Tensor) -> None:
+    def _average(self, averages: _Tensors, weights: _Tensors, averaged: torch.Tensor | int) -> None:
         """Take tensors of one data type into the average; `averaged` counts the start."""
         steps = int(averaged)
         keep = min(self.decay, (1 + steps) / (10 + steps))
