@@ -49,11 +49,12 @@ def _copy_compiled_kernels(package: Path) -> None:
     from numba.core import caching
 
     folder = Path(tempfile.mkdtemp(prefix="numba-"))
-    numba.config.CACHE_DIR = str(folder)
+    # numba makes its settings at import, where type checkers do not see them.
+    numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]
     os.environ["NUMBA_CACHE_DIR"] = str(folder)
     # Private to numba: without it the kernels are compiled again, half a minute.
     locator = getattr(caching, "_CacheLocator", None)
-    if not hasattr(locator, "get_suitable_cache_subpath"):
+    if locator is None or not hasattr(locator, "get_suitable_cache_subpath"):
         return
     for cache in caches:
         # numba names the copy after the folder that the module's file lies in.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
@@ -71,7 +71,8 @@ def find_jobs(
             continue
         if len(jobs) != 1 or jobs[0].kind != "volume":
             raise MipError(f"--{option} {path}: belongs to a single SUV volume; {source} is none")
-        jobs = [replace(jobs[0], **{option: Path(path)})]
+        change: dict[str, Any] = {option: Path(path)}
+        jobs = [replace(jobs[0], **change)]
     sources = {job.source.resolve() for job in jobs}
     sources |= {job.ct.resolve() for job in jobs if job.ct is not None}
     targets: dict[Path, Job] = {}

@@ -21,10 +21,10 @@ from nnunetv2_mip.views.resampling import to_detector
 from nnunetv2_mip.views.stack_files import (
     FILE_ENDING,
     GEOMETRY_SUFFIX,
-    geometry_path,
     load_geometry,
     load_pixel_mm,
     read_stack,
+    require_geometry_path,
     require_stack_shape,
 )
 
@@ -73,7 +73,7 @@ def fuse_project_folder(
         raise MipError(f"{output}: is the stack to fuse; name another output")
     stack, _ = read_stack(path)
     geometry = load_geometry(path)
-    pixel_mm = load_pixel_mm(geometry_path(path))
+    pixel_mm = load_pixel_mm(require_geometry_path(path))
     require_stack_shape(stack, geometry, path, pixel_mm)
     _require_probabilities(stack, path)
     suv = None if suv_path is None else _read_suv_of_views(suv_path, geometry)

@@ -97,7 +97,9 @@ def _run_dicom(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | Non
 
     # Before the work, not after it.
     import_highdicom()
-    study = read_study(job.dicom, wants_ct=predictor.wants_ct)
+    study = read_study(job.dicom or job.source, wants_ct=predictor.wants_ct)
+    if study.dicom is None:
+        raise MipError(f"{job.source}: holds no DICOM PET, which a DICOM SEG refers to")
     warnings = list(study.warnings)
     mask = _predict_volume(study, job, predictor, extras)
     try:
@@ -119,7 +121,7 @@ def _predict_volume(
     suv = study.suv
     found = predictor.predict_study(study, extras.probabilities, clicks)
     folder = job.target.parent
-    if extras.probabilities:
+    if extras.probabilities and found.probability is not None:
         write_volume(found.probability, suv.grid, folder / f"{job.case}_probabilities{FILE_ENDING}")
     if extras.views:
         views = folder / f"{job.case}_views"

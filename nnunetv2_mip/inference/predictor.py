@@ -23,6 +23,8 @@ from nnunetv2_mip.views.geometry import ViewGeometry
 from nnunetv2_mip.views.resampling import to_detector
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from nnunetv2_mip.inference.second_stage import SecondStagePredictor
 
 
@@ -80,7 +82,7 @@ class MIPPredictor(ViewPredictor):
         checkpoint: str = CHECKPOINT,
         device: str = "cuda",
         second_stage: bool = True,
-    ) -> "MIPPredictor":
+    ) -> "Self":
         """Load a model folder (see `ViewPredictor.from_model_folder`).
 
         Args:
@@ -109,7 +111,7 @@ class MIPPredictor(ViewPredictor):
         """The second stage in 3D, which is given the cue of the views."""
         return self._second_stage
 
-    def with_second_stage(self, second_stage: "SecondStagePredictor | None") -> "MIPPredictor":
+    def with_second_stage(self, second_stage: "SecondStagePredictor | None") -> "Self":
         """The same views with another second stage; None: the mask is fused from the views."""
         return self._changed(second_stage=second_stage)
 
@@ -151,16 +153,25 @@ class MIPPredictor(ViewPredictor):
         view_probability = self.view_probabilities(views.levels, views.spacing_mm[1:], deadline)
         detected = to_detector(view_probability, views.geometry, views.pixel_mm)
         probability = None
-        if with_probability or self._second_stage is not None:
-            rule = config.fusion.rule if config.fusion.rule in VOTES else "visibility"
-            probability = backproject(detected, views.geometry, rule, suv, views.suv)
-        if self._second_stage is None:
-            mask = fuse(detected, views.geometry, config.fusion, suv, views.suv)
+        if self._second_stage is not None:
+            cue = self._voxel_probability(detected, views, suv)
+            mask, probability = self._second_stage.predict(study, cue, deadline)
         else:
-            mask, probability = self._second_stage.predict(study, probability, deadline)
+            if with_probability:
+                probability = self._voxel_probability(detected, views, suv)
+            mask = fuse(detected, views.geometry, config.fusion, suv, views.suv)
         if clicks:
             mask = with_clicks(mask, suv, clicks, study.spacing_mm)
         return StudyPrediction(mask, probability, view_probability, views)
+
+    def _voxel_probability(
+        self, detected: np.ndarray, views: StudyViews, suv: np.ndarray
+    ) -> np.ndarray:
+        """Probability (z, y, x) of each voxel by itself, from the probabilities of all views."""
+        rule = self.config.fusion.rule
+        return backproject(
+            detected, views.geometry, rule if rule in VOTES else "visibility", suv, views.suv
+        )
 
     @property
     def volume_threshold(self) -> float:
@@ -182,6 +193,8 @@ class MIPPredictor(ViewPredictor):
         if threshold == self.volume_threshold:
             return found.mask
         if self._second_stage is not None:
+            if found.probability is None:
+                raise ValueError("the prediction has no probabilities of a second stage")
             return (found.probability > threshold).astype(np.uint8)
         views, border = found.view_probability, self.config.fusion.border
         shifted = np.where(

@@ -47,9 +47,10 @@ class Windows:
 
     def whole_size(self, shape: Sequence[int]) -> tuple[int, int]:
         """Rows and columns that hold views of `shape` in one piece, as padded in training."""
-        return tuple(
+        rows, columns = (
             max(p, math.ceil(n / m) * m) for n, m, p in zip(shape, self.multiple, self.patch)
         )
+        return rows, columns
 
 
 def mirrored_copies(axes: Sequence[int] | None) -> list[tuple[int, ...]]:
@@ -92,26 +93,19 @@ def run_passes(
     one_pass = _Pass(network, padded, classes, size, deadline)
     # Of a cascade the windows of both stages.
     deadline.windows += len(copies) * len(network) * data.shape[1] * len(one_pass.windows)
-    total, done = None, WorkDone(0, len(copies), 0, len(network))
-    for number, copy in enumerate(copies):
-        if number and not deadline.allows(one_pass.seconds * len(network)):
+    total, folds = one_pass.run_folds(copies[0])
+    complete = 1
+    for copy in copies[1:]:
+        if folds < len(network) or not deadline.allows(one_pass.seconds * len(network)):
             break
-        round_sum, folds = None, 0
-        for fold in range(len(network)):
-            if folds and not deadline.allows(one_pass.seconds):
-                break
-            logits = one_pass.run(fold, copy)
-            round_sum = logits if round_sum is None else round_sum.add_(logits)
-            folds += 1
-        if number and folds < len(network):
+        more, run = one_pass.run_folds(copy)
+        if run < len(network):
             # Part of a mirrored copy would weigh the folds unequally.
             break
-        total = round_sum if total is None else total.add_(round_sum)
-        done = WorkDone(number + 1, len(copies), folds, len(network))
-        if folds < len(network):
-            break
-    total /= done.copies * done.folds
-    deadline.work_done = done
+        total.add_(more)
+        complete += 1
+    total /= complete * folds
+    deadline.work_done = WorkDone(complete, len(copies), folds, len(network))
     return total[(slice(None), slice(None), *inner)].cpu()
 
 
@@ -130,6 +124,14 @@ class _Pass:
             self.weights = torch.zeros(data.shape[2:], device=network.device)
             for rows, columns in self.windows:
                 self.weights[rows, columns] += self.weight
+
+    def run_folds(self, axes: tuple[int, ...]) -> tuple[torch.Tensor, int]:
+        """Sum of the folds' logits (K, V, H, W), and the number of folds there was time for."""
+        total, folds = self.run(0, axes), 1
+        while folds < len(self.network) and self.deadline.allows(self.seconds):
+            total.add_(self.run(folds, axes))
+            folds += 1
+        return total, folds
 
     def run(self, fold: int, axes: tuple[int, ...]) -> torch.Tensor:
         """Logits (K, V, H, W), on the device."""
@@ -167,9 +169,10 @@ def pad_to_size(
         offset: rows above and columns to the left; None for the middle.
     """
     missing = [max(0, want - have) for want, have in zip(size, data.shape[-2:])]
-    before = offset or [m // 2 for m in missing]
-    inner = tuple(slice(b, b + n) for b, n in zip(before, data.shape[-2:]))
-    widths = (before[1], missing[1] - before[1], before[0], missing[0] - before[0])
+    above, left = offset or (missing[0] // 2, missing[1] // 2)
+    rows, columns = data.shape[-2:]
+    inner = (slice(above, above + rows), slice(left, left + columns))
+    widths = (left, missing[1] - left, above, missing[0] - above)
     return (functional.pad(data, widths) if any(widths) else data), inner
 
 

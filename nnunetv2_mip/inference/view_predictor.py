@@ -7,7 +7,7 @@ read from the model folder's `inference.json`.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from nnunetv2_mip.inference.sliding_window import Windows, mirrored_copies, run_
 from nnunetv2_mip.nnunet.loading import load_nnunet, quiet, stride_of
 from nnunetv2_mip.nnunet.model_folder import CHECKPOINT, first_stage_folder, folds_with_checkpoint
 from nnunetv2_mip.views.settings import check_channels
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 class ViewPredictor:
@@ -58,7 +61,7 @@ class ViewPredictor:
         folds: Sequence[int | str] | None = None,
         checkpoint: str = CHECKPOINT,
         device: str = "cuda",
-    ) -> "ViewPredictor":
+    ) -> "Self":
         """Load a model folder as nnU-Net's training leaves it.
 
         Args:
@@ -98,11 +101,11 @@ class ViewPredictor:
         own = sum(weight.numel() for weight in self._nnunet.network.parameters())
         return own + (self._first_stage.parameters if self._first_stage else 0)
 
-    def override(self, **choices):
+    def override(self, **choices: Any) -> "Self":
         """The same weights with other choices (see `InferenceConfig.changed`)."""
         return self._changed(config=self.config.changed(**choices))
 
-    def _changed(self, **parts: Any):
+    def _changed(self, **parts: Any) -> "Self":
         """A predictor of the same kind that shares all but these parts."""
         return type(self)(**{**self._parts(), **parts})
 
@@ -203,9 +206,10 @@ class ViewPredictor:
         if len(plans.patch_size) != 2:
             return None
         stride = stride_of(plans)
+        rows, columns = plans.patch_size
         return Windows(
-            tuple(plans.patch_size),
-            stride or (1, 1),
+            (rows, columns),
+            (1, 1) if stride is None else (stride[0], stride[1]),
             self.config.tiling == "whole" and stride is not None,
         )
 
