@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from nnunetv2_mip.conventions import IGNORE_LABEL
 from nnunetv2_mip.dataset_conversion.body_statistics import BodyStatistics
@@ -53,7 +54,7 @@ def convert_autopet(
             problems.append((study.suv, f"its study has no {CT_NAME}; the channel ct needs it"))
         else:
             cases.append(Case(study.case, study.patient, (study, settings)))
-    view_entries = {
+    view_entries: dict[str, Any] = {
         "views": settings.views,
         "arc_deg": settings.arc_deg,
         "start_deg": settings.start_deg,
@@ -97,7 +98,7 @@ def convert_study(payload: tuple[StudyFiles, ViewSettings], paths: CasePaths) ->
             for index, levels in enumerate(views.levels)
         ]
         found = label_views(
-            study.seg.array,
+            study.lesion_mask,
             study.suv.array,
             views.suv,
             geometry,

@@ -6,6 +6,7 @@ Every cue is out of fold: it comes from the one fold of the 2D model that has no
 import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -120,11 +121,11 @@ def convert_study(study: _Study, paths: CasePaths) -> dict:
     )
     files = study.files
     found = read_study(files.suv, files.ct, files.seg, wants_ct=wants_ct)
-    suv, ct, seg = found.suv, found.ct, found.seg
+    suv, ct, mask = found.suv, found.ct, found.lesion_mask
     cue = np.zeros((0,), np.float32)
-    record = {
-        "has_lesion": bool(seg.array.any()),
-        "lesion_ml": round(float(seg.array.sum()) * suv.grid.voxel_ml, 3),
+    record: dict[str, Any] = {
+        "has_lesion": bool(mask.any()),
+        "lesion_ml": round(float(mask.sum()) * suv.grid.voxel_ml, 3),
     }
     if study.model is not None:
         predictor = _predictor(study.model, study.fold, study.device)
@@ -133,12 +134,13 @@ def convert_study(study: _Study, paths: CasePaths) -> dict:
         record["cue_fold"] = study.fold
         # Dice of the fused views: what the second stage adds is measured against it.
         if record["has_lesion"]:
-            record["fused_dice"] = round(dice(predicted.mask > 0, seg.array > 0), 4)
+            record["fused_dice"] = round(dice(predicted.mask > 0, mask > 0), 4)
     grid = suv.grid.canonical()
-    array = stage2_input(study.channels, suv.array, ct and ct.array, cue, str(suv.path))
+    hu = None if ct is None else ct.array
+    array = stage2_input(study.channels, suv.array, hu, cue, str(suv.path))
     for index, channel in enumerate(array):
         write_volume(channel, grid, paths.channel(index))
-    write_volume(seg.array.astype(np.uint8), grid, paths.label)
+    write_volume(mask.astype(np.uint8), grid, paths.label)
     return {**record, "warnings": list(found.warnings)}
 
 

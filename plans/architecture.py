@@ -1,7 +1,9 @@
 """Network of a configuration within a preset's limits: stages, architecture, memory."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from nnunetv2.experiment_planning.experiment_planners.network_topology import (
     get_pool_and_conv_props,
@@ -16,7 +18,9 @@ from nnunetv2_mip.plans.presets import Preset
 MIN_EDGE_PX = 4
 
 
-def stages_within(preset: Preset, spacing: Sequence[float], patch: Sequence[int]) -> tuple:
+def stages_within(
+    preset: Preset, spacing: Sequence[float] | np.ndarray, patch: Sequence[int]
+) -> tuple:
     """nnU-Net's strides, kernels, padded patch and divisor, in at most the preset's stages.
 
     Args:
@@ -42,6 +46,7 @@ def architecture_plan(preset: Preset, strides: Sequence, kernels: Sequence) -> d
         strides, kernels: of every stage, from `stages_within`.
     """
     stages, dimensions = len(strides), len(strides[0])
+    depth: dict[str, Any]
     blocks, attention = preset.residual_blocks, preset.decoder_attention
     if blocks is None:
         network = PlainConvUNet if attention is None else AttendingPlainConvUNet

@@ -92,9 +92,10 @@ class MIPExperimentPlanner(ExperimentPlanner):
                 f'{self.dataset_file}: no "mip" part: plan this data set with nnUNetv2_'
                 "plan_and_preprocess, or convert it with a converter of this package"
             )
-        if self.dimensions != len(self.preset.max_patch_px or range(self.dimensions)):
+        limit = self.preset.max_patch_px
+        if limit is not None and len(limit) != self.dimensions:
             raise MipError(
-                f"preset {self.preset.name}: its patch has {len(self.preset.max_patch_px)} axes, "
+                f"preset {self.preset.name}: its patch has {len(limit)} axes, "
                 f"the images of {self.raw_dataset_folder} have {self.dimensions}: choose another"
             )
         self._check_cases(np.atleast_2d(self.dataset_fingerprint["spacings"]))

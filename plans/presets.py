@@ -134,7 +134,7 @@ def _preset_of(name: str, content: Any) -> Preset:
         raise MipError(f"unknown key {', '.join(unknown)}; known are {', '.join(sorted(known))}")
     if "features_per_stage" not in content:
         raise MipError("features_per_stage is missing")
-    settings = {
+    settings: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in content.items()
     }
     if settings.get("localization") is not None:
@@ -151,5 +151,9 @@ def _numbers(values: Any, kind: type, least: int = 1) -> bool:
     return (
         isinstance(values, tuple)
         and len(values) >= least
-        and all(isinstance(v, kind) and not isinstance(v, bool) and v > 0 for v in values)
+        and all(_is_number(value, kind) and value > 0 for value in values)
     )
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)

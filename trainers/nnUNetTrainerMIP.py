@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
-from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetBaseDataset
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -58,10 +58,12 @@ class nnUNetTrainerMIP(nnUNetTrainer):
     # cases without lesions, whole batches hold no lesion.
     foreground_share = 0.5
     # In-plane axes to mirror, 0 rows and 1 columns, in training and as test-time augmentation.
-    mirrored_axes = (0, 1)
+    mirrored_axes: tuple[int, ...] = (0, 1)
     # Largest in-plane rotation in training, degrees: patients lie straight in a view. None keeps
     # nnU-Net's (up to half a turn).
     rotation_deg: float | None = 15.0
+    # Set by nnU-Net.
+    dataset_class: type[nnUNetBaseDataset] | None
 
     def __init__(
         self,
@@ -203,9 +205,7 @@ class nnUNetTrainerMIP(nnUNetTrainer):
                 f"{self.preprocessed_dataset_folder}: no preprocessed data: run "
                 "nnUNetv2_mip_plan_and_preprocess"
             )
-        if self.dataset_class is None:
-            self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
-        cases = list(self.dataset_class.get_identifiers(self.preprocessed_dataset_folder))
+        cases = list(self._class_of_dataset().get_identifiers(self.preprocessed_dataset_folder))
         if self.fold == "all":
             return cases, cases
 
@@ -235,23 +235,30 @@ class nnUNetTrainerMIP(nnUNetTrainer):
         )
         return fold["train"], fold["val"]
 
+    def _class_of_dataset(self) -> type[nnUNetBaseDataset]:
+        """nnU-Net's class for the files of the preprocessed data set."""
+        found = self.dataset_class
+        if found is None:
+            found = infer_dataset_class(self.preprocessed_dataset_folder)
+            self.dataset_class = found
+        return found
+
     def on_train_start(self):
-        begins = self.starts_from is not None and self.current_epoch == 0
-        if begins:
-            checkpoint = self._checkpoint_before()
+        checkpoint = None
+        if self.starts_from is not None and self.current_epoch == 0:
+            checkpoint = self._checkpoint_before(*self.starts_from)
         super().on_train_start()
-        if begins:
+        if checkpoint is not None:
             self._take_weights(checkpoint)
         if self.local_rank == 0:
             self._write_inference_config()
 
-    def _checkpoint_before(self) -> Path:
+    def _checkpoint_before(self, trainer: str, plans: str) -> Path:
         """Final checkpoint of the training that this one starts from.
 
         Raises:
             MipError: there is none.
         """
-        trainer, plans = self.starts_from
         path = (
             Path(self.output_folder_base).parent
             / f"{trainer}__{plans}__{self.configuration_name}"

@@ -75,7 +75,7 @@ class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
         super().on_train_start()
         if self.average is not None and self.average.steps == 0:
             # Weights to start from may have been loaded since `initialize`.
-            self.average = WeightAverage(self._plain_network(), self.ema_decay)
+            self.average = WeightAverage(self._plain_network(), self.average.decay)
 
     def on_train_epoch_start(self):
         super().on_train_epoch_start()
@@ -130,7 +130,7 @@ class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
         if self.average is None:
             return
         network = self._plain_network()
-        self.average = WeightAverage(network, self.ema_decay)
+        self.average = WeightAverage(network, self.average.decay)
         checkpoint = torch.load(
             filename_or_checkpoint, map_location=self.device, weights_only=False
         )
@@ -210,7 +210,7 @@ class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
         """Lesions of this fold's training cases, a list for each view. No other case is opened."""
         cases, _ = self.do_split()
         has_lesion = self._has_lesion()
-        dataset = self.dataset_class(
+        dataset = self._class_of_dataset()(
             self.preprocessed_dataset_folder, [case for case in cases if has_lesion.get(case, True)]
         )
         bank = []

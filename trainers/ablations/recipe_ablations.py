@@ -1,10 +1,12 @@
 """Ablations of `nnUNetTrainerMIP_recipe`: one setting changed each."""
 
+from typing import Any
+
 from nnunetv2_mip.trainers.ablations import variants
 from nnunetv2_mip.trainers.nnUNetTrainerMIP_recipe import nnUNetTrainerMIP_recipe
 
 # Suffix of the trainer's name → settings that differ from the recipe's.
-CHANGES = {
+CHANGES: dict[str, dict[str, Any]] = {
     "noAverage": {"ema_decay": None},
     "noImpulse": {"impulse_probability": 0.0},
     "noSaturation": {"saturation_probability": 0.0},
