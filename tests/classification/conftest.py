@@ -5,11 +5,13 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from helpers import run as run_command
 
 from nnunetv2_mip.classification.study_labels import StudyLabel
 from nnunetv2_mip.commands import classify as command
@@ -17,10 +19,7 @@ from nnunetv2_mip.commands import classify as command
 Cohort = tuple[list[np.ndarray], list[StudyLabel]]
 
 
-def run(*argv: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        command.main([str(part) for part in argv])
-    return ended.value.code
+run = partial(run_command, command)
 
 
 def write_cohort(raw: Path, without: int = 6, with_lesions: int = 6, views: int = 1) -> None:

@@ -6,18 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from helpers import run
 
 from nnunetv2_mip.commands import convert_autopet, fuse, project
 from nnunetv2_mip.views.geometry import ViewGeometry
 
 SHAPE = (10, 16, 16)
 ORIENTATIONS = ["LPS", "RAS", "LAS", "PIR"]
-
-
-def run(command, *argv: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        command.main([str(part) for part in argv])
-    return ended.value.code
 
 
 def arrays() -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from helpers import run
 
 from nnunetv2_mip.commands import fuse as fuse_command
 from nnunetv2_mip.commands import project as project_command
@@ -38,12 +39,6 @@ def nodes(seed: int = 0, count: int = 5, hot: float = 6.0) -> tuple[Volume, np.n
     suv = np.maximum(suv + rng.normal(0, 0.05, SHAPE), 0).astype(np.float32)
     grid = SourceGrid(SHAPE[::-1], SPACING[::-1], (-70.0, -60.0, 5.0), IDENTITY)
     return Volume(suv, grid, Path("nodes")), mask
-
-
-def run(command, *argv: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        command.main([str(part) for part in argv])
-    return ended.value.code
 
 
 def dice(a, b) -> float:

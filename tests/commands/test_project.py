@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from helpers import run
 
 from nnunetv2_mip.commands import convert_autopet, project
 from nnunetv2_mip.errors import MipError
@@ -50,12 +51,6 @@ def write_study(folder: Path, seed: int = 0, with_ct: bool = True) -> Path:
     if with_ct:
         write_volume(ct, grid, folder / "CTres.nii.gz")
     return folder
-
-
-def run(module, *argv: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        module.main([str(part) for part in argv])
-    return ended.value.code
 
 
 def test_a_data_set_with_all_channels_ignore_labels_and_pixels(tmp_path, raw, capsys):

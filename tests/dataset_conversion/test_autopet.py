@@ -4,11 +4,13 @@ import functools
 import json
 import shutil
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from helpers import run as run_command
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -59,10 +61,7 @@ def small_tree(tree: Path) -> Path:
     return tree
 
 
-def run(*argv: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        command.main([str(part) for part in argv])
-    return ended.value.code
+run = partial(run_command, command)
 
 
 def content(folder: Path) -> dict[str, bytes]:

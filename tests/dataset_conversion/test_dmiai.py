@@ -3,11 +3,13 @@
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from helpers import run as run_command
 from PIL import Image
 
 from nnunetv2_mip.commands import convert_dmiai as command
@@ -58,10 +60,7 @@ def small_data(data: Path, mode: str = "L") -> Path:
     return data
 
 
-def run(*argv: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        command.main([str(part) for part in argv])
-    return ended.value.code
+run = partial(run_command, command)
 
 
 def content(folder: Path) -> dict[str, bytes]:

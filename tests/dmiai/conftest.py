@@ -1,17 +1,8 @@
-"""Commands and HTTP servers shared by the tests of the DM i AI client."""
+"""HTTP server for the tests of the DM i AI client."""
 
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-import pytest
-
-
-def run(command, *argv) -> int:
-    """Exit code of a command."""
-    with pytest.raises(SystemExit) as ended:
-        command.main([str(part) for part in argv])
-    return ended.value.code
 
 
 class Server:

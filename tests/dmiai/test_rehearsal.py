@@ -7,13 +7,14 @@ import time
 
 import numpy as np
 import pytest
+from helpers import run
 from PIL import Image
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
 from nnunetv2_mip.commands import rehearse
 
-from .conftest import Server, run
+from .conftest import Server
 
 
 @pytest.fixture

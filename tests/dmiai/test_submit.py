@@ -3,13 +3,14 @@
 import sys
 
 import pytest
+from helpers import run
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
 from nnunetv2_mip.commands import rehearse, submit
 from nnunetv2_mip.dmiai import platform_client as platform_module
 
-from .conftest import Server, run
+from .conftest import Server
 
 UUID = "11111111-2222-3333-4444-555555555555"
 

@@ -4,11 +4,13 @@ import csv
 import json
 import math
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from helpers import run as run_command
 from PIL import Image
 
 from nnunetv2_mip.commands import evaluate as command
@@ -47,10 +49,7 @@ def box(size, shape=(4, 6, 8)):
     return array
 
 
-def run(*arguments):
-    with pytest.raises(SystemExit) as caught:
-        command.main([str(argument) for argument in arguments])
-    return caught.value.code
+run = partial(run_command, command)
 
 
 @pytest.fixture

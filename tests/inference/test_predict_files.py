@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from helpers import run as run_command
 from PIL import Image
 
 from nnunetv2_mip.commands import fuse, predict, project
@@ -25,9 +26,7 @@ SUV_LOW = 0.2
 
 
 def run(*argv: object, command=predict) -> int:
-    with pytest.raises(SystemExit) as ended:
-        command.main([str(part) for part in argv])
-    return ended.value.code
+    return run_command(command, *argv)
 
 
 @pytest.fixture

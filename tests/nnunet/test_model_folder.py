@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from helpers import run
 from PIL import Image
 
 from nnunetv2_mip.commands import export_model as export_command
@@ -17,12 +18,6 @@ from nnunetv2_mip.inference.predictor import MIPPredictor
 from nnunetv2_mip.nnunet.model_folder import BUNDLED, bundled_model, models_folder
 
 LARGEST_MB = 20
-
-
-def run(command, *argv) -> int:
-    with pytest.raises(SystemExit) as ended:
-        command.main([str(part) for part in argv])
-    return ended.value.code
 
 
 @pytest.fixture

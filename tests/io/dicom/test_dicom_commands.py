@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from helpers import run
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("highdicom")
@@ -18,13 +19,6 @@ from nnunetv2_mip.inference.find_inputs import find_jobs  # noqa: E402
 from nnunetv2_mip.io.dicom.pet import read_dicom_ct, read_dicom_pet  # noqa: E402
 from nnunetv2_mip.io.volumes import read_mask, write_volume  # noqa: E402
 from nnunetv2_mip.views.geometry import ViewGeometry  # noqa: E402
-
-
-def run(command, *argv: object) -> int:
-    """Exit code of a command."""
-    with pytest.raises(SystemExit) as ended:
-        command.main([str(part) for part in argv])
-    return ended.value.code
 
 
 def names_in(folder: Path) -> set[str]:
