@@ -106,7 +106,7 @@ bad input: !convert_autopet -i ../inputs/dmiai -d 30
 bad input: !convert_dmiai -i phantoms -d 30
 bad input: !convert_autopet -i phantoms/1 -d 1 --views 7
 bad input: !plan_and_preprocess -d 30
-bad input: !evaluate -p nowhere -g phantoms/1 -o bad.json
+bad input: !evaluate -p png -g phantoms/1 -o bad.json
 bad input: !grand_challenge --input nowhere --output bad --budget 0
 bad input: !fuse -i png -o bad.nii.gz
 bad input: !report -o bad.html
