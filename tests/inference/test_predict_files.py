@@ -599,5 +599,6 @@ def test_real_images(eager, tmp_path):
     for path in sorted((Path(data) / "dmiai/patients/imgs").glob("*.png"))[:2]:
         target = tmp_path / "out" / path.name
         assert run("-i", path, "-o", target, *eager) == 0
-        assert Image.open(target).size == Image.open(path).size
-        assert set(np.unique(np.asarray(Image.open(target)))) <= {0, 255}
+        with Image.open(target) as mask, Image.open(path) as image:
+            assert mask.size == image.size
+            assert set(np.unique(np.asarray(mask))) <= {0, 255}
