@@ -4,7 +4,8 @@ import argparse
 from collections.abc import Sequence
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
-from nnunetv2_mip.commands._options import add_view_options, add_worker_options, view_settings
+from nnunetv2_mip.commands._options import add_worker_options
+from nnunetv2_mip.commands._view_options import add_view_options, view_settings
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
-from nnunetv2_mip.commands._options import add_view_options, view_settings
+from nnunetv2_mip.commands._view_options import add_view_options, view_settings
 
 if TYPE_CHECKING:
     from nnunetv2_mip.io.volumes import Volume
