@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def model_folder(named: str | None, mounted: str = MODEL_FOLDER) -> Path:
-    """The folder of --model, or what is mounted, or the bundled model where that is empty."""
+    """Folder of the model: that of --model, else the mounted one, else the bundled one."""
     from nnunetv2_mip.nnunet.model_folder import bundled_model
 
     if named is not None:

@@ -77,7 +77,7 @@ class Network:
             self._loaded = fold
 
     def _compile_or_use_torch(self, fold: int) -> None:
-        """Compile a fold; where OpenVINO does not give what PyTorch gives, PyTorch runs them all.
+        """Compilation of a fold by OpenVINO; PyTorch runs all folds where the logits differ.
 
         Tracing follows one image through the network. A network that decides by the size of its
         input would be traced wrongly, so that another size is tried.

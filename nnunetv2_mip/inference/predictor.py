@@ -46,7 +46,7 @@ class StudyPrediction:
 
     @property
     def levels(self) -> np.ndarray:
-        """(V, H, W) uint8, the SUV channel of what the network saw."""
+        """SUV channel of the network's input, (V, H, W) uint8."""
         return self.views.levels[0]
 
     @property

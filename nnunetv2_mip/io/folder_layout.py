@@ -1,4 +1,4 @@
-"""Layout of an input folder: the one answer of all commands to what a folder holds."""
+"""Layout of an input folder, recognised in one place for all commands."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

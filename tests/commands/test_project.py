@@ -8,44 +8,25 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from helpers import run
+from simulated import (
+    occluded_study,
+    volume_of,
+)
 
 from nnunetv2_mip.commands import convert_autopet, project
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.inference.config import InferenceConfig
-from nnunetv2_mip.io.grid import SourceGrid
 from nnunetv2_mip.io.png import decode_png
-from nnunetv2_mip.io.volumes import Volume, read_mask, read_suv, write_volume
+from nnunetv2_mip.io.volumes import read_mask, read_suv, write_volume
 from nnunetv2_mip.views.channels import make_views
 from nnunetv2_mip.views.intensity import levels_from_suv
 from nnunetv2_mip.views.resampling import to_pixels, view_shape
 from nnunetv2_mip.views.stack_files import load_geometry, load_pixel_mm, read_stack
 
-IDENTITY = (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0)
-
-
-def volume_of(array: np.ndarray, spacing_zyx=(5.0, 4.0, 4.0)) -> Volume:
-    grid = SourceGrid(array.shape[::-1], spacing_zyx[::-1], (0.0, 0.0, 0.0), IDENTITY)
-    return Volume(array, grid, Path("SUV.nii.gz"))
-
-
-def study(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """SUV, CT and lesions: a body, a lesion before a hot slab and one behind it."""
-    rng = np.random.default_rng(seed)
-    suv = np.zeros((20, 24, 24), np.float32)
-    suv[:, 3:-3, 3:-3] = rng.uniform(0.5, 1.5, (20, 18, 18))
-    suv[:, 18:20, 8:20] = 12
-    seg = np.zeros(suv.shape, np.uint8)
-    seg[3:8, 10:14, 9:14] = 1
-    seg[14:17, 5:8, 12:18] = 1
-    suv[seg == 1] = 6
-    ct = rng.integers(-100, 300, suv.shape).astype(np.int16)
-    ct[suv == 0] = -1000
-    return suv, ct, seg
-
 
 def write_study(folder: Path, seed: int = 0, with_ct: bool = True) -> Path:
-    suv, ct, seg = study(seed)
-    grid = volume_of(suv).grid
+    suv, ct, seg = occluded_study(seed)
+    grid = volume_of(suv, (5.0, 4.0, 4.0)).grid
     write_volume(suv, grid, folder / "SUV.nii.gz")
     write_volume(seg, grid, folder / "SEG.nii.gz")
     if with_ct:
@@ -71,7 +52,7 @@ def test_a_data_set_with_all_channels_ignore_labels_and_pixels(tmp_path, raw, ca
     assert all(constants["std"] >= 1 for constants in mip["intensity"].values())
     assert InferenceConfig.from_dataset_json(dataset).channels == ("suv", "ct", "depth")
 
-    suv, ct, _ = study()
+    suv, ct, _ = occluded_study()
     geometry = load_geometry(folder / "imagesTr" / "PETCT_a_s_0000.nii.gz")
     assert load_pixel_mm(folder / "imagesTr" / "PETCT_a_s_geometry.json") == 2.5
     views = make_views(suv, ct, geometry, ("suv", "ct", "depth"), 10.0, 2.5)
@@ -114,7 +95,7 @@ def test_project_writes_channels_labels_and_pictures(tmp_path, capsys):
     arguments += ["--ct", folder / "CTres.nii.gz", "--channels", "suv,ct,depth", "--png"]
     arguments += ["--labels", "ignore", "--views", 3, "--window", 8]
     assert run(project, *arguments) == 0
-    suv, ct, _ = study()
+    suv, ct, _ = occluded_study()
     geometry = load_geometry(out / "suv.nii.gz")
     expected = make_views(suv, ct, geometry, ("suv", "ct", "depth"), 8.0)
     for name, values in (

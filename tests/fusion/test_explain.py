@@ -4,49 +4,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulated import (
+    NODES_SHAPE,
+    dice,
+    nodes,
+    views_of,
+)
 
 from nnunetv2_mip.fusion.backprojection import backproject
 from nnunetv2_mip.fusion.fuse import fuse
 from nnunetv2_mip.fusion.rules import FusionRule
-from nnunetv2_mip.io.grid import SourceGrid
 from nnunetv2_mip.io.volumes import Volume
 from nnunetv2_mip.views.geometry import ViewGeometry, view_angles
 from nnunetv2_mip.views.projection import project_mask
 
 EXPLAIN = FusionRule("explain")
-IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
-SHAPE, SPACING = (20, 48, 48), (4.0, 3.0, 3.0)
-
-
-def nodes(seed: int = 0, count: int = 5, hot: float = 6.0) -> tuple[Volume, np.ndarray]:
-    """A body of SUV 1 with a crowd of blurred nodes."""
-    rng = np.random.default_rng(seed)
-    z, y, x = np.indices(SHAPE)
-    mask = np.zeros(SHAPE, bool)
-    for _ in range(count):
-        at = rng.uniform((6, 18, 18), (14, 30, 30))
-        radius = rng.uniform(5, 10)
-        squares = ((np.stack([z, y, x], -1) - at) * SPACING) ** 2
-        mask |= squares.sum(-1) <= radius**2
-    body = (y - 23.5) ** 2 + (x - 23.5) ** 2 < 20**2
-    sharp = sitk.GetImageFromArray(np.where(mask, hot, body * 1.0))
-    sharp.SetSpacing(SPACING[::-1])
-    suv = sitk.GetArrayFromImage(sitk.SmoothingRecursiveGaussian(sharp, 2.5))
-    suv = np.maximum(suv + rng.normal(0, 0.05, SHAPE), 0).astype(np.float32)
-    grid = SourceGrid(SHAPE[::-1], SPACING[::-1], (-70.0, -60.0, 5.0), IDENTITY)
-    return Volume(suv, grid, Path("nodes")), mask
-
-
-def dice(a, b) -> float:
-    return 2 * np.logical_and(a, b).sum() / (a.sum() + b.sum())
-
-
-def views_of(volume: Volume, mask: np.ndarray, count: int = 12):
-    geometry = ViewGeometry.for_volume(volume, view_angles(count))
-    return geometry, project_mask(mask, geometry).astype(np.float32)
 
 
 @pytest.mark.parametrize("count", [2, 4, 12])
@@ -141,7 +115,7 @@ def test_empty_views_give_an_empty_mask(with_suv):
     volume, mask = nodes()
     geometry, stack = views_of(volume, mask)
     found = fuse(0 * stack, geometry, EXPLAIN, volume.array if with_suv else None)
-    assert found.shape == SHAPE and found.dtype == np.uint8
+    assert found.shape == NODES_SHAPE and found.dtype == np.uint8
     assert not found.any()
 
 
@@ -149,7 +123,7 @@ def test_full_views_and_one_view_are_served():
     volume, mask = nodes()
     geometry, stack = views_of(volume, mask)
     found = fuse(np.ones_like(stack), geometry, EXPLAIN, volume.array)
-    assert found.shape == SHAPE
+    assert found.shape == NODES_SHAPE
     geometry, stack = views_of(volume, mask, 1)
     found = fuse(stack, geometry, EXPLAIN, volume.array).astype(bool)
     assert (found & mask).any()

@@ -1,41 +1,16 @@
 """Channels of views: levels of SUV, CT and depth, and the values at the ray maximum."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulated import occluded_study, volume_of
 
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.io.grid import SourceGrid
-from nnunetv2_mip.io.volumes import Volume
 from nnunetv2_mip.views.channels import make_views, sample_at_depth
 from nnunetv2_mip.views.geometry import ViewGeometry
 from nnunetv2_mip.views.intensity import ct_levels_from_hu, levels_from_depth, levels_from_suv
 from nnunetv2_mip.views.projection import project as project_volume
-
-IDENTITY = (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0)
-
-
-def volume_of(array: np.ndarray, spacing_zyx=(5.0, 4.0, 4.0)) -> Volume:
-    grid = SourceGrid(array.shape[::-1], spacing_zyx[::-1], (0.0, 0.0, 0.0), IDENTITY)
-    return Volume(array, grid, Path("SUV.nii.gz"))
-
-
-def study(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """SUV, CT and lesions: a body, a lesion before a hot slab and one behind it."""
-    rng = np.random.default_rng(seed)
-    suv = np.zeros((20, 24, 24), np.float32)
-    suv[:, 3:-3, 3:-3] = rng.uniform(0.5, 1.5, (20, 18, 18))
-    suv[:, 18:20, 8:20] = 12
-    seg = np.zeros(suv.shape, np.uint8)
-    seg[3:8, 10:14, 9:14] = 1
-    seg[14:17, 5:8, 12:18] = 1
-    suv[seg == 1] = 6
-    ct = rng.integers(-100, 300, suv.shape).astype(np.int16)
-    ct[suv == 0] = -1000
-    return suv, ct, seg
 
 
 def test_ct_and_depth_have_fixed_levels():
@@ -55,7 +30,7 @@ def test_channels_hold_suv_ct_and_depth_of_the_winner():
     suv[:, 2:7, 1:6] = 1
     suv[1, 4, 2] = 5
     ct = np.arange(suv.size, dtype=np.int16).reshape(suv.shape)
-    volume = volume_of(suv)
+    volume = volume_of(suv, (5.0, 4.0, 4.0))
     geometry = ViewGeometry.for_volume(volume, (0.0, 90.0))
     views = make_views(suv, ct, geometry, ("suv", "ct", "depth"), 10.0)
     assert views.levels.shape == (3, *geometry.stack_shape)
@@ -86,8 +61,8 @@ def test_sampling_the_suv_itself_where_it_wins_gives_the_maximum(angle, seed):
 
 
 def test_channels_that_cannot_be_made_are_refused():
-    suv, ct, _ = study()
-    geometry = ViewGeometry.for_volume(volume_of(suv), (0.0,))
+    suv, ct, _ = occluded_study()
+    geometry = ViewGeometry.for_volume(volume_of(suv, (5.0, 4.0, 4.0)), (0.0,))
     with pytest.raises(MipError, match=r"SUV\.nii\.gz: the channel ct needs the CT.*--ct"):
         make_views(suv, None, geometry, ("suv", "ct"), 10.0)
     for channels in ((), ("ct",), ("suv", "mr"), ("suv", "suv")):

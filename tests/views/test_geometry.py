@@ -1,51 +1,14 @@
 """Projection geometry: angles, size of the detector, body box, files."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import map_coordinates
+from simulated import resampled_maximum, sizes, volume_of
 
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.io.grid import SourceGrid
-from nnunetv2_mip.io.volumes import Volume
 from nnunetv2_mip.views.geometry import ViewGeometry, image_geometry, view_angles
 from nnunetv2_mip.views.projection import project
-
-
-def volume_of(array: np.ndarray, spacing_zyx=(1.0, 1.0, 1.0)) -> Volume:
-    grid = SourceGrid(
-        array.shape[::-1],
-        tuple(reversed(spacing_zyx)),
-        (0.0, 0.0, 0.0),
-        (1, 0, 0, 0, 1, 0, 0, 0, 1),
-    )
-    return Volume(array.astype(np.float32), grid, Path("volume"))
-
-
-def reference(volume: Volume, geometry: ViewGeometry) -> tuple[np.ndarray, np.ndarray]:
-    """Resample every view's rays with scipy in float64, then take the maximum and its depth."""
-    array = np.pad(volume.array.astype(np.float64), ((0, 0), (1, 1), (1, 1)))
-    _, sy, sx = volume.spacing_mm
-    _, ny, nx = volume.array.shape
-    u = (np.arange(geometry.columns) - (geometry.columns - 1) / 2) * geometry.bin_mm
-    t = (np.arange(geometry.steps) - (geometry.steps - 1) / 2) * geometry.bin_mm
-    views, depths = [], []
-    for angle in np.deg2rad(geometry.angles_deg):
-        x = (u[:, None] * np.cos(angle) - t * np.sin(angle)) / sx + (nx - 1) / 2 + 1
-        y = (u[:, None] * np.sin(angle) + t * np.cos(angle)) / sy + (ny - 1) / 2 + 1
-        samples = np.stack(
-            [map_coordinates(plane, [y, x], order=1, mode="constant") for plane in array]
-        )
-        views.append(samples.max(-1)[::-1])
-        depths.append(t[samples.argmax(-1)][::-1])
-    return np.stack(views), np.stack(depths)
-
-
-sizes = st.tuples(st.integers(1, 40), st.integers(2, 13), st.integers(2, 13))
-spacings = st.tuples(st.floats(0.7, 5), st.floats(0.7, 5), st.floats(0.7, 5))
 
 
 def test_columns_cover_the_body_at_every_angle_and_no_more():
@@ -104,7 +67,7 @@ def test_the_body_box_holds_all_that_could_win(size, seed, tmp_path_factory):
     array[box] = rng.exponential(1.0, array[box].shape) + 0.01
     geometry = ViewGeometry.for_volume(volume_of(array), [10.0, 75.0])
     assert geometry.body_box == tuple((part.start, part.stop - 1) for part in box)
-    expected, _ = reference(volume_of(array), geometry)
+    expected, _ = resampled_maximum(volume_of(array), geometry)
     assert np.abs(project(array, geometry).suv - expected).max() < 1e-4
     path = tmp_path_factory.mktemp("geometry") / "geometry.json"
     geometry.save(path)

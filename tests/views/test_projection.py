@@ -1,52 +1,21 @@
 """Projector of SUV and masks, against slow references in float64."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import map_coordinates
+from simulated import (
+    resampled_maximum,
+    sizes,
+    spacings,
+    volume_of,
+)
 
 from nnunetv2_mip.fusion.backprojection import backproject
-from nnunetv2_mip.io.grid import SourceGrid
-from nnunetv2_mip.io.volumes import Volume
 from nnunetv2_mip.views.geometry import ViewGeometry
 from nnunetv2_mip.views.projection import project, project_mask
-
-
-def volume_of(array: np.ndarray, spacing_zyx=(1.0, 1.0, 1.0)) -> Volume:
-    grid = SourceGrid(
-        array.shape[::-1],
-        tuple(reversed(spacing_zyx)),
-        (0.0, 0.0, 0.0),
-        (1, 0, 0, 0, 1, 0, 0, 0, 1),
-    )
-    return Volume(array.astype(np.float32), grid, Path("volume"))
-
-
-def reference(volume: Volume, geometry: ViewGeometry) -> tuple[np.ndarray, np.ndarray]:
-    """Resample every view's rays with scipy in float64, then take the maximum and its depth."""
-    array = np.pad(volume.array.astype(np.float64), ((0, 0), (1, 1), (1, 1)))
-    _, sy, sx = volume.spacing_mm
-    _, ny, nx = volume.array.shape
-    u = (np.arange(geometry.columns) - (geometry.columns - 1) / 2) * geometry.bin_mm
-    t = (np.arange(geometry.steps) - (geometry.steps - 1) / 2) * geometry.bin_mm
-    views, depths = [], []
-    for angle in np.deg2rad(geometry.angles_deg):
-        x = (u[:, None] * np.cos(angle) - t * np.sin(angle)) / sx + (nx - 1) / 2 + 1
-        y = (u[:, None] * np.sin(angle) + t * np.cos(angle)) / sy + (ny - 1) / 2 + 1
-        samples = np.stack(
-            [map_coordinates(plane, [y, x], order=1, mode="constant") for plane in array]
-        )
-        views.append(samples.max(-1)[::-1])
-        depths.append(t[samples.argmax(-1)][::-1])
-    return np.stack(views), np.stack(depths)
-
-
-sizes = st.tuples(st.integers(1, 40), st.integers(2, 13), st.integers(2, 13))
-spacings = st.tuples(st.floats(0.7, 5), st.floats(0.7, 5), st.floats(0.7, 5))
 
 
 @given(
@@ -61,7 +30,7 @@ def test_views_equal_resample_then_max(size, spacing, angles, seed):
     volume = volume_of(array, spacing)
     geometry = ViewGeometry.for_volume(volume, angles)
     found = project(volume.array, geometry, depth=True)
-    expected, depths = reference(volume, geometry)
+    expected, depths = resampled_maximum(volume, geometry)
     assert found.suv.shape == geometry.stack_shape
     assert np.abs(found.suv - expected).max() < 1e-4
     hit = expected > 0
@@ -79,7 +48,7 @@ def test_views_of_more_than_one_slab_and_tile_equal_resample_then_max(size):
     volume = volume_of(array, (2.0, 1.1, 1.7))
     geometry = ViewGeometry.for_volume(volume, [0.0, 31.0, 90.0, 133.0, 250.0], body_suv=0.0)
     found = project(volume.array, geometry, depth=True)
-    expected, depths = reference(volume, geometry)
+    expected, depths = resampled_maximum(volume, geometry)
     assert np.abs(found.suv - expected).max() < 1e-4
     differs = np.abs(found.depth_mm - depths) > geometry.bin_mm + 1e-4
     assert (differs & (expected > 0)).mean() < 0.02

@@ -1,43 +1,18 @@
 """Square pixels: place and size of structures, and the way back to the volume."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from simulated import occluded_study, volume_of
 
 from nnunetv2_mip.fusion.backprojection import backproject
-from nnunetv2_mip.io.grid import SourceGrid
-from nnunetv2_mip.io.volumes import Volume
 from nnunetv2_mip.views.geometry import ViewGeometry, view_angles
 from nnunetv2_mip.views.projection import project as project_volume
 from nnunetv2_mip.views.projection import project_mask
 from nnunetv2_mip.views.resampling import to_detector, to_pixels, view_shape
 
-IDENTITY = (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0)
-
-
-def volume_of(array: np.ndarray, spacing_zyx=(5.0, 4.0, 4.0)) -> Volume:
-    grid = SourceGrid(array.shape[::-1], spacing_zyx[::-1], (0.0, 0.0, 0.0), IDENTITY)
-    return Volume(array, grid, Path("SUV.nii.gz"))
-
-
-def study(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """SUV, CT and lesions: a body, a lesion before a hot slab and one behind it."""
-    rng = np.random.default_rng(seed)
-    suv = np.zeros((20, 24, 24), np.float32)
-    suv[:, 3:-3, 3:-3] = rng.uniform(0.5, 1.5, (20, 18, 18))
-    suv[:, 18:20, 8:20] = 12
-    seg = np.zeros(suv.shape, np.uint8)
-    seg[3:8, 10:14, 9:14] = 1
-    seg[14:17, 5:8, 12:18] = 1
-    suv[seg == 1] = 6
-    ct = rng.integers(-100, 300, suv.shape).astype(np.int16)
-    ct[suv == 0] = -1000
-    return suv, ct, seg
-
 
 def test_pixels_of_the_detectors_own_size_change_nothing():
-    suv, _, seg = study()
+    suv, _, seg = occluded_study()
     geometry = ViewGeometry.for_volume(volume_of(suv, (4.0, 4.0, 4.0)), view_angles(3))
     views = project_volume(suv, geometry).suv
     assert np.array_equal(to_pixels(views, geometry, 4.0), views)
@@ -69,9 +44,9 @@ def test_pixels_keep_the_place_and_the_size_of_things():
 
 
 def test_fusion_goes_back_from_pixels_to_the_volume():
-    _, _, seg = study()
+    _, _, seg = occluded_study()
     body = np.ones(seg.shape, np.float32)
-    geometry = ViewGeometry.for_volume(volume_of(body), view_angles(24))
+    geometry = ViewGeometry.for_volume(volume_of(body, (5.0, 4.0, 4.0)), view_angles(24))
     views = project_mask(seg, geometry).astype(np.float32)
     plain = backproject(views, geometry, "hull") >= 0.5
     fine = to_detector(to_pixels(views, geometry, 2.0), geometry, 2.0)
