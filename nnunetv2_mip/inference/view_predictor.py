@@ -258,7 +258,7 @@ class ViewPredictor:
     def _input(
         self, levels: np.ndarray, pixel_mm: tuple[float, float], deadline: Deadline
     ) -> tuple[torch.Tensor, dict, WorkDone | None]:
-        """Input of the network after filter and first stage, and the work that the first stage did."""
+        """Input of the network after filter and first stage, and the first stage's work."""
         if self.config.prefilter == "impulse":
             # The SUV channel: PNGs have no other, and CT and depth are computed here.
             cleaned = [without_impulses(view) for view in levels[0]]
