@@ -61,6 +61,7 @@ def run(monkeypatch, entry_point, *words):
     entry_point()
 
 
+@pytest.mark.slow
 def test_find_best_configuration_compares_and_ensembles_our_trainers(models, monkeypatch):
     trainers = (models.trainer, "nnUNetTrainerMIP_other")
     run(monkeypatch, find_best_configuration_entry_point, models.number, "-p", models.plans,
@@ -72,6 +73,7 @@ def test_find_best_configuration_compares_and_ensembles_our_trainers(models, mon
     assert found["best_model_or_ensemble"]["selected_model_or_models"][0]["trainer"] in trainers
 
 
+@pytest.mark.slow
 def test_ensemble_of_two_predictions(models, monkeypatch, tmp_path):
     folders = []
     for trainer in (models.trainer, "nnUNetTrainerMIP_other"):

@@ -167,6 +167,7 @@ print({
     assert held == dict.fromkeys(held, True) and len(held) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (models_folder() / "mip_pet").is_dir(), reason="no bundled model")
 def test_a_full_size_study_with_clicks(bwrap, tmp_path):
     source = tmp_path / "in"
@@ -186,6 +187,7 @@ def test_a_full_size_study_with_clicks(bwrap, tmp_path):
     assert whole != ("degraded for time" in log)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (models_folder() / "mip_pet").is_dir(), reason="no bundled model")
 def test_a_real_study(bwrap, tmp_path):
     folder = os.environ.get("NNUNETV2_MIP_TEST_DATA")

@@ -111,6 +111,7 @@ def cohort(tmp_path, monkeypatch):
     return tmp_path, tree, model, splits
 
 
+@pytest.mark.slow
 def test_from_out_of_fold_cues_to_a_mask(cohort, capsys, tmp_path):
     from nnunetv2_mip.inference.predictor import MIPPredictor
     from nnunetv2_mip.io.volumes import read_mask, read_suv

@@ -247,8 +247,8 @@ def test_labels_equal_the_reference(size, spacing, angle, share, fragment_mm, gr
     expected = reference(seg, suv, geometry, rules)
     assert np.array_equal(found.label("projected"), project_mask(seg, geometry))
     different = found.label("ignore") != expected
-    # Rounding decides where a quantity meets its limit to the last digit.
-    assert different.sum() <= 0.01 * (expected != 0).sum()
+    # Rounding decides where a quantity meets its limit to the last digit: one pixel, or a hundredth.
+    assert different.sum() <= max(1, 0.01 * (expected != 0).sum())
 
 
 def test_the_cost_does_not_grow_with_the_volume():

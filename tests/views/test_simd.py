@@ -109,6 +109,7 @@ def test_both_forms_of_the_maximum_are_equal(seed, columns, ties):
     assert results[0] == results[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1, 5, 7), (64, 33, 40), (70, 40, 35), (129, 20, 66)])
 def test_both_forms_give_the_same_views_bit_by_bit(size, plain):
     rng = np.random.default_rng(sum(size))
