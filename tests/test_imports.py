@@ -72,6 +72,7 @@ def test_a_wrong_import_breaks_a_contract(copy, module, imported, message):
     assert message in " ".join(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_packages_without_torch_load_none_through_third_parties(copy):
     tomllib = pytest.importorskip("tomllib", reason="Python 3.11 or later")
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))

@@ -95,6 +95,7 @@ def test_the_order_of_the_items_is_kept_where_it_is_wanted(processes):
     assert list(results) == [(n, n) for n in range(5)]
 
 
+@pytest.mark.slow
 def test_the_first_error_in_order_is_raised():
     with pytest.raises(TypeError, match="'str'"):
         list(for_each(square, [1, "two", None], 2, in_order=True))
@@ -105,6 +106,7 @@ def test_few_items_need_no_process(items):
     assert list(for_each(process, items, 4)) == [(item, os.getpid()) for item in items]
 
 
+@pytest.mark.slow
 def test_workers_share_the_cores():
     pytest.importorskip("numba")
     workers = max(2, os.cpu_count() or 1)
@@ -119,6 +121,7 @@ def test_a_worker_that_dies_is_one_line(kept):
     assert str(caught.value).endswith("(finished cases are kept)") == kept
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="workers end with their parent on Linux only")
 def test_workers_end_with_a_killed_parent(tmp_path):
     code = (

@@ -36,6 +36,7 @@ def test_train_writes_a_classifier_and_its_scores(trained, rows_of):
     assert len(list((raw.parent / "cache").iterdir())) == 12
 
 
+@pytest.mark.slow
 def test_every_fold_by_its_own_network(
     tiny, trained, tmp_path, monkeypatch, few_threads, capsys, classify, rows_of
 ):

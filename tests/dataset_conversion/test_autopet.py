@@ -169,6 +169,7 @@ def test_values_that_are_not_suv_are_warned_about_and_noted(tmp_path, raw, capsy
     assert "Bq/ml" in summary["warnings"][0]
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_bytes_as_one(tmp_path, raw, monkeypatch):
     tree = small_tree(tmp_path / "tree")
     assert run("-i", tree, "-d", 501, "--views", 3, "-np", 1) == 0
@@ -370,6 +371,7 @@ def layouts(draw) -> tuple[str, dict[str, list[bool]]]:
     }
 
 
+@pytest.mark.slow
 @given(cohort=layouts())
 @settings(
     max_examples=15,

@@ -144,6 +144,7 @@ def test_masks_may_have_the_name_of_their_image(tmp_path, raw):
     assert read(raw / NAME / "labelsTr" / "x_1.nii.gz").sum() == 4
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_bytes_as_one(tmp_path, raw, monkeypatch):
     data = small_data(tmp_path / "data")
     assert run("-i", data, "-d", 502, "-np", 1) == 0

@@ -356,6 +356,7 @@ def test_a_tree_of_studies_gives_one_mask_a_study(eager, tmp_path, capsys):
     assert_same_header(tmp_path / "out" / "PETCT_a_first_study.nii.gz", first)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (models_folder() / "mip_pet").is_dir(), reason="no bundled model")
 def test_the_bundled_model_warns_of_volumes_and_says_how_many_views(tmp_path, capsys):
     source = write(volume(), tmp_path / "suv.nii.gz")

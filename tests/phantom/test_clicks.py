@@ -2,6 +2,7 @@
 
 import cc3d
 import numpy as np
+import pytest
 
 from nnunetv2_mip.evaluation.metrics import dice
 from nnunetv2_mip.fusion.click_refinement import with_clicks
@@ -28,6 +29,7 @@ def test_simulated_clicks_know_the_truth():
     assert not preset_clicks(study.suv, np.zeros_like(study.seg), mm, 2).tumour
 
 
+@pytest.mark.slow
 def test_on_simulated_patients_clicks_help_on_average():
     """A small copy of benchmarks/core/clicks.py: organs marked, every other lesion missed."""
     scores = []

@@ -142,6 +142,7 @@ def test_batches_are_not_capped_for_small_data_sets(plan):
     assert config["patch_size"] == [256, 192]
 
 
+@pytest.mark.slow
 def test_less_memory_means_smaller_batches_and_then_patches(plan):
     large = load_preset("default")
     sizes = []
@@ -174,6 +175,7 @@ def test_residual_blocks_give_the_residual_encoder(plan):
     assert "n_conv_per_stage" not in arguments
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "base"),
     [("cpu", "AttendingPlainConvUNet"), ("resenc", "AttendingResidualEncoderUNet")],
@@ -261,6 +263,7 @@ def test_preprocessed_levels_are_standardised(tiny):
     assert data.shape == (1, 3, 44, 36)
 
 
+@pytest.mark.slow
 def test_command_prints_the_training_line(untrained, capsys):
     code = run_command(
         "-d", untrained.name, "--preset", str(untrained.preset), "--no_pp", "-np", "1"
@@ -332,6 +335,7 @@ def test_two_data_sets_with_one_number(untrained, capsys):
     assert "Dataset901_Other, Dataset901_Tiny" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_splits_of_an_earlier_conversion(untrained, capsys):
     """They are refused, and --clean takes those of the raw data set."""
     untrained.preprocessed.mkdir(parents=True)

@@ -105,6 +105,7 @@ def test_a_full_queue_refuses_requests_with_retry_after(run_service, tiny_predic
             accepted(answer, sent)
 
 
+@pytest.mark.slow
 def test_requests_past_their_deadline_are_refused(run_service, tiny_predictor):
     with (
         run_service(tiny_predictor, Settings(deadline_s=2)) as service,

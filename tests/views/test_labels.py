@@ -247,7 +247,7 @@ def test_labels_equal_the_reference(size, spacing, angle, share, fragment_mm, gr
     expected = reference(seg, suv, geometry, rules)
     assert np.array_equal(found.label("projected"), project_mask(seg, geometry))
     different = found.label("ignore") != expected
-    # Rounding decides where a quantity meets its limit to the last digit: one pixel, or a hundredth.
+    # Rounding decides where a quantity meets its limit to the last digit.
     assert different.sum() <= max(1, 0.01 * (expected != 0).sum())
 
 
