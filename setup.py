@@ -63,6 +63,8 @@ TEST_REQUIREMENTS = [
     "pytest>=8",
     # `make test` runs two files of tests at a time.
     "pytest-xdist>=3.6",
+    # They share one trained model.
+    "filelock>=3.12",
     "pytest-cov>=7",
     "hypothesis>=6.100",
     "monai>=1.4",

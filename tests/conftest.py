@@ -35,6 +35,9 @@ pytest.register_assert_rewrite("helpers")
 
 # Words in the reasons of skipped tests that would have tried an attack or a sandbox.
 SECURITY_WORDS = ("bubblewrap", "Chromium", "playwright")
+# Fixtures that take longer than about a second and a half: a wheel, a trained classifier. The tiny
+# model is not among them: most tests need it.
+SLOW_FIXTURES = {"wheel", "trained"}
 CHROMIUM_FLAGS = ("--no-sandbox", "--headless=new", "--disable-gpu", "--disable-dev-shm-usage")
 TINY_PRESET = {
     "finest_spacing_mm": [4, 4],
@@ -57,10 +60,13 @@ class nnUNetTrainerMIP_tiny(nnUNetTrainerMIP):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The marker `browser` on each test that uses the fixture of that name."""
+    """Markers by fixtures: `browser` for that of this name, `slow` for those of SLOW_FIXTURES."""
     for item in items:
-        if "browser" in getattr(item, "fixturenames", ()):
+        used = set(getattr(item, "fixturenames", ()))
+        if "browser" in used:
             item.add_marker("browser")
+        if used & SLOW_FIXTURES:
+            item.add_marker("slow")
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
@@ -173,10 +179,32 @@ def make_tiny(base: Path) -> Tiny:
 
 @pytest.fixture(scope="session")
 def tiny_trained(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """Converted, planned, preprocessed and trained (fold 0). Read it, do not change it."""
+    """Converted, planned, preprocessed and trained (fold 0). Read it, do not change it.
+
+    Workers of pytest-xdist share the one that the first of them makes.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is None:
+        return make_tiny_trained(tmp_path_factory.mktemp("tiny"))
+    from filelock import FileLock
+
+    base = tmp_path_factory.getbasetemp().parent / "tiny"
+    with FileLock(base.with_suffix(".lock")):
+        finished = base / "finished"
+        if not finished.exists():
+            # What a worker left that failed.
+            shutil.rmtree(base, ignore_errors=True)
+            base.mkdir()
+            make_tiny_trained(base)
+            finished.touch()
+    return Tiny(base)
+
+
+def make_tiny_trained(base: Path) -> Tiny:
+    """Plan, preprocess and train the tiny data set below `base`, which exists."""
     from nnunetv2_mip.commands import plan_and_preprocess
 
-    tiny = make_tiny(tmp_path_factory.mktemp("tiny"))
+    tiny = make_tiny(base)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in tiny.environment.items():
             patch.setenv(name, value)

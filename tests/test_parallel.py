@@ -80,6 +80,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.slow
 def test_every_item_is_answered_once(processes):
     assert sorted(for_each(square, range(7), processes)) == [(n, n * n) for n in range(7)]
 
@@ -90,6 +91,7 @@ def test_processes_are_others(tmp_path):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.slow
 def test_the_order_of_the_items_is_kept_where_it_is_wanted(processes):
     results = for_each(first_is_last, range(5), processes, in_order=True)
     assert list(results) == [(n, n) for n in range(5)]
@@ -114,6 +116,7 @@ def test_workers_share_the_cores():
 
 
 @pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.slow
 def test_a_worker_that_dies_is_one_line(kept):
     message = "died, most likely of too little memory; run again with fewer workers"
     with pytest.raises(MipError, match=message) as caught:
@@ -189,6 +192,7 @@ def test_a_broken_study_does_not_stop_a_cluster(scheduler, tmp_path, monkeypatch
     assert "2 finished cases wait" in line
 
 
+@pytest.mark.slow
 def test_no_scheduler_at_the_address(tmp_path, monkeypatch, capsys, cohort):
     pytest.importorskip("distributed")
     monkeypatch.setattr("nnunetv2_mip.parallel.CONNECT_SECONDS", 1)

@@ -14,6 +14,7 @@ from nnunetv2_mip.commands import convert_autopet, convert_dmiai, predict, proje
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.slow
 def test_the_good_input_is_good(workers, inputs):
     np_ = ("-np", workers)
     assert run(convert_autopet, "-i", inputs / "tree", "-d", 1, "--views", 2, *np_) == 0
@@ -135,6 +136,7 @@ def test_a_bad_mask_is_not_used(fault, inputs, capsys):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.slow
 def test_a_bad_study_beside_a_good_one_leaves_only_whole_work(workers, inputs, capsys):
     """The good study waits, whole, for the second run; there is no data set yet."""
     bad = inputs / "tree" / "PETCT_b" / "s" / "SUV.nii.gz"

@@ -56,6 +56,7 @@ def test_a_head_of_another_network_is_refused(trained, tiny, tmp_path, capsys, c
     assert not (tmp_path / "s.csv").exists()
 
 
+@pytest.mark.slow
 def test_scores_heads_and_data_need_no_torch():
     code = (
         "import sys; import nnunetv2_mip.classification.classifier, "

@@ -67,6 +67,7 @@ def test_healthy_cases_alone_are_refused():
         compare(report(a=None), report(a=None))
 
 
+@pytest.mark.slow
 def test_patients_come_from_the_truths(tmp_path):
     tree = write_cohort(tmp_path / "tree", 4, seed=0, spacing_mm=12.0)
     found = patients_of(tree)

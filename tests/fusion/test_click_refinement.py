@@ -1,6 +1,7 @@
 """Refinement of masks by clicks: growth, removal, and the properties that always hold."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -93,6 +94,7 @@ VOXELS = st.tuples(*[st.integers(8, 31)] * 3)
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(VOXELS, st.booleans()), max_size=6), VOXELS, st.integers(0, 3))
+@pytest.mark.slow
 def test_clicks_hold_and_the_mask_is_monotone(made, more, which):
     suv, left, right = two_spots()
     mask = (left * (which & 1) | right * (which >> 1)).astype(np.uint8)

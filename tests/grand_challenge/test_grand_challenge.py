@@ -125,6 +125,7 @@ def test_every_edition_gets_what_it_asks_for(folder, run, edition, capsys):
     assert "3 views, TTA on, on cpu" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_edition_shows_in_the_input(folder, run):
     assert run(folder)[0] == 0
     write_clicks(folder)
@@ -339,6 +340,7 @@ def test_a_folder_that_is_no_second_stage_is_refused(folder, run, eager, tmp_pat
     assert "stage2: lacks dataset.json" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_failing_inference_leaves_the_clicks_and_the_reason(folder, run, eager, tmp_path, capsys):
     model = tmp_path / "broken"
     shutil.copytree(eager, model)
@@ -379,6 +381,7 @@ def test_when_the_time_is_over_there_is_an_answer(folder, eager, tiny_trained, t
     assert voxels(mask_of(tmp_path / "out", edition=4))[5, 5, 10] == 1
 
 
+@pytest.mark.slow
 def test_short_of_time_there_are_fewer_views(folder, run, eager, monkeypatch, capsys):
     from nnunetv2_mip.grand_challenge import time_budget
     from nnunetv2_mip.grand_challenge.layout import read_challenge_pet
@@ -433,6 +436,7 @@ def test_a_mounted_model_comes_before_the_bundled_one(tmp_path):
     assert grand_challenge.model_folder("named", str(mounted)) == Path("named")
 
 
+@pytest.mark.slow
 def test_phantoms_in_the_layout_of_the_challenge_can_be_run(run, tmp_path):
     words = ("-n", 1, "--spacing", 12, "--layout", "grand-challenge", "--clicks", 2)
     with pytest.raises(SystemExit) as ended:

@@ -130,6 +130,7 @@ def names(folder: Path) -> set[str]:
     return {name for name in found if not name.endswith("_lesions.csv")}
 
 
+@pytest.mark.slow
 def test_a_png_that_is_no_mip_pet_gets_a_warning_with_its_name(eager, tmp_path, capsys):
     in_mode(picture(), "L").point(lambda grey: 255 - grey).save(tmp_path / "inverted.png")
     assert run("-i", tmp_path / "inverted.png", "-o", tmp_path / "mask.png", *eager) == 0
@@ -174,6 +175,7 @@ def test_a_blank_png_gives_an_empty_mask(eager, tmp_path):
     assert not mask.any()
 
 
+@pytest.mark.slow
 def test_never_empty_marks_one_region_where_nothing_reaches_the_threshold(model, tiny, tmp_path):
     folder = tmp_path / "shy"
     shutil.copytree(tiny.model, folder, ignore=shutil.ignore_patterns("validation", "*.png"))
@@ -212,6 +214,7 @@ def test_a_volume_gives_a_mask_with_its_header(code, ending, eager, tmp_path):
     assert set(np.unique(found)) == {0, 1}
 
 
+@pytest.mark.slow
 def test_the_orientation_of_the_file_does_not_change_the_answer(eager, tmp_path):
     answers = []
     for code in ("LPS", "RAS", "PIR"):
@@ -253,6 +256,7 @@ def test_views_and_probabilities_are_kept_on_request(eager, usual, tmp_path):
     assert np.array_equal(read(tmp_path / "again.nii.gz"), read(out / "pet.nii.gz"))
 
 
+@pytest.mark.slow
 def test_mirroring_changes_the_answer_a_little(eager, tmp_path):
     in_mode(picture(), "L").save(tmp_path / "a.png")
     found = []
@@ -275,6 +279,7 @@ def test_stacks_of_a_data_set_give_mask_stacks(tiny, eager, tmp_path):
         assert set(np.unique(read(found))) <= {0, 1}
 
 
+@pytest.mark.slow
 def test_the_answer_to_a_stack_is_that_of_stock_nnunet(tiny, model, tmp_path):
     """One predictor: our in-memory path against nnU-Net's own, from file to file."""
     import torch
@@ -318,6 +323,7 @@ def test_a_stack_takes_its_geometry_along_and_can_be_fused(eager, tmp_path):
     assert read(fused).any()
 
 
+@pytest.mark.slow
 def test_a_stack_of_raw_suv_is_put_on_the_scale_of_the_network(eager, tmp_path):
     """What `project` writes is SUV; the network saw levels."""
     pet = write(volume(), tmp_path / "pet.nii.gz")
@@ -383,6 +389,7 @@ def test_a_folder_of_volumes(eager, tmp_path):
     assert names(tmp_path / "out") == {"one.nii.gz", "two.mha"}
 
 
+@pytest.mark.slow
 def test_a_model_named_by_data_set_trainer_and_plans(tiny, tmp_path):
     in_mode(picture(), "L").save(tmp_path / "a.png")
     named = ("-d", tiny.number, "-tr", tiny.trainer, "-p", tiny.plans, "-f", 0, "-device", "cpu")

@@ -95,6 +95,7 @@ needs_bundle = pytest.mark.skipif(
 
 
 @needs_bundle
+@pytest.mark.slow
 def test_the_bundled_model_segments_a_png(tmp_path, monkeypatch):
     for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_extTrainer"):
         monkeypatch.delenv(variable, raising=False)

@@ -69,6 +69,7 @@ def test_lesions_lie_in_the_body_and_are_described(studies):
     assert len(kinds) >= 5
 
 
+@pytest.mark.slow
 def test_organs_take_up_what_they_should():
     study = simulate_subject(11, 1, 4.0)
     brain = study.suv[-30:][study.body[-30:]]
@@ -92,6 +93,7 @@ def test_one_in_three_is_healthy_and_every_deck_holds_the_same_mixture():
     assert positions == {True, False}
 
 
+@pytest.mark.slow
 def test_hidden_lesions_exist_and_are_covered_in_some_view():
     for index in range(200):
         if disease_pattern(5, index) == "hidden":
@@ -137,6 +139,7 @@ def test_the_anatomy_does_not_depend_on_the_spacing():
     assert [x["kind"] for x in coarse.lesions][:3] == [x["kind"] for x in fine.lesions][:3]
 
 
+@pytest.mark.slow
 def test_cohort_layout_and_prefix_property(tmp_path, studies):
     out = write_cohort(tmp_path / "cohort", 3, 11, COARSE_MM)
     cohort = json.loads((out / "cohort.json").read_text("utf-8"))

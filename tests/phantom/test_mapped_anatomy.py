@@ -24,6 +24,9 @@ from nnunetv2_mip.phantom.scanner import canvas_for, paint_anatomy
 from nnunetv2_mip.phantom.shapes import Ellipsoid
 from nnunetv2_mip.phantom.subject import body_index, simulate_subject
 
+# Each body around organ maps takes a second or more.
+pytestmark = pytest.mark.slow
+
 COARSE_MM = 8.0
 
 
@@ -42,7 +45,6 @@ def test_a_subject_is_a_function_of_seed_index_and_maps(studies, maps):
     assert other.suv.shape != again.suv.shape or not np.array_equal(other.suv, again.suv)
 
 
-@pytest.mark.slow
 def test_a_cohort_has_the_same_bytes_whatever_the_number_of_workers(tmp_path, folder, maps):
     alone = write_cohort(tmp_path / "alone", 4, 21, 12.0, organs=maps)
     shared = write_cohort(tmp_path / "shared", 4, 21, 12.0, processes=2, organs=maps)
@@ -98,7 +100,6 @@ def test_organs_keep_their_place_lie_in_the_body_and_look_right_on_ct(maps, anat
         assert bladder[2] < liver[2] < lung[2] < brain[2]
 
 
-@pytest.mark.slow
 def test_uptake_of_organs_follows_the_published_distribution(maps, anatomy_of):
     means = []
     for index in range(0, 32, 4):
@@ -145,7 +146,6 @@ def test_lesions_lie_in_the_body_on_their_uptake_and_are_described(studies):
     assert (np.mean(shifted, axis=0) < 0.75 * np.mean(here)).all()
 
 
-@pytest.mark.slow
 def test_hidden_lesions_lie_beside_hot_organs(maps, anatomy_of):
     near = []
     for index in range(80):
@@ -239,7 +239,6 @@ def test_the_frame_meets_its_landmarks_and_can_be_inverted(maps, anatomy_of):
     assert np.allclose(frame.nominal(here), nominal, atol=1e-6)
 
 
-@pytest.mark.slow
 def test_real_maps_make_plausible_bodies(anatomy_of):
     data = os.environ.get("NNUNETV2_MIP_TEST_DATA")
     if not data:

@@ -164,6 +164,7 @@ def test_wider_presets_hold_a_body(plan):
     assert coarse["patch_size"] == [352, 256]
 
 
+@pytest.mark.slow
 def test_residual_blocks_give_the_residual_encoder(plan):
     config = plan("resenc", size=(320, 256))["configurations"]["2d"]
     architecture = config["architecture"]

@@ -10,6 +10,7 @@ from nnunetv2_mip.report.svg_plot import Point
 
 
 @pytest.mark.parametrize("which", ["volume_report", "png_report"])
+@pytest.mark.slow
 def test_the_file_needs_nothing_else(which, request, read_page):
     page = read_page(request.getfixturevalue(which))
     for _, attributes in page.tags:

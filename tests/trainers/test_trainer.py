@@ -61,6 +61,7 @@ def test_weights_and_losses_are_finite(tiny):
     assert all(torch.isfinite(weight).all() for weight in checkpoint["network_weights"].values())
 
 
+@pytest.mark.slow
 def test_the_loss_falls_on_a_batch_seen_again_and_again(tiny, monkeypatch, tmp_path):
     # One batch: a few epochs of the augmented stream differ more by chance than by learning.
     monkeypatch.setenv("nnUNet_results", str(tmp_path))

@@ -84,6 +84,7 @@ def maxima_plain(voxels, line, places, fxs, fys, best, ts, winner):
 
 @given(seed=st.integers(0, 2**32 - 1), columns=st.integers(2, 5), ties=st.booleans())
 @settings(max_examples=200, deadline=None)
+@pytest.mark.slow
 def test_both_forms_of_the_maximum_are_equal(seed, columns, ties):
     rng = np.random.default_rng(seed)
     voxels = rng.exponential(3, (3, columns, LANES)).astype(np.float32)

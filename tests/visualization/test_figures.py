@@ -140,6 +140,7 @@ def test_labels():
     assert a_case().labels() == []
 
 
+@pytest.mark.slow
 def test_noisy_gif_stays_small(tmp_path):
     rng = np.random.default_rng(0)
     stack = rng.gamma(2.0, 1.0, (12, 250, 160)).astype(np.float32)
