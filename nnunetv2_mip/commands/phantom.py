@@ -28,6 +28,13 @@ def build_parser() -> argparse.ArgumentParser:
         'which organ ({"1": "spleen", ...}), else they are taken for autoPET III organ maps',
     )
     parser.add_argument(
+        "--variety",
+        choices=("standard", "wide"),
+        default="standard",
+        help="wide: also large masses of low contrast, healthy uptake that resembles disease "
+        "(ureters, bowel, muscles, brown fat), cut fields of view, other resolution and noise",
+    )
+    parser.add_argument(
         "-np", dest="processes", type=process_count, default=1, help="worker processes"
     )
     parser.add_argument(
@@ -61,6 +68,7 @@ def run(args: argparse.Namespace) -> None:
         organs,
         args.layout,
         args.clicks,
+        args.variety,
     )
     print(f"{args.number} studies of seed {args.seed} in {folder}")
     if organs:

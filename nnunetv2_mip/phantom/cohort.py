@@ -35,6 +35,10 @@ from nnunetv2_mip.phantom.subject import (
     DEFAULT_SPACING_MM,
     MAPPED_VERSION,
     PHANTOM_VERSION,
+    STANDARD,
+    VARIETIES,
+    WIDE,
+    WIDE_VERSION,
     PhantomStudy,
     body_index,
     check_subject,
@@ -54,12 +58,13 @@ def write_study(
     organs: OrganMaps | None = None,
     layout: str = AUTOPET,
     clicks: int | None = None,
+    variety: str = STANDARD,
 ) -> dict:
     """Entry in `cohort.json` of one subject, which is simulated and written below `out`.
 
     The arguments are those of `write_cohort`; `index` is the subject's place in the cohort.
     """
-    study = simulate_subject(seed, index, spacing_mm, organs)
+    study = simulate_subject(seed, index, spacing_mm, organs, variety)
     if layout == AUTOPET:
         folder = Path(out) / study.patient / study.study
         write_volume(study.suv, study.grid, folder / "SUV.nii.gz")
@@ -107,13 +112,14 @@ def write_cohort(
     organs: OrganMaps | None = None,
     layout: str = AUTOPET,
     clicks: int | None = None,
+    variety: str = STANDARD,
 ) -> Path:
     """Folder of a cohort: subjects 0 … n-1, with `cohort.json` beside them.
 
     Args:
         out: folder that does not exist or is empty; it appears when everything is written.
         n: studies (a patient may have two).
-        seed, spacing_mm, organs: see `simulate_subject`.
+        seed, spacing_mm, organs, variety: see `simulate_subject`.
         progress: wraps the iteration over the studies, called as `progress(iterator, total=n)`
             (tqdm fits).
         processes: worker processes; the files do not depend on their number.
@@ -129,6 +135,8 @@ def write_cohort(
         raise MipError(f"{n} phantoms: choose 1 or more")
     if layout not in LAYOUTS:
         raise MipError(f"layout {layout!r}: choose one of {', '.join(LAYOUTS)}")
+    if variety not in VARIETIES:
+        raise MipError(f"variety {variety!r}: choose one of {', '.join(VARIETIES)}")
     if clicks is not None and (clicks < 0 or layout != GRAND_CHALLENGE):
         raise MipError(f"{clicks} clicks: 0 or more, with the layout {GRAND_CHALLENGE}")
     check_subject(seed, 0, spacing_mm)
@@ -144,6 +152,7 @@ def write_cohort(
             organs=organs,
             layout=layout,
             clicks=clicks,
+            variety=variety,
         )
         # Closed before the folder is removed after an error: no worker may still write into it.
         with closing(for_each(write, range(n), processes, in_order=True)) as results:
@@ -151,6 +160,7 @@ def write_cohort(
             studies = list(progress(entries, total=n) if progress else entries)
         content = {
             **({"mapped_version": MAPPED_VERSION} if organs else {}),
+            **({"variety": variety, "variety_version": WIDE_VERSION} if variety == WIDE else {}),
             "phantom_version": PHANTOM_VERSION,
             "seed": seed,
             "spacing_mm": spacing_mm,

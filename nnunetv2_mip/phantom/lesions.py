@@ -39,6 +39,10 @@ class Lesion:
         core: necrotic part, or None.
         suv: uptake of the part that is not necrotic.
         texture: relative spread of its uptake.
+        cold_parts: further parts of less uptake.
+        cold_share: their uptake as a share of `suv`.
+        whole_outline: whether the true outline is that of the whole solid, its cold parts included,
+            and not that of its uptake.
     """
 
     kind: str
@@ -47,6 +51,9 @@ class Lesion:
     suv: float
     core: Ellipsoid | None = None
     texture: float = 0.12
+    cold_parts: tuple[Ellipsoid, ...] = ()
+    cold_share: float = 0.3
+    whole_outline: bool = False
 
 
 def disease_pattern(seed: int, index: int) -> str:
@@ -122,15 +129,18 @@ def make_lesion(
     return Lesion(kind, site, tuple(blobs), suv, core, texture=float(rng.uniform(0.05, 0.2)))
 
 
-def _log_uniform(rng, low: float, high: float) -> float:
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """Random value whose logarithm is uniform."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
-def _near(point: Point, rng, spread_mm: float) -> Point:
+def near(point: Point, rng: np.random.Generator, spread_mm: float) -> Point:
+    """Random point (x, y, z) mm around another, normally distributed."""
     return tuple(np.array(point) + rng.normal(0, spread_mm, 3))
 
 
-def _pick(anatomy: Anatomy, rng, site: str) -> Point:
+def pick(anatomy: Anatomy, rng: np.random.Generator, site: str) -> Point:
+    """Random one of the points of a site."""
     points = anatomy.sites[site]
     return points[int(rng.integers(len(points)))]
 
@@ -153,7 +163,7 @@ def _nodes(anatomy, rng, site, count, size_mm, suv) -> list[Lesion]:
     low, high = size_mm
     return [
         make_lesion(
-            "node", site, _near(_pick(anatomy, rng, site), rng, 6), _log_uniform(rng, low, high),
+            "node", site, near(pick(anatomy, rng, site), rng, 6), log_uniform(rng, low, high),
             suv * float(rng.uniform(0.6, 1.25)), rng,
         )
         for _ in range(count)
@@ -161,7 +171,7 @@ def _nodes(anatomy, rng, site, count, size_mm, suv) -> list[Lesion]:
 
 
 def _lymphoma(anatomy, rng) -> list[Lesion]:
-    suv, lesions = _log_uniform(rng, 5, 18), []
+    suv, lesions = log_uniform(rng, 5, 18), []
     lesions += _nodes(anatomy, rng, "mediastinum", int(rng.integers(4, 10)), (18, 55), suv)
     if rng.uniform() < 0.75:
         side_sites = ["neck", "supraclavicular"]
@@ -181,14 +191,14 @@ def _lymphoma(anatomy, rng) -> list[Lesion]:
             spot = spleen.random_point(rng, 0.6)
             lesions.append(
                 make_lesion(
-                    "organ lesion", "spleen", spot, _log_uniform(rng, 10, 26), 0.8 * suv, rng
+                    "organ lesion", "spleen", spot, log_uniform(rng, 10, 26), 0.8 * suv, rng
                 )
             )
     return lesions
 
 
 def _lung_cancer(anatomy, rng) -> list[Lesion]:
-    suv, size = _log_uniform(rng, 6, 20), _log_uniform(rng, 32, 80)
+    suv, size = log_uniform(rng, 6, 20), log_uniform(rng, 32, 80)
     necrosis = float(rng.uniform(0.45, 0.65)) if size > 45 and rng.uniform() < 0.5 else 0.0
     lesions = [
         make_lesion("lung mass", "lung", _lung_point(anatomy, rng), size, suv, rng, necrosis)
@@ -205,8 +215,8 @@ def _lung_cancer(anatomy, rng) -> list[Lesion]:
 
 def _nodule(anatomy, rng, size_mm) -> Lesion:
     return make_lesion(
-        "lung nodule", "lung", _lung_point(anatomy, rng), _log_uniform(rng, *size_mm),
-        _log_uniform(rng, 3, 12), rng,
+        "lung nodule", "lung", _lung_point(anatomy, rng), log_uniform(rng, *size_mm),
+        log_uniform(rng, 3, 12), rng,
     )  # fmt: skip
 
 
@@ -217,23 +227,23 @@ def _bone(anatomy, rng, count, suv) -> list[Lesion]:
         low, high = (9, 22) if site == "ribs" else (13, 42)
         lesions.append(
             make_lesion(
-                "bone metastasis", str(site), _near(_pick(anatomy, rng, site), rng, 5),
-                _log_uniform(rng, low, high), suv * float(rng.uniform(0.5, 1.3)), rng,
+                "bone metastasis", str(site), near(pick(anatomy, rng, site), rng, 5),
+                log_uniform(rng, low, high), suv * float(rng.uniform(0.5, 1.3)), rng,
             )
         )  # fmt: skip
     return lesions
 
 
 def _bone_metastases(anatomy, rng) -> list[Lesion]:
-    return _bone(anatomy, rng, int(rng.integers(6, 22)), _log_uniform(rng, 7, 18))
+    return _bone(anatomy, rng, int(rng.integers(6, 22)), log_uniform(rng, 7, 18))
 
 
 def _liver_metastases(anatomy, rng) -> list[Lesion]:
-    suv, liver, lesions = _log_uniform(rng, 6, 15), anatomy.organs("liver"), []
+    suv, liver, lesions = log_uniform(rng, 6, 15), anatomy.organs("liver"), []
     for _ in range(int(rng.integers(2, 10))):
         # The phantom's own liver has three lobes; a mapped one is a single solid.
         lobe = liver[int(rng.choice(3, p=[0.6, 0.2, 0.2]))] if len(liver) == 3 else liver[0]
-        size = _log_uniform(rng, 12, 55)
+        size = log_uniform(rng, 12, 55)
         necrosis = 0.5 if size > 42 and rng.uniform() < 0.4 else 0.0
         spot = lobe.random_point(rng, 0.7)
         lesions.append(
@@ -260,10 +270,8 @@ def _necrotic_mass(anatomy, rng) -> list[Lesion]:
     site = str(
         rng.choice(["thigh", "buttock", "lung", "retroperitoneum"], p=[0.35, 0.2, 0.25, 0.2])
     )
-    point = (
-        _lung_point(anatomy, rng) if site == "lung" else _near(_pick(anatomy, rng, site), rng, 6)
-    )
-    suv = _log_uniform(rng, 7, 25)
+    point = _lung_point(anatomy, rng) if site == "lung" else near(pick(anatomy, rng, site), rng, 6)
+    suv = log_uniform(rng, 7, 25)
     core = float(rng.uniform(0.45, 0.7))
     lesions = [
         make_lesion("necrotic mass", site, point, float(rng.uniform(60, 90)), suv, rng, core)
@@ -274,7 +282,7 @@ def _necrotic_mass(anatomy, rng) -> list[Lesion]:
 
 
 def _melanoma(anatomy, rng) -> list[Lesion]:
-    lesions, suv = [], _log_uniform(rng, 5, 18)
+    lesions, suv = [], log_uniform(rng, 5, 18)
     for _ in range(int(rng.integers(4, 14))):
         site = str(rng.choice(["axilla", "groin", "buttock", "thigh", "liver", "lung", "ribs"]))
         if site == "lung":
@@ -282,13 +290,13 @@ def _melanoma(anatomy, rng) -> list[Lesion]:
         elif site == "liver":
             point = anatomy.organs("liver")[0].random_point(rng)
         else:
-            point = _near(_pick(anatomy, rng, site), rng, 10)
+            point = near(pick(anatomy, rng, site), rng, 10)
         lesions.append(
             make_lesion(
                 "melanoma metastasis",
                 site,
                 point,
-                _log_uniform(rng, 8, 30),
+                log_uniform(rng, 8, 30),
                 suv * float(rng.uniform(0.6, 1.3)),
                 rng,
             )
@@ -299,19 +307,17 @@ def _melanoma(anatomy, rng) -> list[Lesion]:
 def _low_uptake(anatomy, rng) -> list[Lesion]:
     """Tumour hardly brighter than the liver, at a site of low uptake."""
     site = str(rng.choice(["lung", "buttock", "thigh", "retroperitoneum"]))
-    point = (
-        _lung_point(anatomy, rng) if site == "lung" else _near(_pick(anatomy, rng, site), rng, 5)
-    )
-    size, suv = _log_uniform(rng, 18, 50), float(rng.uniform(2.5, 3.6))
+    point = _lung_point(anatomy, rng) if site == "lung" else near(pick(anatomy, rng, site), rng, 5)
+    size, suv = log_uniform(rng, 18, 50), float(rng.uniform(2.5, 3.6))
     return [make_lesion("low uptake", site, point, size, suv, rng)]
 
 
 def _hidden(anatomy, rng) -> list[Lesion]:
     """Lesion that hotter or larger organs cover in many views."""
     site = str(rng.choice(anatomy.hidden_sites))
-    point = _near(_pick(anatomy, rng, site), rng, 3)
+    point = near(pick(anatomy, rng, site), rng, 3)
     return [
-        make_lesion("hidden", site, point, _log_uniform(rng, 12, 30), _log_uniform(rng, 4, 16), rng)
+        make_lesion("hidden", site, point, log_uniform(rng, 12, 30), log_uniform(rng, 4, 16), rng)
     ]
 
 

@@ -87,11 +87,16 @@ def paint_lesions(
         uptake = lesion.suv * np.clip(1 + lesion.texture * texture[box], 0.5, 1.5)
         if lesion.core is not None:
             uptake *= 1 - 0.93 * _occupancy_in(canvas, lesion.core, box)
+        for part in lesion.cold_parts:
+            uptake *= 1 - (1 - lesion.cold_share) * _occupancy_in(canvas, part, box)
         added = filled * np.maximum(uptake - canvas.suv[box], 0)
         seen = gaussian_filter(added, psf_mm / canvas.spacing_mm, mode="constant")
         if seen.max(initial=0) < VISIBLE_CONTRAST_SUV:
             continue
-        drawn = (seen >= CONTOUR_FRACTION * seen.max()) & body[box]
+        if lesion.whole_outline:
+            drawn = filled >= 0.5
+        else:
+            drawn = (seen >= CONTOUR_FRACTION * seen.max()) & body[box]
         if not drawn.any():
             continue
         painted.append(lesion)
@@ -116,6 +121,7 @@ def scan_pet(
     psf_mm: float,
     scan_rng: np.random.Generator,
     noise_rng: np.random.Generator,
+    noise_range: tuple[float, float] = (0.14, 0.26),
 ) -> np.ndarray:
     """PET of the canvas: blur and noise, float32 (z, y, x) SUV, never negative.
 
@@ -125,7 +131,7 @@ def scan_pet(
     """
     sigma = psf_mm / canvas.spacing_mm
     suv = gaussian_filter(canvas.suv, sigma, mode="nearest")
-    level = float(scan_rng.uniform(0.14, 0.26))
+    level = float(scan_rng.uniform(*noise_range))
     noise = noise_rng.standard_normal(canvas.shape, dtype=np.float32)
     width = 0.85 * sigma
     noise = gaussian_filter(noise, width, mode="wrap")

@@ -11,14 +11,23 @@ from nnunetv2_mip.phantom.body import Anatomy
 from nnunetv2_mip.phantom.label_maps import OrganMaps, choose_map, read_organ_map
 from nnunetv2_mip.phantom.lesions import Lesion, disease_pattern, draw_lesions
 from nnunetv2_mip.phantom.mapped_anatomy import build_mapped_anatomy
+from nnunetv2_mip.phantom.masses import draw_wide_lesions, draw_wide_pattern
 from nnunetv2_mip.phantom.scanner import canvas_for, paint_anatomy, paint_lesions, scan_ct, scan_pet
 from nnunetv2_mip.phantom.shapes import Canvas, point_of
+from nnunetv2_mip.phantom.wide_physiology import add_wide_physiology
 
 PHANTOM_VERSION = 1
 # Version of the bodies built around label maps.
 MAPPED_VERSION = 1
+# Version of the wide variety.
+WIDE_VERSION = 1
 DEFAULT_SPACING_MM = 4.0
 SPACING_RANGE_MM = (1.5, 12.0)
+STANDARD, WIDE = "standard", "wide"
+VARIETIES = (STANDARD, WIDE)
+# Of the wide variety: resolution (full width at half maximum) and relative noise of the scanner.
+WIDE_RESOLUTION_MM = (4.2, 8.5)
+WIDE_NOISE = (0.07, 0.4)
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,7 @@ def simulate_subject(
     index: int,
     spacing_mm: float = DEFAULT_SPACING_MM,
     organs: OrganMaps | None = None,
+    variety: str = STANDARD,
 ) -> PhantomStudy:
     """Simulated study of a subject.
 
@@ -85,6 +95,9 @@ def simulate_subject(
         spacing_mm: isotropic voxel size, 1.5 to 12 mm.
         organs: label maps to build the body around; None: the phantom's own anatomy. Their order
             in the cohort depends on the seed and on their names.
+        variety: `standard`, or `wide`: also large masses of low contrast (`phantom.masses`), much
+            healthy uptake that resembles disease (`phantom.wide_physiology`), fields of view cut at
+            thigh, pelvis, skull or neck, and scanners of other resolution and noise.
 
     Raises:
         MipError: a seed, index or spacing out of range, or a label map that cannot be used.
@@ -100,13 +113,21 @@ def simulate_subject(
     else:
         anatomy, organ_map = _mapped_anatomy(seed, owner, organs, body_rng, scan_rng)
     pattern = disease_pattern(seed, index)
-    lesions = draw_lesions(pattern, anatomy, lesion_rng)
+    resolution_mm, noise_range = (4.8, 6.2), (0.14, 0.26)
+    if variety == WIDE:
+        resolution_mm, noise_range = WIDE_RESOLUTION_MM, WIDE_NOISE
+        pattern = pattern if pattern == "healthy" else draw_wide_pattern(lesion_rng)
+        add_wide_physiology(anatomy, scan_rng)
+        _cut_field(anatomy, scan_rng)
+        lesions = draw_wide_lesions(pattern, anatomy, lesion_rng)
+    else:
+        lesions = draw_lesions(pattern, anatomy, lesion_rng)
 
     canvas = canvas_for(anatomy, spacing_mm)
     body, texture = paint_anatomy(canvas, anatomy, scan_rng)
-    psf_mm = float(scan_rng.uniform(4.8, 6.2)) / 2.3548
+    psf_mm = float(scan_rng.uniform(*resolution_mm)) / 2.3548
     labels, visible = paint_lesions(canvas, lesions, body, texture, psf_mm)
-    suv = scan_pet(canvas, psf_mm, scan_rng, noise_rng)
+    suv = scan_pet(canvas, psf_mm, scan_rng, noise_rng, noise_range)
     ct = scan_ct(canvas, noise_rng)
 
     seg = (labels > 0).astype(np.uint8)
@@ -127,6 +148,15 @@ def _mapped_anatomy(
     found = read_organ_map(path, organs)
     anatomy = build_mapped_anatomy(found, body_rng, scan_rng, "prostate" in organs.organs)
     return anatomy, path.name
+
+
+def _cut_field(anatomy: Anatomy, rng: np.random.Generator) -> None:
+    """Shorten the scanned stretch of some subjects, at its upper or lower end."""
+    height = anatomy.top_mm - anatomy.bottom_mm
+    if rng.uniform() < 0.3:
+        anatomy.top_mm -= float(rng.uniform(0.02, 0.2)) * height
+    if rng.uniform() < 0.15:
+        anatomy.bottom_mm += float(rng.uniform(0.05, 0.2)) * height
 
 
 def check_subject(seed: int, index: int, spacing_mm: float) -> None:
