@@ -134,8 +134,10 @@ def _height_cm(value: float, kg: float) -> float | None:
     """Height in cm of a number in m, cm, mm or inches; None where it is none of them."""
     if _LEAST_CM <= 100 * value <= _MOST_CM:
         return 100 * value
-    possible = [value, value / 10, value * _INCH_CM]
-    possible = [cm for cm in possible if _LEAST_CM <= cm <= _MOST_CM]
+    possible = [cm for cm in (value, value / 10) if _LEAST_CM <= cm <= _MOST_CM]
+    inches = value * _INCH_CM
+    if _LEAST_CM <= inches <= _MOST_CM and _LEAST_BMI <= _bmi(kg, inches) <= _MOST_BMI:
+        possible.append(inches)
     if len(possible) > 1:
         possible = [cm for cm in possible if _LEAST_BMI <= _bmi(kg, cm) <= _MOST_BMI]
     return possible[0] if len(possible) == 1 else None

@@ -40,6 +40,8 @@ _LATE_SERIES_S = 60
 _REFERENCE_TOLERANCE, _MOST_SPREAD_S = 0.005, 60.0
 # No scan goes on for longer between the reference and the first slice of a series.
 _LONGEST_SCAN = timedelta(hours=3)
+# Against a series time that could be right, the frames' reference is one near the first of them.
+_LONGEST_BEFORE_FIRST = timedelta(minutes=10)
 _HALF_DAY = timedelta(hours=12)
 # Frames below one second are not imaged; the number is in s, not in ms.
 _LEAST_FRAME_MS = 1000.0
@@ -65,14 +67,15 @@ def decay_reference(slices: Slices, half_life_s: float, lines: list[str]) -> dat
     if series is not None and (first is None or series <= first):
         frames = _frame_reference(slices, acquired, half_life_s)
         # One frame alone is no evidence against the series time.
-        if frames is None or not frames[1]:
+        if frames is None or not frames[1] or first is None:
             return series
-        early_s = (frames[0] - series).total_seconds()
-        if early_s <= _LATE_SERIES_S:
+        off_s = (frames[0] - series).total_seconds()
+        if abs(off_s) <= _LATE_SERIES_S or first - frames[0] > _LONGEST_BEFORE_FIRST:
             return series
         lines.append(
-            f"{path}: the series time {series.time()} is {early_s / 60:.0f} min before what Frame "
-            f"Reference Time says of all slices; decay is corrected to {_clock(frames[0])}"
+            f"{path}: the series time {series.time()} is {abs(off_s) / 60:.1f} min "
+            f"{'before' if off_s > 0 else 'after'} what Frame Reference Time says of all slices; "
+            f"decay is corrected to {_clock(frames[0])}"
         )
         return frames[0]
     scan, what = _scan_start(slices, acquired, series, half_life_s)

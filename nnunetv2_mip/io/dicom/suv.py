@@ -123,7 +123,8 @@ def _mapped_units(header: "Dataset") -> tuple[str, str] | None:
     """Units and kind of SUV in the real world value mapping of an enhanced PET, or None."""
     for mapping in header.get("RealWorldValueMappingSequence") or []:
         for code in mapping.get("MeasurementUnitsCodeSequence") or []:
-            found = _UCUM_UNITS.get(text_or_none(code, "CodeValue") or "")
+            value = text_or_none(code, "CodeValue") or text_or_none(code, "LongCodeValue")
+            found = _UCUM_UNITS.get(value or "")
             if found is not None:
                 return found
     return None
