@@ -1,6 +1,7 @@
 """Data elements of a DICOM header: text, positive numbers, private elements of a vendor."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,9 @@ def text_or_none(header: "Dataset", keyword: str) -> str | None:
     value = header.get(keyword)
     if value is None or value == "":
         return None
-    first = value if isinstance(value, str | float | int) else value[0]
-    return str(first).strip() or None
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        value = value[0] if value else ""
+    return str(value).strip() or None
 
 
 def required_text(header: "Dataset", keyword: str, path: Path) -> str:
@@ -74,7 +76,7 @@ def stated_text(header: "Dataset", keyword: str) -> str:
 
 
 def is_vendor(header: "Dataset", vendor: str) -> bool:
-    """Whether Manufacturer names `GE`, `Philips` or `Siemens`."""
+    """Whether Manufacturer names `GE`, `Philips` or `Siemens`"""
     manufacturer = (text_or_none(header, "Manufacturer") or "").lower() + " "
     return any(
         manufacturer.startswith(word) if vendor == "GE" else word in manufacturer
@@ -88,34 +90,42 @@ def private_text(
     """Text of a private element, also where its private creator was removed; None without it.
 
     De-identification often keeps an element and removes the creator of its block. Then the
-    manufacturer tells whose group it is.
+    manufacturer tells whose group it is; where it was removed too, only Philips' is trusted, whose
+    group is used by no other vendor of PET.
 
     Args:
         element: last byte of the element's number, `0x0D` of (0009,100D).
         vendor: as of `is_vendor`.
     """
-    value = None
     blocks = [block for block in range(0x10, 0x100) if (group, block) in header]
-    named = [b for b in blocks if str(header[group, b].value).strip() == creator]
-    if named:
-        value = _private_value(header, group, named[0] << 8 | element)
-    elif is_vendor(header, vendor):
-        orphans = (
-            tag.element
-            for tag in sorted(header.keys())
-            if tag.group == group
-            and tag.element & 0xFF == element
-            and tag.element >> 8 >= 0x10
-            and tag.element >> 8 not in blocks
-        )
-        value = _private_value(header, group, next(orphans, 0))
+    for block in blocks:
+        if _text_of(header[group, block].value) == creator:
+            return _private_value(header, group, block << 8 | element)
+    removed = vendor == "Philips" and text_or_none(header, "Manufacturer") is None
+    if removed or is_vendor(header, vendor):
+        return _orphan(header, group, element, blocks)
+    return None
+
+
+def _orphan(header: "Dataset", group: int, element: int, blocks: list[int]) -> str | None:
+    """Text of a private element in a block without a creator, or None."""
+    # The data set itself would give elements, each of them decoded.
+    own = [tag for tag in header.keys() if tag.group == group]  # noqa: SIM118
+    for tag in sorted(own):
+        block, number = divmod(tag.element, 0x100)
+        if number == element and block >= 0x10 and block not in blocks:
+            return _private_value(header, group, tag.element)
+    return None
+
+
+def _private_value(header: "Dataset", group: int, element: int) -> str | None:
+    return _text_of(header[group, element].value) if (group, element) in header else None
+
+
+def _text_of(value: object) -> str | None:
     if isinstance(value, bytes):
         value = value.decode("ascii", "replace").strip("\0 ")
     return None if value is None else str(value).strip() or None
-
-
-def _private_value(header: "Dataset", group: int, element: int) -> object:
-    return header[group, element].value if (group, element) in header else None
 
 
 def private_factor(

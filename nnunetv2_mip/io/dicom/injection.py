@@ -22,12 +22,17 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 _BQ_PER = {"kBq": 1e3, "MBq": 1e6, "GBq": 1e9, "µCi": 3.7e4, "mCi": 3.7e7}
+_COMMON_UNITS = ("kBq", "MBq", "mCi")
 _SECONDS_PER = {"minutes": 60.0, "hours": 3600.0, "days": 86400.0, "ms": 1e-3}
 # Activity that no injection is below: of a mouse it is some MBq.
 _LEAST_BQ = 1e5
 # Below this share of the usual activity per kg a number is not in Bq.
 _LEAST_SHARE = 0.1
+# Activity that no animal of less than a kilogram gets.
+_MOST_SMALL_BQ = 2e8
 _LEAST_HALF_LIFE_S = 60.0
+# Half-lives of no stated nuclide are read in another unit only if they are no likely seconds.
+_LIKELY_S = (300, 1e6)
 _DOSE_REMEDY = "; give it with --dose_mbq"
 
 
@@ -81,29 +86,58 @@ def injected_bq(
     value = positive_number(tracer, "RadionuclideTotalDose", path, _DOSE_REMEDY)
     if least_bq <= value <= most_mbq * 1e6:
         per_kg = value / 1e6 / weight_kg
-        if per_kg < low / 2 or (per_kg > 2 * high and weight_kg >= 1):
+        if weight_kg < 1 and value > _MOST_SMALL_BQ:
+            raise MipError(
+                f"{path}: {tag_name('PatientWeight')} is {weight_kg:g} kg and {name} "
+                f"{value / 1e6:.4g} MBq, which do not fit; give one with --weight_kg or --dose_mbq"
+            )
+        if per_kg < low / 2 or (per_kg > high and weight_kg >= 1):
             lines.append(
                 f"{path}: {name} is {value / 1e6:.4g} MBq, {per_kg:.2g} MBq per kg; usual"
                 f"{what} is {low:g} to {high:g}{_DOSE_REMEDY} if it is wrong"
             )
         return value
-    units = [
-        unit
-        for unit, bq in _BQ_PER.items()
-        if low <= value * bq / 1e6 / weight_kg <= high and value * bq <= most_mbq * 1e6
-    ]
-    if len(units) != 1 or weight_kg < 1:
-        found = f"it could be in {' or '.join(units)}" if units else "nor one in MBq or mCi"
+    unit, possible = _unit_of(value, weight_kg, low, high, most_mbq)
+    if unit is None or weight_kg < 1:
+        found = f"it could be in {' or '.join(possible)}" if possible else "nor one in MBq or mCi"
         raise MipError(
             f"{path}: {name} is {value:g}, which is no injected activity{what} in Bq for "
             f"{weight_kg:g} kg; {found}{_DOSE_REMEDY}"
         )
-    dose_bq = value * _BQ_PER[units[0]]
+    dose_bq = value * _BQ_PER[unit]
     lines.append(
-        f"{path}: {name} is {value:g}, too little for Bq; read as {units[0]}"
-        + ("" if units[0] == "MBq" else f": {dose_bq / 1e6:.4g} MBq")
+        f"{path}: {name} is {value:g}, too little for Bq; read as {unit}"
+        + ("" if unit == "MBq" else f": {dose_bq / 1e6:.4g} MBq")
     )
     return dose_bq
+
+
+def _unit_of(
+    value: float, weight_kg: float, low: float, high: float, most_mbq: float
+) -> tuple[str | None, list[str]]:
+    """The one unit in which a number is a usual activity, and all in which it could be one.
+
+    Args:
+        low, high: usual activity in MBq per kg.
+        most_mbq: no injection is more, in MBq.
+    """
+    per_kg = {unit: value * bq / 1e6 / weight_kg for unit, bq in _BQ_PER.items()}
+    possible = [
+        unit
+        for unit, share in per_kg.items()
+        if low / 1.5 <= share <= 1.25 * high and share * weight_kg <= most_mbq / 3
+    ]
+    likely = possible
+    if len(possible) > 1 and sum(unit in _COMMON_UNITS for unit in possible) == 1:
+        # Activities are seldom written in GBq or µCi; these do not make a good reading doubtful.
+        likely = [
+            unit
+            for unit in possible
+            if unit in _COMMON_UNITS and 3 * low <= per_kg[unit] <= high / 1.5
+        ]
+    if len(likely) == 1 and low <= per_kg[likely[0]] <= high:
+        return likely[0], possible
+    return None, possible
 
 
 def half_life(tracer: "Dataset", path: Path, lines: list[str]) -> tuple[float, Nuclide | None]:
@@ -117,7 +151,9 @@ def half_life(tracer: "Dataset", path: Path, lines: list[str]) -> tuple[float, N
     stated, own = stated_nuclide(tracer), nuclide_of_half_life(value)
     if own is not None and (stated is None or stated.has_half_life(value)):
         return value, stated or own
-    candidates = NUCLIDES if stated is None else (stated,)
+    candidates: tuple[Nuclide, ...] = NUCLIDES if stated is None else (stated,)
+    if stated is None and _LIKELY_S[0] <= value <= _LIKELY_S[1]:
+        candidates = ()
     units = [
         (unit, nuclide)
         for unit, seconds in _SECONDS_PER.items()

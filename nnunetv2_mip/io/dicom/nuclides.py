@@ -53,7 +53,7 @@ _HOUR, _DAY = 3600, 86400
 # Usual MBq per kg and most MBq of nuclides that are injected for therapy.
 _THERAPY, _THERAPY_MBQ = (5.0, 400.0), 50000.0
 NUCLIDES = (
-    Nuclide("F", "Fluorine", "18", 6586.2, ("77004003", "C-111A1")),
+    Nuclide("F", "Fluorine", "18", 6586.2, ("77004003", "C-111A1"), (0.3, 20)),
     Nuclide("Ga", "Gallium", "68", 4062.6, ("35337001", "C-131A3"), (0.3, 10)),
     Nuclide("C", "Carbon", "11", 1221.8, ("40565003", "C-105A1")),
     Nuclide("N", "Nitrogen", "13", 597.9, ("21576001", "C-107A1")),

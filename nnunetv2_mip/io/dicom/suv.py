@@ -165,9 +165,11 @@ def _from_philips_counts(
             f"{path}: {tag_name('Units')} is CNTS (counts) without decay correction, and Philips' "
             "factor of activity (7053,1009) is missing or 0; export the series in BQML"
         )
+    vendor = text_or_none(header, "Manufacturer") or "absent"
     raise MipError(
         f"{path}: {tag_name('Units')} is CNTS (counts), and the Philips factors (7053,1000) "
-        "and (7053,1009) are missing or 0; export the series in BQML"
+        f"and (7053,1009) are missing or 0 ({tag_name('Manufacturer')} is {vendor}); export the "
+        "series in BQML"
     )
 
 
@@ -244,9 +246,9 @@ def _require_one_series(slices: Slices, options: DicomOptions) -> None:
             continue
         first = slices.headers[0].get(keyword)
         for header, path in zip(slices.headers, slices.files):
-            if header.get(keyword) != first:
-                other = text_or_none(header, keyword) or "absent"
+            other = header.get(keyword)
+            if other != first and None not in (other, first):
                 raise MipError(
                     f"{path}: {tag_name(keyword)} is {other}, in {slices.files[0].name} it is "
-                    f"{text_or_none(slices.headers[0], keyword) or 'absent'}; is this one series?"
+                    f"{first}; is this one series?"
                 )

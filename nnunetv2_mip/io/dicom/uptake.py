@@ -17,10 +17,11 @@ from nnunetv2_mip.io.dicom.times import has_date, parse_datetime, parse_time, wa
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-# After ten half-lives a thousandth of the dose is left: a longer time means a wrong time or date.
-_MOST_HALF_LIVES = 10
-# Scans later than this are rare, so that midnight is not assumed between them and the injection.
-_USUAL_HALF_LIVES = 5
+# No tracer is imaged after five half-lives (nine hours of fluorine-18): a time is wrong. Nuclides
+# of days may be, and a time that the user gave; after ten a thousandth of the dose is left.
+_MOST_HALF_LIVES, _MOST_OF_DAYS = 5, 10
+# A longer delay gives a line.
+_USUAL_HALF_LIVES = 3
 # Tracers with a half-life of hours are imaged later than this; others while they are injected.
 _LEAST_DELAY_S, _SHORT_HALF_LIFE_S = 300, 3600
 # Nuclides with a longer half-life are imaged days after injection: the time of day is not enough.
@@ -59,10 +60,11 @@ def uptake_seconds(
     at = None if clock is None else parse_time(clock, path, "RadiopharmaceuticalStartTime")
     if dated is not None:
         start = parse_datetime(dated, header, path, tag_name("RadiopharmaceuticalStartDateTime"))
+        if at is not None:
+            start = _agreed_start(start, at, dated, header, path, lines)
         span_s = (scan - start).total_seconds()
-        if has_date(scan) and 0 <= span_s <= _MOST_HALF_LIVES * half_life_s:
-            if at is not None:
-                _doubt_other_time(at, start, path, lines)
+        most = _MOST_OF_DAYS if half_life_s > _LONG_HALF_LIFE_S else _MOST_HALF_LIVES
+        if has_date(scan) and 0 <= span_s <= most * half_life_s:
             _doubt_delay(span_s, half_life_s, path, lines)
             return span_s
         if half_life_s > _DAYS_HALF_LIFE_S:
@@ -86,14 +88,12 @@ def _uptake_by_clock(
 ) -> float:
     """Seconds from the last time of day `at` before the scan, less than a day."""
     # Injected before midnight and scanned after it: the same day would give a negative time.
-    span_s = (scan - datetime.combine(scan.date(), at)).total_seconds()
-    most = _MOST_HALF_LIVES if span_s >= 0 else _USUAL_HALF_LIVES
-    span_s %= _DAY_S
-    if span_s > most * half_life_s:
+    span_s = (scan - datetime.combine(scan.date(), at)).total_seconds() % _DAY_S
+    if span_s > _MOST_HALF_LIVES * half_life_s:
         raise MipError(
-            f"{path}: injection at {at} and scan at {scan.time()} are {span_s / 3600:.1f} h apart, "
-            f"more than {most} half-lives; is the scan before the injection, or a time wrong?"
-            + _TIME_REMEDY
+            f"{path}: the injection at {at} is {span_s / 3600:.1f} h before the scan at "
+            f"{scan.time()} or after it, more than {_MOST_HALF_LIVES} half-lives of "
+            f"{half_life_s / 60:.4g} min: a time is wrong{_TIME_REMEDY}"
         )
     if half_life_s > _DAYS_HALF_LIFE_S:
         raise MipError(
@@ -132,7 +132,7 @@ def _given_uptake(
         assert given is not None
         day = datetime.combine(scan.date(), given.replace(tzinfo=None))
         span_s = (scan - day).total_seconds() % _DAY_S
-    if not 0 <= span_s <= _MOST_HALF_LIVES * half_life_s:
+    if not 0 <= span_s <= _MOST_OF_DAYS * half_life_s:
         raise MipError(
             f"{path}: --injection_time {given} is {timedelta(seconds=abs(round(span_s)))} "
             f"{'before' if span_s > 0 else 'after'} the scan {_shown(scan)}, with a half-life of "
@@ -152,15 +152,24 @@ def _shown(moment: datetime) -> str:
     return str(moment if has_date(moment) else moment.time())
 
 
-def _doubt_other_time(at: time, start: datetime, path: Path, lines: list[str]) -> None:
-    """A line where the two elements of the injection's start differ."""
+def _agreed_start(
+    start: datetime, at: time, dated: str, header: "Dataset", path: Path, lines: list[str]
+) -> datetime:
+    """Start of injection by its two elements, with a line where they differ.
+
+    The one with a date counts, unless its time zone is not the header's or is not known to be.
+    """
     half = timedelta(seconds=_DAY_S / 2)
     gap = (datetime.combine(start.date(), at) - start + half) % (2 * half) - half
-    if abs(gap.total_seconds()) > _SAME_TIME_S:
-        lines.append(
-            f"{path}: {tag_name('RadiopharmaceuticalStartDateTime')} is {start}, "
-            f"{tag_name('RadiopharmaceuticalStartTime')} {at}; the first is used"
-        )
+    if abs(gap.total_seconds()) <= _SAME_TIME_S:
+        return start
+    foreign = dated[-5:-4] in ("+", "-") and text_or_none(header, "TimezoneOffsetFromUTC") is None
+    used = start + gap if foreign else start
+    lines.append(
+        f"{path}: {tag_name('RadiopharmaceuticalStartDateTime')} is {dated}, "
+        f"{tag_name('RadiopharmaceuticalStartTime')} {at}; {used} is used"
+    )
+    return used
 
 
 def _doubt_delay(span_s: float, half_life_s: float, path: Path, lines: list[str]) -> None:

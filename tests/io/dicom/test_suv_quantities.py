@@ -35,9 +35,17 @@ def test_a_dose_in_another_unit_is_read_as_such_and_said(stated, unit):
     assert DOSE in line and unit in line
 
 
-@given(mbq=st.floats(100, 900), kg=st.floats(40, 120))
-def test_suv_does_not_depend_on_the_unit_of_the_dose(mbq, kg):
+@pytest.mark.parametrize("kg", [45, 50, 70, 90, 120])
+@pytest.mark.parametrize("mbq", ["75", "100", "200", "350", "400"])
+def test_common_doses_in_mbq_are_read_at_every_weight(kg, mbq):
+    factor, _ = factor_of(pet_slices(tracer={"RadionuclideTotalDose": mbq}, PatientWeight=str(kg)))
+    assert factor == pytest.approx(2 * kg / float(mbq) / 1000)
+
+
+@given(per_kg=st.floats(1, 15), kg=st.floats(20, 120))
+def test_suv_does_not_depend_on_the_unit_of_the_dose(per_kg, kg):
     """But it is refused where two units would be usual."""
+    mbq = min(per_kg * kg, 1200)
     whole = factor_of(pet_slices(tracer={"RadionuclideTotalDose": mbq * 1e6}, PatientWeight=kg))
     for per_mbq in (1, 1e3, 1e-3, 1 / 37, 1e3 / 37):
         tracer = {"RadionuclideTotalDose": mbq * per_mbq}
@@ -105,7 +113,13 @@ def test_a_mouse_is_read_with_a_line():
     assert WEIGHT in line
 
 
+def test_the_dose_of_a_patient_is_not_a_mouses():
+    assert WEIGHT in refusal_of(pet_slices(PatientWeight="0.07"))
+
+
 def test_an_unusual_dose_has_a_line():
+    _, lines = factor_of(pet_slices(PatientWeight="7"))
+    assert len(lines) == 1 and "50 MBq per kg" in lines[0]
     factor, lines = factor_of(pet_slices(tracer={"RadionuclideTotalDose": "3500000"}))
     assert factor == pytest.approx(100 * AT_SERIES)
     (line,) = lines
@@ -151,6 +165,14 @@ def test_a_half_life_in_another_unit_is_read_as_such_and_said(stated, unit, seco
     assert factor == pytest.approx(0.0002 * 2 ** (6600 / seconds))
     (line,) = lines
     assert HALF_LIFE in line and unit in line
+
+
+@pytest.mark.parametrize("stated", ["6000", "3600"])
+def test_seconds_of_no_nuclide_stay_seconds(stated):
+    """6000 min would be iodine-124."""
+    factor, lines = factor_of(pet_slices(tracer={"RadionuclideHalfLife": stated}))
+    assert factor == pytest.approx(0.0002 * 2 ** (6600 / float(stated)))
+    assert any("no nuclide" in line for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -185,9 +185,9 @@ def test_an_acquisition_date_that_was_replaced():
 
 @pytest.mark.parametrize(
     ("injected", "scan"),
-    [("120000", "115000"), ("170000", "110000"), ("220000", "115000")],
+    [("120000", "115000"), ("170000", "110000"), ("220000", "115000"), ("000000", "110000")],
 )
-def test_a_scan_before_the_injection_is_refused(injected, scan):
+def test_a_scan_before_the_injection_or_long_after_it_is_refused(injected, scan):
     """Midnight is assumed between them for hours, not for most of a day."""
     times = {"SeriesTime": scan, "AcquisitionTime": scan}
     message = refusal_of(pet_slices(tracer={"RadiopharmaceuticalStartTime": injected}, **times))
@@ -201,7 +201,7 @@ def test_a_dated_injection_after_the_scan_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("injected", "said"), [("000500", "11.8 h"), ("114900", "1 min"), ("103000", None)]
+    ("injected", "said"), [("050000", "6.8 h"), ("114900", "1 min"), ("063000", None)]
 )
 def test_an_unusual_delay_has_a_line(injected, said):
     _, lines = factor_of(pet_slices(tracer={"RadiopharmaceuticalStartTime": injected}))
@@ -219,6 +219,19 @@ def test_two_times_of_injection_that_differ_have_a_line():
     assert "(0018,1078)" in line and "(0018,1072)" in line
     tracer["RadiopharmaceuticalStartTime"] = "100030"
     assert factor_of(pet_slices(tracer=tracer))[1] == []
+
+
+def test_a_zone_that_the_headers_do_not_have_leaves_the_time_of_day():
+    """08:00 UTC and 10:00 on the scanner's clock are one moment."""
+    tracer = {
+        "RadiopharmaceuticalStartDateTime": "20200115080000+0000",
+        "RadiopharmaceuticalStartTime": "100000",
+    }
+    factor, lines = factor_of(pet_slices(tracer=tracer))
+    assert factor == pytest.approx(AT_SERIES)
+    (line,) = lines
+    assert "2020-01-15 10:00:00 is used" in line
+    assert factor_of(pet_slices(tracer=tracer, TimezoneOffsetFromUTC="+0200"))[1] == []
 
 
 ZIRCONIUM = {"RadionuclideHalfLife": "282276", "RadionuclideTotalDose": "37000000"}

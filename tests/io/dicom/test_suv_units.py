@@ -151,7 +151,8 @@ def test_philips_factors_with_and_without_their_creator(creator, block):
 def test_factors_of_another_vendor_do_not_count():
     other = counts((0x00, "0.003"), creator="SOMEBODY ELSE")
     assert "(7053,1000)" in refusal_of(other)
-    assert "(7053,1000)" in refusal_of(counts((0x00, "0.003"), Manufacturer="SIEMENS"))
+    assert "SIEMENS" in refusal_of(counts((0x00, "0.003"), Manufacturer="SIEMENS"))
+    assert factor_of(counts((0x00, "0.003"), Manufacturer=None))[0] == 0.003
 
 
 def test_bytes_of_an_unknown_representation():
