@@ -43,6 +43,8 @@ _LONGEST_SCAN = timedelta(hours=3)
 # Against a series time that could be right, the frames' reference is one near the first of them.
 _LONGEST_BEFORE_FIRST = timedelta(minutes=10)
 _HALF_DAY = timedelta(hours=12)
+# Values without decay correction fade: the last slice is not acquired this much later.
+_MOST_APART_HALF_LIVES = 5
 # Frames below one second are not imaged; the number is in s, not in ms.
 _LEAST_FRAME_MS = 1000.0
 
@@ -207,10 +209,18 @@ def frame_moments(slices: Slices, half_life_s: float) -> tuple[datetime, np.ndar
         if series is not None and has_date(series) and not has_date(moment):
             moment = datetime.combine(series.date(), moment.time())
         acquired.append(moment)
-    # Times of day alone: those before and after midnight belong together.
+    # Times of one day, before and after midnight, belong together.
     latest = max(acquired)
-    acquired = [m + 2 * _HALF_DAY if latest - m > _HALF_DAY else m for m in acquired]
+    acquired = [
+        m + 2 * _HALF_DAY if _HALF_DAY < latest - m < 2 * _HALF_DAY else m for m in acquired
+    ]
     first = min(acquired)
+    apart_s = (max(acquired) - first).total_seconds()
+    if apart_s > max(_MOST_APART_HALF_LIVES * half_life_s, _MOST_SPREAD_S):
+        raise MipError(
+            f"{path}: the slices were acquired {apart_s / 3600:.1f} h apart; is this one series, "
+            f"and is {tag_name('AcquisitionDate')} right?"
+        )
     means = [_mean_rate_s(h, p, half_life_s) for h, p in zip(slices.headers, slices.files)]
     after = [(moment - first).total_seconds() for moment in acquired]
     return first, np.array(after) + means

@@ -247,7 +247,7 @@ def _require_one_series(slices: Slices, options: DicomOptions) -> None:
         first = slices.headers[0].get(keyword)
         for header, path in zip(slices.headers, slices.files):
             other = header.get(keyword)
-            if other != first and None not in (other, first):
+            if other and first and other != first:
                 raise MipError(
                     f"{path}: {tag_name(keyword)} is {other}, in {slices.files[0].name} it is "
                     f"{first}; is this one series?"

@@ -170,6 +170,14 @@ def test_beds_on_both_sides_of_midnight_without_decay_correction():
     assert lines == []
 
 
+def test_slices_of_several_days_are_refused_without_decay_correction():
+    def edit(header, index):
+        header.AcquisitionDate = ["20200115", "20200117"][index]
+
+    raw = {"DecayCorrection": "NONE", "CorrectedImage": ["ATTN"]}
+    assert "48.0 h apart" in refusal_of(pet_slices(2, edit, **raw))
+
+
 def test_an_acquisition_date_that_was_replaced():
     """Midnight between injection and scan; only the series and the injection kept their dates."""
     tracer = {
