@@ -97,6 +97,7 @@ def body_weight_kg(header: "Dataset", path: Path, options: DicomOptions, lines: 
             f"{path}: weight {options.weight_kg:g} kg of --weight_kg instead of "
             f"{stated_text(header, 'PatientWeight')}"
         )
+        _doubt_body_mass(header, path, options.weight_kg, lines)
         return options.weight_kg
     value = positive_number(header, "PatientWeight", path, _WEIGHT_REMEDY)
     if 1000 * _USUAL_KG <= value <= 1000 * _MOST_KG:

@@ -103,11 +103,11 @@ def _scan_start(
 ) -> tuple[datetime | None, str]:
     """Scan start without the series time, and what tells it; None where nothing does."""
     header, path = slices.headers[0], slices.files[0]
-    for group, creator, element, vendor in _SCAN_STARTS:
-        text = private_text(header, group, creator, element, vendor)
-        if text is not None and (series is None or has_date(series)):
-            name = f"{vendor} scan start ({group:04X},10{element:02X})"
-            return parse_datetime(text, header, path, name), f"{vendor}'s scan start"
+    if series is None or has_date(series):
+        for group, creator, element, vendor in _SCAN_STARTS:
+            start = _private_start(header, path, group, creator, element, vendor)
+            if start is not None and not _contradicts(start, acquired):
+                return start, f"{vendor}'s scan start"
     frames = _frame_reference(slices, acquired, half_life_s, needed=True)
     if frames is not None and (series is not None or frames[1]):
         return frames[0], "the start by Frame Reference Time,"
@@ -116,24 +116,41 @@ def _scan_start(
     return min(m for m in acquired if m is not None), "the first acquisition's scan start"
 
 
+def _private_start(
+    header: "Dataset", path: Path, group: int, creator: str, element: int, vendor: str
+) -> datetime | None:
+    """Moment in a private element; None where it is absent, or was replaced by a text."""
+    text = private_text(header, group, creator, element, vendor)
+    try:
+        return None if text is None else parse_datetime(text, header, path, vendor)
+    except MipError:
+        return None
+
+
+def _contradicts(start: datetime, acquired: list[datetime | None]) -> bool:
+    """Whether a scan start is after the first acquisition of its day, or hours before it."""
+    same_day = [m for m in acquired if m is not None and m.date() == start.date()]
+    if not same_day:
+        return False
+    before = min(same_day) - start
+    return not timedelta(seconds=-_LATE_SERIES_S) <= before <= _LONGEST_SCAN
+
+
 def acquisitions(slices: Slices, series: datetime | None) -> list[datetime | None]:
     """Start of acquisition of each slice, comparable with the series time where there is one.
 
-    Times without a date are those of the series' day that are nearest to it.
+    Where one of the two has no date, a time of acquisition is the one nearest to the series time:
+    those before and after midnight belong together.
     """
     moments = [moment_of(h, "Acquisition", f) for h, f in zip(slices.headers, slices.files)]
     if series is None:
         return moments
-    comparable: list[datetime | None] = []
-    for moment in moments:
-        # Dates that one of the two lacks cannot be compared.
-        if moment is not None and has_date(moment) != has_date(series):
-            moment = None
-        if moment is not None and not has_date(series):
-            # Times of day alone: those before and after midnight belong together.
-            moment = series + (moment - series + _HALF_DAY) % (2 * _HALF_DAY) - _HALF_DAY
-        comparable.append(moment)
-    return comparable
+    return [
+        moment
+        if moment is None or (has_date(moment) and has_date(series))
+        else series + (moment - series + _HALF_DAY) % (2 * _HALF_DAY) - _HALF_DAY
+        for moment in moments
+    ]
 
 
 def _frame_reference(

@@ -82,19 +82,21 @@ def injected_bq(
             f"{path}: dose {options.dose_mbq:g} MBq of --dose_mbq instead of "
             f"{stated_text(tracer, 'RadionuclideTotalDose')}"
         )
-        return options.dose_mbq * 1e6
-    value = positive_number(tracer, "RadionuclideTotalDose", path, _DOSE_REMEDY)
+        value = options.dose_mbq * 1e6
+    else:
+        value = positive_number(tracer, "RadionuclideTotalDose", path, _DOSE_REMEDY)
     if least_bq <= value <= most_mbq * 1e6:
         per_kg = value / 1e6 / weight_kg
         if weight_kg < 1 and value > _MOST_SMALL_BQ:
             raise MipError(
-                f"{path}: {tag_name('PatientWeight')} is {weight_kg:g} kg and {name} "
-                f"{value / 1e6:.4g} MBq, which do not fit; give one with --weight_kg or --dose_mbq"
+                f"{path}: a weight of {weight_kg:g} kg ({tag_name('PatientWeight')}) and a dose of "
+                f"{value / 1e6:.4g} MBq ({name}) do not fit; give one with --weight_kg or "
+                "--dose_mbq"
             )
         if per_kg < low / 2 or (per_kg > high and weight_kg >= 1):
             lines.append(
-                f"{path}: {name} is {value / 1e6:.4g} MBq, {per_kg:.2g} MBq per kg; usual"
-                f"{what} is {low:g} to {high:g}{_DOSE_REMEDY} if it is wrong"
+                f"{path}: the dose ({name}) is {value / 1e6:.4g} MBq, {per_kg:.2g} MBq per kg; "
+                f"usual{what} is {low:g} to {high:g}; --dose_mbq sets it"
             )
         return value
     unit, possible = _unit_of(value, weight_kg, low, high, most_mbq)

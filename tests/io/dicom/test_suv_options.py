@@ -100,6 +100,13 @@ def test_an_impossible_value_of_the_user_is_refused(options, named):
     assert named in refusal_of(pet_slices(), **options)
 
 
+def test_an_unusual_value_of_the_user_has_a_line():
+    """10 mCi given as MBq, and pounds as kg."""
+    assert "0.14 MBq per kg" in factor_of(pet_slices(), dose_mbq=10)[1][1]
+    _, lines = factor_of(pet_slices(PatientSize="1.75"), weight_kg=154)
+    assert "pounds" in lines[1]
+
+
 def test_a_given_date_needs_dates_in_the_headers():
     slices = pet_slices(SeriesDate=None, AcquisitionDate=None)
     message = refusal_of(slices, injection_time=datetime(2020, 1, 15, 10, 0))

@@ -139,6 +139,24 @@ def test_a_private_scan_start_counts_where_the_series_was_made_later(
     assert "scan start 11:50:00" in lines[0]
 
 
+@pytest.mark.parametrize("text", ["REMOVED", "20200115123000", "20200115060000"])
+def test_a_private_scan_start_that_cannot_be_is_left(text):
+    def edit(header, index):
+        header.add_new((0x0009, 0x100D), "LO", text)
+
+    late = pet_slices(2, edit, SeriesTime="170000", Manufacturer="GE MEDICAL SYSTEMS")
+    factor, lines = factor_of(late)
+    assert factor == pytest.approx(AT_SERIES)
+    assert "first acquisition" in lines[0]
+
+
+@pytest.mark.parametrize("absent", ["SeriesDate", "AcquisitionDate"])
+def test_a_late_series_is_seen_where_one_date_was_removed(absent):
+    factor, lines = factor_of(pet_slices(SeriesTime="170000", **{absent: None}))
+    assert factor == pytest.approx(AT_SERIES)
+    assert "first acquisition" in lines[0]
+
+
 def test_without_a_series_time_the_frames_tell_the_reference():
     factor, lines = factor_of(pet_slices(4, beds(at(11, 50)), SeriesTime=None))
     assert factor == pytest.approx(AT_SERIES, rel=1e-6)
