@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.io.dicom.elements import positive_number, stated_text
+from nnunetv2_mip.io.dicom.elements import positive_number, stated_text, text_or_none
 from nnunetv2_mip.io.dicom.nuclides import (
     NUCLIDES,
     Nuclide,
@@ -36,17 +36,26 @@ _LIKELY_S = (300, 1e6)
 _DOSE_REMEDY = "; give it with --dose_mbq"
 
 
-def one_injection(header: "Dataset", path: Path) -> "Dataset":
-    """Item of the one injection in a header.
+def one_injection(header: "Dataset", path: Path, options: DicomOptions) -> "Dataset":
+    """Item of the one injection in a header; the first of several if the user gives dose and time.
 
     Raises:
         MipError: there is none, or there are several.
     """
     items = header.get("RadiopharmaceuticalInformationSequence") or []
-    if len(items) != 1:
-        name = tag_name("RadiopharmaceuticalInformationSequence")
-        count = "several injections" if items else "nothing"
-        raise MipError(f"{path}: {name} holds {count}; SUV needs the dose of one injection")
+    name = tag_name("RadiopharmaceuticalInformationSequence")
+    if not items:
+        raise MipError(
+            f"{path}: {name} holds nothing; SUV needs its {tag_name('RadionuclideHalfLife')}, "
+            "dose and time of injection"
+        )
+    given = None not in (options.dose_mbq, options.injection_time)
+    half_lives = {text_or_none(item, "RadionuclideHalfLife") for item in items}
+    if len(items) > 1 and not (given and len(half_lives) == 1):
+        raise MipError(
+            f"{path}: {name} holds several injections; SUV needs the dose of one: give their "
+            "activity at one moment with --dose_mbq and --injection_time"
+        )
     return items[0]
 
 

@@ -187,7 +187,7 @@ def _from_activity(
     header, path = slices.headers[0], slices.files[0]
     correction = _decay_correction(header, path)
     weight_kg = body_weight_kg(header, path, options, lines)
-    tracer = one_injection(header, path)
+    tracer = one_injection(header, path, options)
     if correction == "ADMIN":
         nuclide, half_life_s = stated_nuclide(tracer), math.inf
     else:

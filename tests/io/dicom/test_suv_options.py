@@ -135,6 +135,16 @@ def test_a_value_without_effect_is_said(changes, unused):
     assert all(any(f"--{name} " in line for line in said) for name in unused)
 
 
+def test_several_injections_need_dose_and_time_of_the_user():
+    slices = pet_slices()
+    for header in slices.headers:
+        items = list(header.RadiopharmaceuticalInformationSequence)
+        header.RadiopharmaceuticalInformationSequence = [*items, *items]
+    assert "--dose_mbq and --injection_time" in refusal_of(slices)
+    assert "several" in refusal_of(slices, dose_mbq=350)
+    assert factor_of(slices, dose_mbq=350, injection_time=TEN)[0] == pytest.approx(AT_SERIES)
+
+
 def test_no_options_change_nothing():
     slices = pet_slices()
     for options in (None, DicomOptions(), DicomOptions(series="1.2.3")):

@@ -1,6 +1,7 @@
 """Decay reference and uptake time: series time, frames, private scan starts, dates, midnight."""
 
 import math
+from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
@@ -218,6 +219,30 @@ def test_a_scan_before_the_injection_or_long_after_it_is_refused(injected, scan)
     times = {"SeriesTime": scan, "AcquisitionTime": scan}
     message = refusal_of(pet_slices(tracer={"RadiopharmaceuticalStartTime": injected}, **times))
     assert "half-lives" in message and "--injection_time" in message
+
+
+@given(
+    start=st.datetimes(datetime(2001, 1, 1), datetime(2030, 1, 1)),
+    uptake_s=st.integers(360, 5 * 3600),
+    kind=st.sampled_from(["dated", "clock", "undated", "shifted"]),
+)
+def test_suv_does_not_depend_on_the_hour_or_the_day(start, uptake_s, kind):
+    """Midnight between injection and scan, dates that are absent, and dates that were shifted."""
+    start = start.replace(microsecond=0)
+    scan = start + timedelta(seconds=uptake_s)
+    moment = start + timedelta(days=400) if kind == "shifted" else start
+    tracer = {
+        "RadiopharmaceuticalStartTime": None if kind == "dated" else f"{start:%H%M%S}",
+        "RadiopharmaceuticalStartDateTime": f"{moment:%Y%m%d%H%M%S}",
+    }
+    if kind in ("clock", "undated"):
+        tracer["RadiopharmaceuticalStartDateTime"] = None
+    day = None if kind == "undated" else f"{scan:%Y%m%d}"
+    times = {"SeriesTime": f"{scan:%H%M%S}", "AcquisitionTime": f"{scan:%H%M%S}"}
+    slices = pet_slices(tracer=tracer, SeriesDate=day, AcquisitionDate=day, **times)
+    factor, lines = factor_of(slices)
+    assert factor == pytest.approx(AT_INJECTION * 2 ** (uptake_s / HALF_LIFE_S))
+    assert len(lines) == (kind == "shifted")
 
 
 def test_a_dated_injection_after_the_scan_is_refused():
