@@ -57,7 +57,13 @@ def uptake_seconds(
             f"{tag_name('RadiopharmaceuticalStartDateTime')}; SUV needs the time of injection"
             + _TIME_REMEDY
         )
-    at = None if clock is None else parse_time(clock, path, "RadiopharmaceuticalStartTime")
+    at = None
+    try:
+        if clock is not None:
+            at = parse_time(clock, path, "RadiopharmaceuticalStartTime")
+    except MipError:
+        if dated is None:
+            raise
     if dated is not None:
         start = parse_datetime(dated, header, path, tag_name("RadiopharmaceuticalStartDateTime"))
         if at is not None:

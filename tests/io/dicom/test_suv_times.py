@@ -19,8 +19,7 @@ HALF_LIFE_S = 6600.0
 
 def clock(seconds: float) -> str:
     """DICOM time of day."""
-    whole = int(seconds)
-    fraction = round((seconds - whole) * 1e6)
+    whole, fraction = divmod(round(seconds * 1e6), 10**6)
     return f"{whole // 3600:02d}{whole // 60 % 60:02d}{whole % 60:02d}.{fraction:06d}"
 
 
@@ -270,6 +269,14 @@ def test_two_times_of_injection_that_differ_have_a_line():
     assert "(0018,1078)" in line and "(0018,1072)" in line
     tracer["RadiopharmaceuticalStartTime"] = "100030"
     assert factor_of(pet_slices(tracer=tracer))[1] == []
+
+
+@pytest.mark.filterwarnings("ignore:.*(TM|time).*:UserWarning")
+def test_a_time_of_injection_that_was_replaced_by_a_text():
+    tracer = {"RadiopharmaceuticalStartTime": "REMOVED"}
+    assert "(0018,1072) is no time" in refusal_of(pet_slices(tracer=tracer))
+    tracer["RadiopharmaceuticalStartDateTime"] = "20200115100000"
+    assert factor_of(pet_slices(tracer=tracer)) == (pytest.approx(AT_SERIES), [])
 
 
 def test_a_zone_that_the_headers_do_not_have_leaves_the_time_of_day():
