@@ -152,7 +152,7 @@ def _from_philips_counts(
     header, path = slices.headers[0], slices.files[0]
     suv = _philips_factors(slices, _PHILIPS_SUV)
     activity = _philips_factors(slices, _PHILIPS_ACTIVITY)
-    uncorrected = text_or_none(header, "DecayCorrection") == "NONE"
+    uncorrected = (text_or_none(header, "DecayCorrection") or "").upper() == "NONE"
     overridden = any(getattr(options, name) is not None for name in _NEEDED_BY_ACTIVITY)
     # The factor of SUV is for corrected counts, with the weight and dose that the scanner knew.
     if suv is not None and not uncorrected and not (overridden and activity is not None):
@@ -212,7 +212,7 @@ def _decay_correction(header: "Dataset", path: Path) -> str:
     """
     enhanced = {"YES": "START", "NO": "NONE"}.get(text_or_none(header, "DecayCorrected") or "")
     stated = text_or_none(header, "DecayCorrection") or enhanced
-    correction = stated or required_text(header, "DecayCorrection", path)
+    correction = (stated or required_text(header, "DecayCorrection", path)).upper()
     if correction not in ("START", "ADMIN", "NONE"):
         raise MipError(
             f"{path}: {tag_name('DecayCorrection')} is {correction}; START, ADMIN or NONE is known"
