@@ -3,8 +3,6 @@
 Needs highdicom, which the `dicom` extra installs; it is imported when it is used.
 """
 
-import copy
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +12,12 @@ import nnunetv2_mip
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path
 from nnunetv2_mip.io.dicom.pet import DicomPet
+from nnunetv2_mip.io.dicom.source_headers import quiet_pydicom, source_headers
 
 SEG_SUFFIX = ".dcm"
 SEGMENT_LABEL = "Lesion"
 # Far above the numbers of scanners, so that viewers list the SEG after the images.
 _SERIES_NUMBER = 9001
-# Type 2 attributes that a SEG copies: they must exist, but may be empty.
-_MAY_BE_EMPTY = (
-    "PatientID",
-    "PatientName",
-    "PatientBirthDate",
-    "PatientSex",
-    "AccessionNumber",
-    "StudyID",
-    "StudyDate",
-    "StudyTime",
-    "ReferringPhysicianName",
-)
 
 
 def import_highdicom() -> Any:
@@ -76,13 +63,13 @@ def write_dicom_seg(mask: np.ndarray, pet: DicomPet, path: Path | str) -> None:
         tracking_uid=highdicom.UID(),
         tracking_id=SEGMENT_LABEL,
     )
+    sources = source_headers(pet)
     frames = np.ascontiguousarray(pet.suv.grid.from_canonical(mask != 0)).astype(np.uint8)
     try:
-        with warnings.catch_warnings():
-            # highdicom warns of an empty mask, and of values of the source that it copies.
-            warnings.simplefilter("ignore")
+        # highdicom warns of an empty mask.
+        with quiet_pydicom():
             seg = highdicom.seg.Segmentation(
-                source_images=_sources(pet),
+                source_images=sources.slices,
                 pixel_array=frames,
                 segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
                 segment_descriptions=[segment],
@@ -107,15 +94,3 @@ def write_dicom_seg(mask: np.ndarray, pet: DicomPet, path: Path | str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as partial:
         seg.save_as(partial)
-
-
-def _sources(pet: DicomPet) -> list:
-    """Headers of the series, with empty values for attributes removed by de-identification."""
-    sources = []
-    for header in pet.headers:
-        source = copy.copy(header)
-        for keyword in _MAY_BE_EMPTY:
-            if keyword not in source:
-                setattr(source, keyword, "")
-        sources.append(source)
-    return sources
