@@ -55,7 +55,8 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="GT",
         type=Path,
         required=True,
-        help="file, folder of masks, raw nnU-Net data set, DM-i-AI data folder or autoPET tree",
+        help="file (NIfTI, …, or the DICOM SEG or RTSTRUCT of the PET), folder of masks, "
+        "raw nnU-Net data set, DM-i-AI data folder or autoPET tree",
     )
     parser.add_argument(
         "-o",
@@ -160,6 +161,7 @@ def _remarks(report: dict, error: str) -> list[str]:
         if names:
             more = f", … ({len(names)} in all)" if len(names) > MAX_NAMES else ""
             remarks.append(f"{words}: {', '.join(names[:MAX_NAMES])}{more}")
+    remarks += [f"warning: {line}" for line in report.get("warnings", [])]
     return remarks
 
 

@@ -27,6 +27,7 @@ from nnunetv2_mip.evaluation.case_scores import (
 from nnunetv2_mip.evaluation.matching import Pair, match
 from nnunetv2_mip.evaluation.summary import summarise
 from nnunetv2_mip.files import atomic_path, null_for_nan, write_json
+from nnunetv2_mip.io.dicom.masks import is_dicom_file, read_dicom_mask_on
 from nnunetv2_mip.io.png import PNG_SUFFIX, decode_mask_png, decode_png
 from nnunetv2_mip.io.volumes import (
     Volume,
@@ -67,7 +68,7 @@ def evaluate(
         precision over all lesions together; not for stacks), `controls` (false positives where
         the truth is empty), `counts`, `min_overlap`, `missing_predictions`, `ignored_predictions`,
         `controls_left_out` (controls without a prediction), `not_predicted` (other cases without
-        one, left out).
+        one, left out), and `warnings` where there are any.
 
     Raises:
         MipError: no truth, a missing prediction, an unreadable file, differing sizes or grids,
@@ -75,7 +76,7 @@ def evaluate(
     """
     matches = match(Path(predictions), Path(truths), allow_missing, only_predicted=only_predicted)
     score = partial(score_pair, min_overlap=min_overlap)
-    cases, first_kind = {}, None
+    cases, first_kind, lines = {}, None, []
     with closing(_score_all(score, matches.pairs, processes, show_progress)) as results:
         for (kind, scores), pair in zip(results, matches.pairs):  # results first, so they run out
             first_kind = first_kind or kind
@@ -84,6 +85,7 @@ def evaluate(
                     f"{pair.truth}: is a {kind} but {matches.pairs[0].truth} is a {first_kind}; "
                     "evaluate them separately"
                 )
+            lines += scores.pop("warnings", [])
             cases[pair.case] = scores
     report: dict[str, Any] = {"format_version": FORMAT_VERSION, "kind": first_kind, "cases": cases}
     report |= summarise(cases)
@@ -93,6 +95,8 @@ def evaluate(
     report["ignored_predictions"] = matches.ignored
     report["controls_left_out"] = matches.left_out
     report["not_predicted"] = matches.not_predicted
+    if lines:
+        report["warnings"] = lines
     return report
 
 
@@ -127,30 +131,50 @@ def write_report(report: dict, path: Path | str) -> Path:
 
 
 def score_pair(pair: Pair, min_overlap: float = 0.0) -> tuple[str, dict]:
-    """Kind of one case ("png", "volume", "stack") and its scores by name.
+    """Kind of one case ("png", "volume", "stack") and its scores by name (and `warnings`, if any).
 
     Raises:
         MipError: unreadable, differing sizes or grids, or other labels than allowed.
     """
     scores: ImageScores | StackScores | VolumeScores
+    lines: list[str] = []
     if has_suffix(pair.truth, (PNG_SUFFIX,)):
         kind, scores = "png", image_scores(*_read_images(pair), min_overlap)
     else:
-        kind, scores = _score_volume(pair, min_overlap)
-    row = asdict(scores)
+        kind, scores = _score_volume(pair, min_overlap, lines)
+    row: dict[str, Any] = asdict(scores)
     row |= row.pop("lesion", {})
     row["has_lesion"] = not math.isnan(scores.dice)  # Dice is NaN exactly when the truth is empty
     row["missing_prediction"] = pair.prediction is None
+    if lines:
+        row["warnings"] = lines
     return kind, row
 
 
-def _score_volume(pair: Pair, min_overlap: float) -> tuple[str, StackScores | VolumeScores]:
-    truth = read_volume(pair.truth)
+def _read_volumes(pair: Pair, lines: list[str]) -> tuple[Volume, Volume | None]:
+    """Truth and prediction; a DICOM SEG or RTSTRUCT is put on the grid of the other file."""
+    if not is_dicom_file(pair.truth):
+        truth = read_volume(pair.truth)
+        if pair.prediction is not None and is_dicom_file(pair.prediction):
+            return truth, read_dicom_mask_on(pair.prediction, truth.grid, lines.append)
+        return truth, None if pair.prediction is None else read_volume(pair.prediction)
+    if pair.prediction is None or is_dicom_file(pair.prediction):
+        raise MipError(
+            f"{pair.truth}: a DICOM mask has no grid of its own; score it against a prediction as "
+            "NIfTI, MHA or NRRD"
+        )
+    predicted = read_volume(pair.prediction)
+    return read_dicom_mask_on(pair.truth, predicted.grid, lines.append), predicted
+
+
+def _score_volume(
+    pair: Pair, min_overlap: float, lines: list[str]
+) -> tuple[str, StackScores | VolumeScores]:
+    truth, predicted = _read_volumes(pair, lines)
     is_stack = is_stack_file(pair.truth)
     true_mask = _checked_labels(truth, (0, 1, IGNORE_LABEL) if is_stack else None)
     prediction = np.zeros(true_mask.shape, bool)
-    if pair.prediction is not None:
-        predicted = read_volume(pair.prediction)
+    if predicted is not None:
         require_same_grid(predicted, truth)
         prediction = _checked_labels(predicted, None) != 0
     if not is_stack:

@@ -116,6 +116,19 @@ class SourceGrid:
             index[axis] = int(value) if sign > 0 else self.size[axis] - 1 - int(value)
         return index[0], index[1], index[2]
 
+    def canonical_places(self, points_mm: np.ndarray) -> np.ndarray:
+        """Places (N, 3) in the canonical array, as fractions of voxels (z, y, x), of points.
+
+        Args:
+            points_mm: (N, 3) physical x, y, z.
+        """
+        direction = np.array(self.direction).reshape(3, 3)
+        index = (np.asarray(points_mm, float) - np.array(self.origin)) @ np.linalg.inv(direction).T
+        index /= np.array(self.spacing)
+        first = np.array(self.to_canonical_index((0, 0, 0)))
+        steps = np.array([self.to_canonical_index(unit) for unit in np.eye(3, dtype=int)]) - first
+        return index @ steps + first
+
     def same_as(self, other: "SourceGrid") -> bool:
         """Whether both grids have one size, and the same corners within a hundredth of a voxel."""
         if self.size != other.size:

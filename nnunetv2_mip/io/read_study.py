@@ -1,11 +1,12 @@
 """A PET study in canonical axes, read once: SUV, CT and lesion mask on one grid."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.io.dicom.masks import is_dicom_file, read_dicom_mask, read_dicom_mask_on
 from nnunetv2_mip.io.dicom.pet import (
     DicomPet,
     DicomStudy,
@@ -80,7 +81,8 @@ def read_study(
             series that were found already.
         ct: file of the CT on the grid of the PET. Without it, the CT series of a DICOM study is
             resampled to that grid.
-        seg: file of the lesion mask on the same grid; read while the PET is.
+        seg: file of the lesion mask on the same grid; read while the PET is. It may be a DICOM SEG
+            or RTSTRUCT, of the place of the PET.
         wants_ct: whether the CT is read.
 
     Raises:
@@ -89,6 +91,13 @@ def read_study(
     """
     if seg is None:
         return _read_images(source, ct, wants_ct)
+    if is_dicom_file(seg):
+        study, lines = _read_images(source, ct, wants_ct), list[str]()
+        if study.dicom is not None:
+            mask = read_dicom_mask(seg, study.dicom, lines.append)
+        else:
+            mask = read_dicom_mask_on(seg, study.grid, lines.append)
+        return replace(study, seg=mask, warnings=(*study.warnings, *lines))
     with threads_beside(1) as beside:
         # Inflating leaves the other cores idle.
         later = beside.submit(read_mask, seg)

@@ -8,7 +8,7 @@ what can be read is written in the standard's form, the rest is left empty.
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from math import isfinite
@@ -229,11 +229,11 @@ def _text(text: str, charset_is_known: bool) -> str:
     Text without a (known) character set was decoded as Latin-1. Most such files are UTF-8.
     """
     if not charset_is_known and not text.isascii():
-        try:
+        with suppress(UnicodeError):
             text = text.encode("latin-1").decode("utf-8")
-        except UnicodeError:
-            pass
-    return "".join(" " if c in "\\\r\n\t" else c for c in text if c.isprintable() or c.isspace()).strip()
+    return "".join(
+        " " if c in "\\\r\n\t" else c for c in text if c.isprintable() or c.isspace()
+    ).strip()
 
 
 def _person_name(text: str) -> str:
