@@ -8,6 +8,7 @@ from pathlib import Path
 from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.commands._options import add_device_option
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.io.dicom.options import DICOM_OBJECTS
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -59,6 +60,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="tumour and background clicks on a single SUV volume (autoPET IV's file)",
     )
     parser.add_argument("--series", metavar="UID", help="DICOM: the PET series, if there are more")
+    parser.add_argument(
+        "--dicom",
+        nargs="+",
+        choices=DICOM_OBJECTS,
+        metavar="KIND",
+        help="DICOM input: objects to write beside the mask: seg, rtstruct (one ROI a lesion), sr "
+        "(measurements of the lesions, TID 1500; brings its SEG) (default: seg)",
+    )
     parser.add_argument("--views", type=int, metavar="N", help="projection angles for volumes")
     parser.add_argument("--disable_tta", action="store_true", help="no mirroring: 4 times faster")
     parser.add_argument("--never-empty", action="store_true", help="PNGs: never an empty mask")
@@ -78,6 +87,13 @@ def run(args: argparse.Namespace) -> None:
     check_output(args.o)
     folder = model_folder(args)
     jobs = find_jobs(args.i, args.o, args.series, args.ct, args.clicks)
+    if args.dicom:
+        from nnunetv2_mip.io.dicom.objects import require_libraries
+
+        # A study of a tree may be a folder with its series.
+        if not any(job.kind == "dicom" or job.source.is_dir() for job in jobs):
+            raise MipError(f"--dicom {' '.join(args.dicom)}: {args.i} holds no DICOM series")
+        require_libraries(args.dicom)
     choices = {}
     if args.views is not None:
         choices["views"] = args.views
@@ -111,7 +127,8 @@ def run(args: argparse.Namespace) -> None:
     volumes = any(job.kind in VOLUMES for job in jobs)
     if volumes:
         print(f"views of each volume: {predictor.config.views}", flush=True)
-    extras = Extras(args.save_views, args.save_probabilities)
+    objects = None if args.dicom is None else tuple(args.dicom)
+    extras = Extras(args.save_views, args.save_probabilities, objects)
     with tqdm(total=len(jobs), unit="case", disable=len(jobs) == 1 or None) as bar:
         for _, warning in run_jobs(jobs, predictor, extras):
             if warning:

@@ -2,7 +2,7 @@
 
 PNGs give mask PNGs (0/255) of the same size; stacks give mask stacks; volumes and studies give a
 3D mask with exactly the header of their PET; DICOM studies give the same on the grid of their PET
-series, and a DICOM SEG that refers to it.
+series, and DICOM objects that refer to it.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,12 @@ from nnunetv2_mip.io.clicks import Clicks, read_clicks
 from nnunetv2_mip.io.png import decode_png, image_warning, write_mask_png
 from nnunetv2_mip.io.read_study import Study, read_study
 from nnunetv2_mip.io.volumes import write_volume
-from nnunetv2_mip.lesions.lesion_table import lesion_table, lesion_table_path, write_lesion_table
+from nnunetv2_mip.lesions.lesion_table import (
+    lesion_numbers,
+    lesion_table,
+    lesion_table_path,
+    write_lesion_table,
+)
 from nnunetv2_mip.views.stack_files import (
     FILE_ENDING,
     GEOMETRY_NAME,
@@ -33,14 +38,22 @@ from nnunetv2_mip.views.stack_files import (
 
 if TYPE_CHECKING:
     from nnunetv2_mip.inference.predictor import MIPPredictor
+    from nnunetv2_mip.io.dicom.pet import DicomPet
 
 
 @dataclass(frozen=True)
 class Extras:
-    """Files to write beside the masks."""
+    """Files to write beside the masks.
+
+    Attributes:
+        views: what the network saw, and its probabilities.
+        probabilities: of pixels or voxels.
+        dicom: DICOM objects (of `DICOM_OBJECTS`); None: a SEG where the input is a DICOM study.
+    """
 
     views: bool = False
     probabilities: bool = False
+    dicom: tuple[str, ...] | None = None
 
 
 def run_jobs(
@@ -88,26 +101,48 @@ def _run_volume(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | No
     clicks = None
     if job.clicks is not None:
         clicks = read_clicks(job.clicks, study.grid, warnings.append)
-    _predict_volume(study, job, predictor, extras, clicks)
+    found = _predict_volume(study, job, predictor, extras, clicks)
+    if extras.dicom and study.dicom is not None:
+        warnings += _write_objects(found, study.dicom, job, extras.dicom)
     return "; ".join(warnings) or None
 
 
 def _run_dicom(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | None:
-    from nnunetv2_mip.io.dicom.seg import SEG_SUFFIX, import_highdicom, write_dicom_seg
+    from nnunetv2_mip.io.dicom.objects import require_libraries
 
+    kinds = extras.dicom if extras.dicom is not None else ("seg",)
     # Before the work, not after it.
-    import_highdicom()
+    require_libraries(kinds)
     study = read_study(job.dicom or job.source, wants_ct=predictor.wants_ct)
     if study.dicom is None:
-        raise MipError(f"{job.source}: holds no DICOM PET, which a DICOM SEG refers to")
+        raise MipError(f"{job.source}: holds no DICOM PET, which a DICOM object refers to")
     warnings = list(study.warnings)
-    mask = _predict_volume(study, job, predictor, extras)
+    found = _predict_volume(study, job, predictor, extras)
+    warnings += _write_objects(found, study.dicom, job, kinds)
+    return "; ".join(warnings) or None
+
+
+def _write_objects(
+    found: "_Lesions", pet: "DicomPet", job: Job, kinds: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Write the DICOM objects of a mask beside it; returns lines for the user."""
+    from nnunetv2_mip.io.dicom.objects import object_paths, write_dicom_objects
+
+    numbers = lesion_numbers(found.mask, pet.suv.grid)
+    paths = object_paths(job.target.parent, job.case, kinds)
     try:
-        write_dicom_seg(mask, study.dicom, job.target.with_name(f"{job.case}{SEG_SUFFIX}"))
+        return write_dicom_objects(numbers, found.rows, pet, paths)
     except MipError as error:
         # The mask is there, and the other studies wait.
-        warnings.append(str(error))
-    return "; ".join(warnings) or None
+        return (str(error),)
+
+
+@dataclass(frozen=True)
+class _Lesions:
+    """Predicted mask (z, y, x), and the rows of its lesion table."""
+
+    mask: np.ndarray
+    rows: list[dict]
 
 
 def _predict_volume(
@@ -116,8 +151,8 @@ def _predict_volume(
     predictor: "MIPPredictor",
     extras: Extras,
     clicks: Clicks | None = None,
-) -> np.ndarray:
-    """Predict a study and write its mask and lesion table; returns the mask, (z, y, x)."""
+) -> _Lesions:
+    """Predict a study and write its mask and lesion table."""
     suv = study.suv
     found = predictor.predict_study(study, extras.probabilities, clicks)
     folder = job.target.parent
@@ -132,7 +167,7 @@ def _predict_volume(
     write_volume(found.mask, suv.grid, job.target)
     rows = lesion_table(found.mask, suv.array, suv.grid)
     write_lesion_table(rows, lesion_table_path(job.target))
-    return found.mask
+    return _Lesions(found.mask, rows)
 
 
 def _write_npz(probability: np.ndarray, path: Path) -> None:

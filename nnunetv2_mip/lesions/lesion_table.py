@@ -70,8 +70,32 @@ def lesion_table(
             both = np.count_nonzero(other[tuple(zyx[first:last].T)])
             row["hit"] = bool(detected(np.array(last - first), np.array(both), min_overlap))
         rows.append(row)
-    rows.sort(key=lambda row: -row["volume_ml"])
+    rows = [rows[index] for index in _largest_first(starts, grid)]
     return [{"lesion": number, **row} for number, row in enumerate(rows, start=1)]
+
+
+def _largest_first(starts: np.ndarray, grid: SourceGrid) -> list[int]:
+    """Indices of the lesions of `lesion_voxels` in the order of the table."""
+    volumes = np.round(np.diff(starts) * grid.voxel_ml, 4)
+    return np.argsort(-volumes, kind="stable").tolist()
+
+
+def lesion_numbers(mask: np.ndarray, grid: SourceGrid) -> np.ndarray:
+    """Number of the lesion in the table of a mask, at each voxel; 0 outside.
+
+    Args:
+        mask: (z, y, x), canonical axes, non-zero is lesion.
+        grid: of the mask.
+
+    Returns:
+        (z, y, x) uint16, or uint32 of more lesions than that can count.
+    """
+    zyx, starts = lesion_voxels(mask)
+    order = _largest_first(starts, grid)
+    numbers = np.zeros(mask.shape, np.uint16 if len(order) < 1 << 16 else np.uint32)
+    for number, index in enumerate(order, start=1):
+        numbers[tuple(zyx[starts[index] : starts[index + 1]].T)] = number
+    return numbers
 
 
 def lesion_table_path(mask_path: Path | str) -> Path:

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from datetime import datetime, time
 
+# Kinds of DICOM object that are written of a mask.
+DICOM_OBJECTS = ("seg", "rtstruct", "sr")
+
 
 @dataclass(frozen=True)
 class DicomOptions:

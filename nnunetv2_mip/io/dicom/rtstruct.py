@@ -7,13 +7,11 @@ that fills them by pixel centres gets the mask again.
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 import nnunetv2_mip
-from nnunetv2_mip.files import atomic_path
 from nnunetv2_mip.io.dicom.contours import outlines
 from nnunetv2_mip.io.dicom.pet import DicomPet
 from nnunetv2_mip.io.dicom.source_headers import SourceHeaders, quiet_pydicom
@@ -50,14 +48,10 @@ _COPIED = (
 )
 
 
-def write_rtstruct(
-    numbers: np.ndarray,
-    rows: Sequence[Mapping],
-    pet: DicomPet,
-    sources: SourceHeaders,
-    path: Path | str,
-) -> None:
-    """Write the lesions of a mask as RTSTRUCT.
+def rtstruct(
+    numbers: np.ndarray, rows: Sequence[Mapping], pet: DicomPet, sources: SourceHeaders
+) -> "Dataset":
+    """RTSTRUCT of lesions.
 
     Without lesions there is one ROI without contours, as the standard wants one at least.
 
@@ -66,18 +60,15 @@ def write_rtstruct(
         rows: of the lesion table; row n is lesion n + 1.
         pet: the series of the mask.
         sources: its headers (`source_headers`).
-        path: file to write, whole or not at all.
 
     Raises:
         ValueError: `numbers` has another shape than the series.
     """
     if numbers.shape != pet.suv.array.shape:
-        raise ValueError(f"mask {numbers.shape} does not lie on {pet.suv.array.shape}")
+        raise ValueError(f"mask {numbers.shape} does not lie on the series {pet.suv.array.shape}")
     stack = np.ascontiguousarray(pet.suv.grid.from_canonical(numbers))
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with quiet_pydicom(), atomic_path(path) as partial:
-        _structure_set(stack, rows, sources).save_as(partial, enforce_file_format=True)
+    with quiet_pydicom():
+        return _structure_set(stack, rows, sources)
 
 
 def _structure_set(stack: np.ndarray, rows: Sequence[Mapping], sources: SourceHeaders) -> "Dataset":
