@@ -2,7 +2,7 @@
 
 Ground truth is one of:
 
-- a single file, with a single file as prediction;
+- a single file, with a single file as prediction; one of the two may be DICOM SEG or RTSTRUCT;
 - a folder of PNG masks (0 and 255); `segmentation_017.png` is the truth of `patient_017.png`;
 - the DM-i-AI data folder (`patients/labels`, `controls/imgs`): a control's truth is empty, and
   controls without a prediction are left out;
@@ -23,6 +23,7 @@ from pathlib import Path
 
 from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.io.dicom.masks import is_dicom_file
 from nnunetv2_mip.io.dmiai_layout import (
     CONTROLS,
     IMAGES,
@@ -98,7 +99,8 @@ def match(
     if truths.is_file():
         if has_suffix(truths, (PNG_SUFFIX,)) != has_suffix(predictions, (PNG_SUFFIX,)):
             raise MipError(f"{predictions}: is another kind of file than its truth {truths}")
-        return Matches([Pair(_case_of_file(truths), truths, predictions)], [], [], [])
+        case = truths.stem if is_dicom_file(truths) else _case_of_file(truths)
+        return Matches([Pair(case, truths, predictions)], [], [], [])
 
     wanted, is_png = _truths_in(truths)
     suffixes = (PNG_SUFFIX,) if is_png else VOLUME_SUFFIXES

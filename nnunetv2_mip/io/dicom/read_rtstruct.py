@@ -79,8 +79,8 @@ def rtstruct_mask(
             f"{path}: its contours hold no voxel of the PET; is it of another study, or are they "
             "smaller than a voxel?"
         )
-    outside = sum(1 for slot in slots if not slot)
-    if outside and np.all([len(slot) <= 1 for slot in slots]):
+    outside = np.count_nonzero((levels < -0.5) | (levels > mask.shape[axis] - 0.5))
+    if outside:
         warn(f"{path}: {outside} contours lie on no slice of the PET and are left out")
     return mask
 
