@@ -59,6 +59,11 @@ SERVE_REQUIREMENTS = [
 ]
 # Estimates energy for nnUNetv2_mip_study, which does without where it is missing.
 STUDY_REQUIREMENTS = ["codecarbon>=3.3"]
+# Programs that read the DICOM objects independently: SEG and SR, RTSTRUCT, and a validator.
+DICOM_READERS = [
+    f"{name}; sys_platform == 'linux'"
+    for name in ("dcmqi>=1.5", "plastimatch>=1.10", "dicom3tools")
+]
 TEST_REQUIREMENTS = [
     "pytest>=8",
     # `make test` runs two files of tests at a time.
@@ -75,6 +80,7 @@ TEST_REQUIREMENTS = [
     "playwright>=1.45",
     "schemathesis>=4",
     *DICOM_REQUIREMENTS,
+    *DICOM_READERS,
     *DASK_REQUIREMENTS,
     *SERVE_REQUIREMENTS,
     *STUDY_REQUIREMENTS,

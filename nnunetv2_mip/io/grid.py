@@ -126,7 +126,8 @@ class SourceGrid:
         index = (np.asarray(points_mm, float) - np.array(self.origin)) @ np.linalg.inv(direction).T
         index /= np.array(self.spacing)
         first = np.array(self.to_canonical_index((0, 0, 0)))
-        steps = np.array([self.to_canonical_index(unit) for unit in np.eye(3, dtype=int)]) - first
+        units = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+        steps = np.array([self.to_canonical_index(unit) for unit in units]) - first
         return index @ steps + first
 
     def same_as(self, other: "SourceGrid") -> bool:

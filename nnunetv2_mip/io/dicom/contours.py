@@ -30,7 +30,8 @@ def outlines(mask: np.ndarray) -> list[np.ndarray]:
     Returns:
         (N, 2) points of each polygon; the last is not the first again.
     """
-    outside, holes = [], []
+    outside: list[np.ndarray] = []
+    holes: list[np.ndarray] = []
     for loop in _loops(mask):
         (outside if _area(loop) > 0 else holes).append(loop)
     # From the top: what lies above a hole is whole by then.

@@ -75,7 +75,7 @@ def seg_mask(
         found = np.concatenate([places for places in placed if places is not None])
         inside = ((found >= 0) & (found < mask.shape)).all(axis=1)
         mask[tuple(found[inside].T)] = 1
-        lost = np.count_nonzero(~inside) * grid.voxel_ml
+        lost = int(np.count_nonzero(~inside)) * grid.voxel_ml
     else:
         mask, lost = _nearest(frames, thickness, grid, path, warn), 0.0
     if not mask.any():
@@ -127,7 +127,7 @@ def _frames(
     if len(per_frame) != count:
         raise MipError(f"{path}: has {count} frames, and the places of {len(per_frame)}")
     shared = (data.get("SharedFunctionalGroupsSequence") or [None])[0]
-    level = 1
+    level = 1.0
     if kind == "FRACTIONAL":
         level = _HALF * float(data.get("MaximumFractionalValue") or 255)
     sources = {str(header.get("SOPInstanceUID")): header for header in pet.headers} if pet else {}
@@ -280,5 +280,5 @@ def _nearest(
 
 def _reach(frame: _Frame, gap_mm: float, grid: SourceGrid) -> np.ndarray:
     """Half the diagonal of a voxel of the frames, in voxels of the grid (z, y, x)."""
-    sides = [gap_mm, np.linalg.norm(frame.right), np.linalg.norm(frame.down)]
-    return float(np.linalg.norm(sides)) / 2 / np.array(grid.spacing_zyx)
+    diagonal_mm = np.sqrt(gap_mm**2 + frame.right @ frame.right + frame.down @ frame.down)
+    return diagonal_mm / 2 / np.array(grid.spacing_zyx)

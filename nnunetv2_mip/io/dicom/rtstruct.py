@@ -75,7 +75,7 @@ def _structure_set(stack: np.ndarray, rows: Sequence[Mapping], sources: SourceHe
     """Data set of the RTSTRUCT; `stack` is (slices, rows, columns) in the order of the headers."""
     from pydicom import Dataset
     from pydicom.dataset import FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+    from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
     now = datetime.now()
     date, time = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
@@ -85,7 +85,7 @@ def _structure_set(stack: np.ndarray, rows: Sequence[Mapping], sources: SourceHe
             data.add(sources.first[keyword])
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = data.SOPClassUID = RTSTRUCT_CLASS
+    meta.MediaStorageSOPClassUID = data.SOPClassUID = UID(RTSTRUCT_CLASS)
     meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid()
     data.file_meta = meta
     data.InstanceCreationDate, data.InstanceCreationTime = date, time

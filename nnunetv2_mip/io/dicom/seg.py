@@ -48,6 +48,7 @@ def write_dicom_seg(mask: np.ndarray, pet: DicomPet, path: Path | str) -> tuple[
     Raises:
         MipError, ValueError: as `dicom_seg`.
     """
+    import_highdicom()
     sources = source_headers(pet)
     save_object(dicom_seg(mask != 0, pet, sources), path)
     return sources.warnings

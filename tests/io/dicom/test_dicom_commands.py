@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from helpers import run
+from helpers import assert_refused, run
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("highdicom")
@@ -16,6 +16,7 @@ from nnunetv2_mip.commands import convert_autopet, fuse, predict, project  # noq
 from nnunetv2_mip.errors import MipError  # noqa: E402
 from nnunetv2_mip.fusion.rules import FusionRule  # noqa: E402
 from nnunetv2_mip.inference.find_inputs import find_jobs  # noqa: E402
+from nnunetv2_mip.io.dicom.masks import read_dicom_mask  # noqa: E402
 from nnunetv2_mip.io.dicom.pet import read_dicom_ct, read_dicom_pet  # noqa: E402
 from nnunetv2_mip.io.volumes import read_mask, write_volume  # noqa: E402
 from nnunetv2_mip.views.geometry import ViewGeometry  # noqa: E402
@@ -138,10 +139,35 @@ def test_a_missing_tag_ends_predict_with_one_line(eager, tmp_path, capsys, write
 
 @pytest.mark.slow
 def test_a_series_that_no_seg_can_refer_to_still_gives_a_mask(eager, tmp_path, capsys, write_pet):
-    source = write_pet(tmp_path / "pet", FrameOfReferenceUID=None)
+    source = write_pet(tmp_path / "pet", SOPInstanceUID=None)
     assert run(predict, "-i", source, "-o", tmp_path / "out", *eager) == 0
-    assert "no DICOM SEG" in capsys.readouterr().err
+    assert "no object can refer to it" in capsys.readouterr().err
     assert names_in(tmp_path / "out") == {"pet.nii.gz"}
+
+
+@pytest.mark.slow
+def test_predict_writes_the_objects_that_are_asked_for(eager, tmp_path, capsys, write_pet):
+    source = write_pet(tmp_path / "pet", FrameOfReferenceUID=None)
+    options = ("-i", source, "-o", tmp_path / "out", *eager, "--dicom")
+    assert run(predict, *options, "rtstruct") == 0
+    assert "lacks Frame of Reference UID (0020,0052)" in capsys.readouterr().err
+    assert names_in(tmp_path / "out") == {"pet.nii.gz", "pet_rtstruct.dcm"}
+    assert run(predict, *options, "seg", "rtstruct", "sr") == 0
+    names = {"pet.nii.gz", "pet.dcm", "pet_rtstruct.dcm", "pet_sr.dcm"}
+    assert names_in(tmp_path / "out") == names
+    pet = read_dicom_pet(source)
+    mask = read_mask(tmp_path / "out" / "pet.nii.gz").array
+    for name in ("pet.dcm", "pet_rtstruct.dcm"):
+        assert np.array_equal(read_dicom_mask(tmp_path / "out" / name, pet).array, mask)
+
+
+def test_objects_of_what_is_no_dicom_are_refused(tmp_path, capsys, tiny_model, write_pet):
+    pet = read_dicom_pet(write_pet(tmp_path / "pet"))
+    write_volume(pet.suv.array, pet.suv.grid, tmp_path / "pet.nii.gz")
+    options = ("-o", tmp_path / "m.nii.gz", "-m", tiny_model, "--dicom", "sr")
+    assert_refused(
+        capsys, "holds no DICOM series", predict, "-i", tmp_path / "pet.nii.gz", *options
+    )
 
 
 @pytest.mark.slow
