@@ -114,7 +114,8 @@ def _contours(
         for item in roi.get("ContourSequence") or []:
             kind = str(item.get("ContourGeometricType") or "CLOSED_PLANAR").upper()
             values = np.array(item.get("ContourData") or [], float)
-            if kind not in _CLOSED or len(values) < 9:
+            # Of one or two points are those of the parts so small that an outline holds no more.
+            if kind not in _CLOSED or not len(values):
                 left += 1
                 continue
             if len(values) % 3 or not np.isfinite(values).all():
@@ -122,7 +123,7 @@ def _contours(
             places = grid.canonical_places(values.reshape(-1, 3))
             found.append(_Contour(number, places, kind == "CLOSEDPLANAR_XOR"))
     if left:
-        warn(f"{path}: {left} contours are points or open lines, which hold no voxel")
+        warn(f"{path}: {left} contours are no closed lines, and hold no voxel")
     return found
 
 

@@ -259,12 +259,17 @@ def test_points_are_left_out_with_a_line_and_nothing_filled_is_refused(tmp_path,
     rois = {"Lesion": [("POINT", [[0, 0, 0]]), box(pet, 3, (1.6, 6.4), (2.6, 9.4))]}
     lines: list[str] = []
     read_dicom_mask(write_rtstruct(tmp_path / "r.dcm", pet, rois), pet, lines.append)
-    assert lines == [
-        f"{tmp_path / 'r.dcm'}: 1 contours are points or open lines, which hold no voxel"
-    ]
+    assert lines == [f"{tmp_path / 'r.dcm'}: 1 contours are no closed lines, and hold no voxel"]
     small = {"Lesion": [box(pet, 3, (1.1, 1.2), (2.1, 2.2))]}
     with pytest.raises(MipError, match="hold no voxel"):
         read_dicom_mask(write_rtstruct(tmp_path / "r.dcm", pet, small), pet)
+
+
+def test_a_closed_contour_of_one_point_is_its_voxel(tmp_path, pet):
+    """As rt-utils outlines a part of one pixel."""
+    rois = {"Lesion": [box(pet, 3, (4, 4), (6, 6))[:1], box(pet, 5, (2, 2), (6, 8))[:2]]}
+    found = read_dicom_mask(write_rtstruct(tmp_path / "r.dcm", pet, rois), pet).array
+    assert np.argwhere(found).tolist() == [[3, 4, 6], [5, 2, 6], [5, 2, 7], [5, 2, 8]]
 
 
 def test_contours_on_other_slices_are_taken_by_the_nearest_with_a_line(tmp_path, pet):

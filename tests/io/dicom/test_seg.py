@@ -77,10 +77,11 @@ def test_an_empty_mask_gives_a_seg_of_zeros(tmp_path, write_pet):
 
 def test_what_cannot_be_written_leaves_nothing(tmp_path, monkeypatch, write_pet, some_mask):
     pet = read_dicom_pet(write_pet(tmp_path / "pet"))
-    pet.headers[0].SOPInstanceUID = ""
+    uid, pet.headers[0].SOPInstanceUID = pet.headers[0].SOPInstanceUID, ""
     with pytest.raises(MipError, match="SOP Instance UID"):
         write_dicom_seg(some_mask(pet), pet, tmp_path / "out" / "seg.dcm")
     assert not (tmp_path / "out").exists()
+    pet.headers[0].SOPInstanceUID = uid
     with pytest.raises(ValueError, match="does not lie on"):
         write_dicom_seg(np.zeros((2, 2, 2), np.uint8), pet, tmp_path / "out" / "seg.dcm")
     monkeypatch.setitem(__import__("sys").modules, "highdicom", None)
