@@ -156,9 +156,9 @@ def test_the_sr_has_the_numbers_of_the_lesion_table(written):
         assert group.tracking_identifier == segment.TrackingID == f"Lesion {row['lesion']}"
         assert group.tracking_uid == segment.TrackingUID
         assert group.finding_type.value == "108369006"
-        reference = group.referenced_segment.ReferencedSOPSequence[0]
-        assert reference.ReferencedSOPInstanceUID == seg.SOPInstanceUID
-        assert int(reference.ReferencedSegmentNumber) == row["lesion"]
+        (reference, *_) = group.referenced_segment
+        assert reference.referenced_sop_instance_uid == seg.SOPInstanceUID
+        assert reference.referenced_segment_numbers == [row["lesion"]]
 
 
 def test_dcmqi_reads_the_sr(written, tmp_path):
