@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.io.dicom.frame_references import refer_to_frames
 from nnunetv2_mip.io.dicom.measurement_report import measurement_report
 from nnunetv2_mip.io.dicom.options import DICOM_OBJECTS
 from nnunetv2_mip.io.dicom.pet import DicomPet
@@ -68,5 +69,6 @@ def write_dicom_objects(
             f"{pet.files[0]}: no RTSTRUCT or SR can refer to this series: {reason}"
         ) from None
     for kind, data in objects.items():
+        refer_to_frames(data, sources.frames)
         save_object(data, paths[kind])
     return sources.warnings

@@ -130,7 +130,9 @@ def _frames(
     level = 1.0
     if kind == "FRACTIONAL":
         level = _HALF * float(data.get("MaximumFractionalValue") or 255)
-    sources = {str(header.get("SOPInstanceUID")): header for header in pet.headers} if pet else {}
+    uids = [str(header.get("SOPInstanceUID")) for header in pet.headers] if pet else []
+    # Frames of one file share its UID, which says no place.
+    sources = {uid: pet.headers[k] for k, uid in enumerate(uids) if pet and uids.count(uid) == 1}
     frames, thickness = [], 0.0
     for stored, own in zip(pixels, per_frame):
         if kind == "LABELMAP":

@@ -11,6 +11,7 @@ import numpy as np
 import nnunetv2_mip
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path
+from nnunetv2_mip.io.dicom.frame_references import refer_to_frames
 from nnunetv2_mip.io.dicom.pet import DicomPet
 from nnunetv2_mip.io.dicom.source_headers import SourceHeaders, quiet_pydicom, source_headers
 
@@ -50,7 +51,9 @@ def write_dicom_seg(mask: np.ndarray, pet: DicomPet, path: Path | str) -> tuple[
     """
     import_highdicom()
     sources = source_headers(pet)
-    save_object(dicom_seg(mask != 0, pet, sources), path)
+    seg = dicom_seg(mask != 0, pet, sources)
+    refer_to_frames(seg, sources.frames)
+    save_object(seg, path)
     return sources.warnings
 
 

@@ -7,7 +7,7 @@ what can be read is written in the standard's form, the rest is left empty.
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.io.dicom.frame_references import Frame, frames_of
 from nnunetv2_mip.io.dicom.pet import DicomPet
 from nnunetv2_mip.io.dicom.series import import_pydicom, tag_name
 
@@ -56,10 +57,12 @@ class SourceHeaders:
         slices: one a slice, in the order of `DicomPet.headers`: identity and geometry. The first
             has patient and study too.
         warnings: lines for the user.
+        frames: UID in `slices` → frame that it stands in for (see `frame_references`).
     """
 
     slices: tuple["Dataset", ...]
     warnings: tuple[str, ...]
+    frames: Mapping[str, Frame]
 
     @property
     def first(self) -> "Dataset":
@@ -79,7 +82,8 @@ def source_headers(pet: DicomPet) -> SourceHeaders:
     """Headers of a PET series for a new DICOM object.
 
     Raises:
-        MipError: the series lacks the UIDs by which an object refers to it, or it is multi-frame.
+        MipError: the series lacks the UIDs by which an object refers to it, or a file does not
+            tell which of its frames a slice is.
     """
     with quiet_pydicom():
         return _source_headers(pet)
@@ -89,28 +93,25 @@ def _source_headers(pet: DicomPet) -> SourceHeaders:
     pydicom = import_pydicom()
     lines: list[str] = []
     shared = _shared(pet, lines)
-    seen: set[str] = set()
-    slices = []
     for path, header in zip(pet.files, pet.headers):
-        uid = str(header.get("SOPInstanceUID") or "").strip()
-        if not uid:
+        if not str(header.get("SOPInstanceUID") or "").strip():
             raise MipError(f"{path}: lacks {tag_name('SOPInstanceUID')}: no object can refer to it")
-        if uid in seen or int(header.get("NumberOfFrames") or 1) > 1:
-            raise MipError(
-                f"{path}: is a multi-frame file, to whose frames no SEG, RTSTRUCT or SR is written"
-            )
-        seen.add(uid)
+    frames, slices = frames_of(pet), []
+    for header, frame in zip(pet.headers, frames):
         data = pydicom.Dataset()
         for keyword, value in shared.items():
             setattr(data, keyword, value)
         known = str(header.get("SOPClassUID") or "")
-        data.SOPClassUID = known if pydicom.uid.UID(known).name != known else _PET_CLASS
-        data.SOPInstanceUID = uid
+        is_image = frame is None and pydicom.uid.UID(known).name != known
+        data.SOPClassUID = known if is_image else _PET_CLASS
+        uid = str(header.SOPInstanceUID).strip()
+        data.SOPInstanceUID = uid if frame is None else frame.stand_in
         data.ImagePositionPatient = [_decimal(v) for v in header.ImagePositionPatient]
         slices.append(data)
     first = _patient_and_study(pet.headers[0])
     first.update(slices[0])
-    return SourceHeaders((first, *slices[1:]), tuple(lines))
+    stand_ins = {frame.stand_in: frame for frame in frames if frame is not None}
+    return SourceHeaders((first, *slices[1:]), tuple(lines), stand_ins)
 
 
 def _shared(pet: DicomPet, lines: list[str]) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Headers that new DICOM objects copy: character sets, odd and missing values."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -172,6 +174,45 @@ def test_a_series_that_nothing_can_refer_to_is_refused(pet_with, monkeypatch):
     pet.headers[1].SOPInstanceUID = ""
     with pytest.raises(MipError, match=r"SOP Instance UID \(0008,0018\)"):
         source_headers(pet)
+    # Two slices of one file, which does not say which of its frames they are.
     pet.headers[1].SOPInstanceUID = pet.headers[0].SOPInstanceUID
-    with pytest.raises(MipError, match="multi-frame"):
+    with pytest.raises(MipError, match="0 of its frames lie at one position"):
         source_headers(pet)
+
+
+def test_objects_refer_to_the_frames_of_a_multi_frame_file(pet_with, written, tmp_path):
+    """Enhanced PET: one file, whose frames are in another order than the slices."""
+    pet = pet_with()
+    order = [2, 0, 3, 1]
+    file = pydicom.dcmread(pet.files[0])
+    file.SOPClassUID, file.NumberOfFrames = "1.2.840.10008.5.1.4.1.1.130", len(order)
+    file.PerFrameFunctionalGroupsSequence = []
+    for index in order:
+        plane, group = pydicom.Dataset(), pydicom.Dataset()
+        plane.ImagePositionPatient = pet.headers[index].ImagePositionPatient
+        group.PlanePositionSequence = [plane]
+        file.PerFrameFunctionalGroupsSequence.append(group)
+    file.save_as(tmp_path / "enhanced.dcm")
+    for header in pet.headers:
+        header.SOPInstanceUID, header.SOPClassUID = file.SOPInstanceUID, file.SOPClassUID
+    pet = replace(pet, files=(tmp_path / "enhanced.dcm",) * len(order))
+    objects = written(pet)
+    seg = objects["seg"].PerFrameFunctionalGroupsSequence[0]
+    contour = objects["rtstruct"].ROIContourSequence[0].ContourSequence[0]
+    for reference in (
+        seg.DerivationImageSequence[0].SourceImageSequence[0],
+        contour.ContourImageSequence[0],
+    ):
+        assert reference.ReferencedSOPClassUID == file.SOPClassUID
+        assert reference.ReferencedSOPInstanceUID == file.SOPInstanceUID
+        # The mask is in slice 1, the last frame.
+        assert reference.ReferencedFrameNumber == 4
+    (image,) = objects["seg"].ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    assert image.ReferencedSOPInstanceUID == file.SOPInstanceUID
+    evidence = objects["sr"].CurrentRequestedProcedureEvidenceSequence[0]
+    uids = [
+        str(item.ReferencedSOPInstanceUID)
+        for series in evidence.ReferencedSeriesSequence
+        for item in series.ReferencedSOPSequence
+    ]
+    assert sorted(uids) == sorted([file.SOPInstanceUID, objects["seg"].SOPInstanceUID])
