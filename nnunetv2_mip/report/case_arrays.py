@@ -6,6 +6,7 @@ import numpy as np
 
 from nnunetv2_mip.conventions import IGNORE_LABEL
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.io.dicom.masks import is_dicom_file, read_dicom_mask_on
 from nnunetv2_mip.io.png import decode_mask_png, decode_png
 from nnunetv2_mip.io.read_study import read_study
 from nnunetv2_mip.io.volumes import Volume, read_mask, require_same_grid
@@ -97,13 +98,30 @@ def read_volume_case(
     """
     study = None if files.image is None else read_study(files.image)
     suv, warnings = (None, []) if study is None else (study.suv, list(study.warnings))
-    truth = None if files.truth is None else read_mask(files.truth, like=suv)
-    prediction = None if files.prediction is None else read_mask(files.prediction, like=suv)
+    prediction = _read_mask(files.prediction, suv, None, warnings)
+    truth = _read_mask(files.truth, suv, prediction, warnings)
     if files.is_missing and truth is not None:
         prediction = Volume(np.zeros_like(truth.array), truth.grid, truth.path)
     if suv is None and truth is not None and prediction is not None:
         require_same_grid(prediction, truth)
     return suv, truth, prediction, warnings
+
+
+def _read_mask(
+    path: Path | None, suv: Volume | None, other: Volume | None, warnings: list[str]
+) -> Volume | None:
+    """Mask of a file, on the grid of the SUV; None where there is no file.
+
+    Without SUV a DICOM mask is put on the grid of the other mask.
+    """
+    if path is None:
+        return None
+    if not is_dicom_file(path):
+        return read_mask(path, like=suv)
+    like = suv if suv is not None else other
+    if like is None:
+        raise MipError(f"{path}: a DICOM mask has no grid of its own; name the PET with --images")
+    return read_dicom_mask_on(path, like.grid, warnings.append)
 
 
 def _require_equal(shape: tuple, other: tuple, path: Path, other_path: Path) -> None:

@@ -14,6 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid  # noqa: E402
 
 from nnunetv2_mip.commands import evaluate, project  # noqa: E402
 from nnunetv2_mip.errors import MipError  # noqa: E402
+from nnunetv2_mip.evaluation.matching import match  # noqa: E402
 from nnunetv2_mip.io.dicom.masks import (  # noqa: E402
     is_dicom_file,
     mask_reference,
@@ -25,6 +26,8 @@ from nnunetv2_mip.io.dicom.seg import write_dicom_seg  # noqa: E402
 from nnunetv2_mip.io.dicom.source_headers import source_headers  # noqa: E402
 from nnunetv2_mip.io.read_study import read_study  # noqa: E402
 from nnunetv2_mip.io.volumes import write_volume  # noqa: E402
+from nnunetv2_mip.report.case_arrays import read_volume_case  # noqa: E402
+from nnunetv2_mip.report.case_files import files_of_pairs  # noqa: E402
 
 Kind = highdicom.seg.SegmentationTypeValues
 
@@ -342,3 +345,15 @@ def test_evaluate_takes_a_seg_as_truth(tmp_path, pet, mask, capsys):
     both = ("-p", tmp_path / "truth.dcm", "-g", tmp_path / "truth.dcm", "-o", tmp_path / "r.json")
     assert run(evaluate, *both) == 2
     assert "has no grid of its own" in capsys.readouterr().err
+
+
+def test_a_report_draws_a_seg_as_truth(tmp_path, pet, mask):
+    write_dicom_seg(mask, pet, tmp_path / "truth.dcm")
+    write_volume(mask, pet.suv.grid, tmp_path / "p.nii.gz")
+    pairs = match(tmp_path / "p.nii.gz", tmp_path / "truth.dcm").pairs
+    (files,) = files_of_pairs(pairs, {})
+    suv, truth, prediction, warnings = read_volume_case(files)
+    assert suv is None
+    assert warnings == []
+    assert np.array_equal(truth.array, mask)
+    assert np.array_equal(prediction.array, mask)
