@@ -9,7 +9,7 @@ from nnunetv2_mip.errors import MipError
 
 _LESION = re.compile(
     r"lesion|läsion|lésion|tumou?r|neoplas|metasta|\bmets?\b|gtv|cancer|carcino|malign|lymphom"
-    r"|melanom|sarcom|\bmtv\b|nodul|\bmass\b|病灶|病変|腫瘍|肿瘤"
+    r"|melanom|sarcom|\bmtv|nodul|\bmass\b|病灶|病変|腫瘍|肿瘤"
 )
 # Volumes around a tumour, and organs without it (Lung-GTV).
 _AROUND = re.compile(

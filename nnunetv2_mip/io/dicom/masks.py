@@ -153,29 +153,42 @@ def _referenced_series(data: "Dataset") -> Iterator[str]:
         for item in holder.get("ReferencedSeriesSequence") or []:
             yield str(item.get("SeriesInstanceUID") or "")
     for frame in data.get("ReferencedFrameOfReferenceSequence") or []:
-        for study in frame.get("RTReferencedStudySequence") or []:
-            for item in study.get("RTReferencedSeriesSequence") or []:
-                yield str(item.get("SeriesInstanceUID") or "")
+        yield from _series_of_frame(frame)
+
+
+def _series_of_frame(frame: "Dataset") -> Iterator[str]:
+    """SeriesInstanceUIDs that an RTSTRUCT names in one frame of reference."""
+    for study in frame.get("RTReferencedStudySequence") or []:
+        for item in study.get("RTReferencedSeriesSequence") or []:
+            yield str(item.get("SeriesInstanceUID") or "")
 
 
 def _frames_of_reference(data: "Dataset") -> set[str]:
-    """FrameOfReferenceUIDs in which a SEG or RTSTRUCT lies."""
-    found = {str(data.get("FrameOfReferenceUID") or "")}
-    for sequence, keyword in (
-        ("ReferencedFrameOfReferenceSequence", "FrameOfReferenceUID"),
-        ("StructureSetROISequence", "ReferencedFrameOfReferenceUID"),
-    ):
-        found |= {str(item.get(keyword) or "") for item in data.get(sequence) or []}
-    return found - {""}
+    """FrameOfReferenceUIDs in which a SEG, or the ROIs of an RTSTRUCT, lie."""
+    rois = data.get("StructureSetROISequence") or []
+    found = {str(item.get("ReferencedFrameOfReferenceUID") or "") for item in rois} - {""}
+    return found or {str(data.get("FrameOfReferenceUID") or "")} - {""}
 
 
 def _require_same_place(data: "Dataset", path: Path, pet: DicomPet) -> None:
     """Raise MipError where a mask lies in another frame of reference than the PET."""
-    if pet.study.pet.uid in _referenced_series(data):
+    series, frames = pet.study.pet, _frames_of_reference(data)
+    named = series.uid in _referenced_series(data)
+    fitting = {series.frame_uid}
+    for item in data.get("ReferencedFrameOfReferenceSequence") or []:
+        if series.uid in _series_of_frame(item):
+            fitting.add(str(item.get("FrameOfReferenceUID") or ""))
+    is_rtstruct = "StructureSetROISequence" in data
+    if frames and series.frame_uid and not (named and not is_rtstruct):
+        if not frames <= fitting:
+            raise MipError(
+                f"{path}: lies in another frame of reference than the PET series "
+                f"{series.describe()} and does not refer to it; is it of another study?"
+            )
         return
-    frames, own = _frames_of_reference(data), pet.study.pet.frame_uid
-    if own and frames and own not in frames:
+    study = str(data.get("StudyInstanceUID") or "")
+    if not named and study and series.study_uid and study != series.study_uid:
         raise MipError(
-            f"{path}: lies in another frame of reference than the PET series "
-            f"{pet.study.pet.describe()} and does not refer to it; is it of another study?"
+            f"{path}: names no frame of reference, and is of another study than the PET series "
+            f"{series.describe()}"
         )

@@ -215,6 +215,22 @@ def test_another_frame_of_reference_is_refused_unless_the_series_is_named(tmp_pa
     path = write_rtstruct(tmp_path / "r.dcm", pet, contours, frame_uid=generate_uid())
     with pytest.raises(MipError, match="another frame of reference"):
         read_dicom_mask(path, pet)
+    series = str(pet.headers[0].SeriesInstanceUID)
+    path = write_rtstruct(tmp_path / "r.dcm", pet, contours, generate_uid(), series)
+    assert read_dicom_mask(path, pet).array.any()
+
+
+def test_a_mask_of_another_study_without_frame_of_reference_is_refused(tmp_path, pet, mask):
+    write_dicom_seg(mask, pet, tmp_path / "s.dcm")
+    seg = pydicom.dcmread(tmp_path / "s.dcm")
+    seg.FrameOfReferenceUID = ""
+    del seg.ReferencedSeriesSequence
+    seg.save_as(tmp_path / "s.dcm")
+    assert np.array_equal(read_dicom_mask(tmp_path / "s.dcm", pet).array, mask)
+    seg.StudyInstanceUID = generate_uid()
+    seg.save_as(tmp_path / "s.dcm")
+    with pytest.raises(MipError, match="is of another study than the PET series"):
+        read_dicom_mask(tmp_path / "s.dcm", pet)
 
 
 def test_lesions_beyond_the_pet(tmp_path, pet, mask):
