@@ -46,6 +46,8 @@ _PATTERNS = {
 }
 # Also of the standard before DICOM 3.0 (2020.01.31, 10:20:30), and of other writers.
 _DATE_FORMS = ("%Y%m%d", "%Y.%m.%d", "%Y-%m-%d", "%Y/%m/%d")
+# Change of the character set (ISO 2022), which pydicom leaves in Chinese text.
+_ESCAPE = re.compile(r"\x1b[ -/]+[0-~]")
 _TIME = re.compile(r"(\d{2})(?::?(\d{2})(?::?(\d{2})(\.\d{1,6})?)?)?")
 
 
@@ -229,6 +231,7 @@ def _text(text: str, charset_is_known: bool) -> str:
 
     Text without a (known) character set was decoded as Latin-1. Most such files are UTF-8.
     """
+    text = _ESCAPE.sub("", text)
     if not charset_is_known and not text.isascii():
         with suppress(UnicodeError):
             text = text.encode("latin-1").decode("utf-8")

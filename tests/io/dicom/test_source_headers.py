@@ -33,6 +33,11 @@ NAMES = {
         b"Hong^Gildong=\x1b$)C\xfb\xf3^\x1b$)C\xd1\xce\xd4\xd7=\x1b$)C\xc8\xab^\x1b$)C\xb1\xe6\xb5\xbf",
         "Hong^Gildong=洪^吉洞=홍^길동",
     ),
+    "Chinese, GB2312": (
+        ["", "ISO 2022 IR 58"],
+        b"Zhang^XiaoDong=\x1b$)A\xd5\xc5^\x1b$)A\xd0\xa1\xb6\xab",
+        "Zhang^XiaoDong=张^小东",
+    ),
     "Chinese, GB18030": (
         "GB18030",
         "Wang=王^小东".encode("gb18030"),
