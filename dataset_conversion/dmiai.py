@@ -1,6 +1,6 @@
 """Converter of DM-i-AI MIP-PET PNGs: one stack of a single view an image."""
 
-import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from nnunetv2_mip.dataset_conversion.raw_dataset import (
 )
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import write_json
+from nnunetv2_mip.io.case_names import distinct_names, keeps_letters, safe_name
 from nnunetv2_mip.io.dmiai_layout import (
     CONTROLS,
     IMAGES,
@@ -57,14 +58,15 @@ def convert_dmiai(
     pictures = images_in(images)
     if not pictures:
         raise MipError(f"{images}: holds no PNG")
-    cases, problems = [], []
+    pairs: list[tuple[Path, Path | None]] = []
+    problems = []
     for image in pictures:
         label = mask_of_image(image, labels)
         if label is None:
             problems.append((labels / image.name, f"no such file; it is the mask of {image}"))
         else:
-            cases.append(_case(image, label))
-    used = {case.payload[1] for case in cases}
+            pairs.append((image, label))
+    used = {label for _, label in pairs}
     for label in images_in(labels):
         if label not in used:
             problems.append((label, f"is the mask of no image in {images}"))
@@ -74,7 +76,7 @@ def convert_dmiai(
             f"{data / CONTROLS / IMAGES}: holds {len(healthy)} PNGs, --controls "
             f"{controls} asked; --controls all takes those that are there"
         )
-    cases += [_case(image, None) for image in healthy[:controls]]
+    cases = _cases([*pairs, *((image, None) for image in healthy[:controls])])
     plan = ConversionPlan(
         dataset_id=dataset_id,
         name=name,
@@ -120,6 +122,15 @@ def convert_image(payload: tuple[Path, Path | None], paths: CasePaths) -> dict:
     }
 
 
-def _case(image: Path, label: Path | None) -> Case:
-    name = re.sub(r"[^A-Za-z0-9-]+", "_", image.stem).strip("_")
-    return Case(name, name, (image, label))
+def _cases(images: Sequence[tuple[Path, Path | None]]) -> list[Case]:
+    """Cases of images and their masks, each image a patient of its own."""
+    stems = [image.stem for image, _ in images]
+    plain = [safe_name(stem) for stem in stems]
+    keys = [f"{image.parent.parent.name}/{image.name}" for image, _ in images]
+    names = distinct_names(plain, keys)
+    cases = []
+    for (image, label), stem, before, name in zip(images, stems, plain, names):
+        exact = name == before and keeps_letters(stem)
+        inputs = (image,) if label is None else (image, label)
+        cases.append(Case(name, name, (image, label), inputs, None if exact else stem))
+    return cases
