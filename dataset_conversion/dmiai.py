@@ -25,6 +25,8 @@ from nnunetv2_mip.io.dmiai_layout import (
     images_in,
     mask_of_image,
 )
+from nnunetv2_mip.io.folder_words import patient_in_name
+from nnunetv2_mip.io.patients import describe_patients
 from nnunetv2_mip.io.png import decode_mask_png, decode_png
 from nnunetv2_mip.views.geometry import image_geometry
 from nnunetv2_mip.views.stack_files import write_stack
@@ -76,7 +78,7 @@ def convert_dmiai(
             f"{data / CONTROLS / IMAGES}: holds {len(healthy)} PNGs, --controls "
             f"{controls} asked; --controls all takes those that are there"
         )
-    cases = _cases([*pairs, *((image, None) for image in healthy[:controls])])
+    cases, grouping = _cases([*pairs, *((image, None) for image in healthy[:controls])])
     plan = ConversionPlan(
         dataset_id=dataset_id,
         name=name,
@@ -97,6 +99,7 @@ def convert_dmiai(
         },
         source=data,
         problems=problems,
+        grouping=grouping,
     )
     return build_raw_dataset(plan, workers, skip_broken, dask)
 
@@ -122,15 +125,20 @@ def convert_image(payload: tuple[Path, Path | None], paths: CasePaths) -> dict:
     }
 
 
-def _cases(images: Sequence[tuple[Path, Path | None]]) -> list[Case]:
-    """Cases of images and their masks, each image a patient of its own."""
+def _cases(images: Sequence[tuple[Path, Path | None]]) -> tuple[list[Case], str]:
+    """Cases of images and their masks, and how they were given to patients.
+
+    Each image is of a patient of its own, unless its name tells a study of one (`P1_baseline`).
+    """
     stems = [image.stem for image, _ in images]
     plain = [safe_name(stem) for stem in stems]
-    keys = [f"{image.parent.parent.name}/{image.name}" for image, _ in images]
-    names = distinct_names(plain, keys)
+    names = distinct_names(plain, stems)
+    owners = [patient_in_name(stem) for stem in stems]
+    patients = [owner if told else name for (owner, told), name in zip(owners, names)]
     cases = []
-    for (image, label), stem, before, name in zip(images, stems, plain, names):
+    for pair, stem, before, name, patient in zip(images, stems, plain, names, patients):
         exact = name == before and keeps_letters(stem)
-        inputs = (image,) if label is None else (image, label)
-        cases.append(Case(name, name, (image, label), inputs, None if exact else stem))
-    return cases
+        inputs = tuple(path for path in pair if path is not None)
+        cases.append(Case(name, patient, pair, inputs, None if exact else stem))
+    grouped = len(set(patients)) < len(set(names))
+    return cases, describe_patients(names, patients, "the names of the images") if grouped else ""

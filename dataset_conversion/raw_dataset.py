@@ -23,7 +23,7 @@ from nnunetv2_mip.conventions import LEVEL_MAX
 from nnunetv2_mip.dataset_conversion.body_statistics import BodyStatistics
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json, write_json
-from nnunetv2_mip.input_states import changed_inputs, input_states
+from nnunetv2_mip.io.input_states import changed_inputs, input_states
 from nnunetv2_mip.nnunet.paths import dataset_name, existing_datasets, nnunet_folder
 from nnunetv2_mip.nnunet.splits import patient_grouped_splits
 from nnunetv2_mip.parallel import for_each

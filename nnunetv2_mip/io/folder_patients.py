@@ -100,7 +100,9 @@ def _levels(paths: Sequence[tuple[str, ...]]) -> tuple[set[int], set[int], str]:
     The same name below several folders is a study's (`baseline` in any language) if there are fewer
     such names than folders, and a patient's if there are more.
     """
-    studies, patients, doubt = set(), set(), ""
+    studies: set[int] = set()
+    patients: set[int] = set()
+    doubt = ""
     for level in range(1, max((len(parts) for parts in paths), default=0)):
         above: dict[str, set[tuple[str, ...]]] = defaultdict(set)
         for parts in paths:
@@ -110,6 +112,10 @@ def _levels(paths: Sequence[tuple[str, ...]]) -> tuple[set[int], set[int], str]:
             continue
         folders = {parents[-1] for found in above.values() for parents in found}
         if all(kind_of(name) not in (Kind.UNKNOWN, Kind.PATIENT) for name in folders):
+            continue
+        patients_above = all(kind_of(name) is Kind.PATIENT for name in folders)
+        if patients_above:
+            studies.add(level)
             continue
         if len(above) == len(folders) and not all(map(is_short_number, above)):
             doubt = doubt or (
@@ -154,6 +160,10 @@ def _read_folders(
         end = level
     if not end:
         return _in_study_name(parts, kinds)
+    if end < len(parts) and all(kind in (Kind.CENTRE, Kind.GROUP) for kind in kinds[:end]):
+        # Groups alone above: what looked like a study is the patient.
+        end, decided = end + 1, False
+        kinds[end - 1] = Kind.UNKNOWN
     named = [i for i in range(end) if kinds[i] in (Kind.UNKNOWN, Kind.PATIENT)]
     known = [i for i in named if kinds[i] is Kind.PATIENT]
     if known:

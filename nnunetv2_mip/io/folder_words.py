@@ -68,8 +68,8 @@ _PATIENT = re.compile(
 )
 _TIME_WORD = "|".join(sorted(_TIME_WORDS, key=_longest_first))
 # A single letter means a time point with its number alone: t1, d28, w4, v2, c2d1.
-_SINGLE = r"(?:[tdwv]|tp)[ _.-]?\d{1,3}|c\d{1,2}(?:d\d{1,2})?"
-_TIME = rf"(?:{_SINGLE}|(?:{_TIME_WORD})(?:[ _.-]?\d{{1,3}})?)"
+_SINGLE = r"(?:[tdwv]|tp)[ _.-]?\d{1,3}|c\d{1,2}d\d{1,2}"
+_TIME = rf"(?:{_SINGLE}|(?:{_TIME_WORD})(?:[ _.-]?(?:\d{{1,3}}|[a-z](?![a-z0-9])))?)"
 _CONTENT = rf"(?:{'|'.join(sorted(_CONTENT_WORDS, key=_longest_first))})"
 _WORD_END = r"(?![a-z0-9])"
 _STUDY_PART = re.compile(rf"(?:{_UID}|{_DATE}|{_TIME}){_WORD_END}")

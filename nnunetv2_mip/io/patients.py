@@ -98,16 +98,20 @@ def give_patients(
     cases = [place.case for place in places]
     if options.regex is not None:
         patients = _by_regex(places, options.regex)
-        return patients, Grouping(_line(cases, patients, f"--patient_regex {options.regex}"))
+        return patients, Grouping(
+            describe_patients(cases, patients, f"--patient_regex {options.regex}")
+        )
     if options.table is not None:
         patients = _by_table(places, options.table)
-        return patients, Grouping(_line(cases, patients, str(options.table)))
+        return patients, Grouping(describe_patients(cases, patients, str(options.table)))
     if options.assume == ONE_STUDY_PER_PATIENT:
-        return cases, Grouping(_line(cases, cases, "assumption, one study per patient"))
+        return cases, Grouping(describe_patients(cases, cases, "assumption, one study per patient"))
     name = tree.resolve().name
     if options.assume == ONE_PATIENT:
         patients = [name] * len(places)
-        return patients, Grouping(_line(cases, patients, "assumption, all of one patient"))
+        return patients, Grouping(
+            describe_patients(cases, patients, "assumption, all of one patient")
+        )
     return _guess(places, tree, name, doubt)
 
 
@@ -144,7 +148,7 @@ def _guess(
             certain = all(key or place.owner.certain for key, place in zip(ids, places))
             if not certain:
                 how += " and the names of the folders"
-    line = "" if certain else _line(cases, patients, how)
+    line = "" if certain else describe_patients(cases, patients, how)
     if alone and not certain:
         warnings = (
             *warnings,
@@ -240,7 +244,7 @@ def _by_table(places: Sequence[StudyPlace], path: Path) -> list[str]:
     return found
 
 
-def _line(cases: Sequence[str], patients: Sequence[str], how: str) -> str:
+def describe_patients(cases: Sequence[str], patients: Sequence[str], how: str) -> str:
     """`6 studies of 5 patients, by …; for example P1: P1_baseline, P1_followup; …`."""
     counts = Counter(patients)
     shown = sorted(counts, key=lambda patient: (-counts[patient], patient))[:_EXAMPLES]

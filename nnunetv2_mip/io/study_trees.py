@@ -134,7 +134,8 @@ def _apart(
 
     `P1/dicom` beside `P1/nifti` is the same study in another format.
     """
-    alone, same = [], []
+    alone: list[DicomTreeStudy] = []
+    same: list[DicomTreeStudy] = []
     for study in found:
         beside = False
         for folder in folders:
