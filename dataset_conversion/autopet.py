@@ -15,7 +15,7 @@ from nnunetv2_mip.dataset_conversion.raw_dataset import (
 )
 from nnunetv2_mip.files import write_json
 from nnunetv2_mip.io.patients import PatientOptions
-from nnunetv2_mip.io.read_study import read_study
+from nnunetv2_mip.io.read_study import read_study_files
 from nnunetv2_mip.io.study_layouts import CT_NAME, StudyFiles, scan_tree
 from nnunetv2_mip.parallel import threads_beside
 from nnunetv2_mip.views.channels import view_study
@@ -98,7 +98,7 @@ def convert_autopet(
 def convert_study(payload: tuple[StudyFiles, ViewSettings], paths: CasePaths) -> dict:
     """Write the views, labels, geometry and lesions of one study; returns its record."""
     files, settings = payload
-    study = read_study(files.suv, files.ct, files.seg, wants_ct="ct" in settings.channels)
+    study = read_study_files(files, wants_ct="ct" in settings.channels)
     views = view_study(study, settings)
     geometry, pixel, spacing = views.geometry, views.pixel_mm, views.spacing_mm
     with threads_beside(3) as beside:

@@ -22,7 +22,7 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.evaluation.metrics import dice
 from nnunetv2_mip.inference.config import INFERENCE_FILE
 from nnunetv2_mip.io.patients import Grouping, PatientOptions
-from nnunetv2_mip.io.read_study import read_study
+from nnunetv2_mip.io.read_study import read_study_files
 from nnunetv2_mip.io.study_layouts import CT_NAME, StudyFiles, scan_tree
 from nnunetv2_mip.io.volumes import write_volume
 from nnunetv2_mip.nnunet.second_stage_data import CUE, INTENSITY, STAGE2, stage2_input
@@ -143,7 +143,7 @@ def convert_study(study: _Study, paths: CasePaths) -> dict:
         and "ct" in _predictor(study.model, study.fold, study.device).config.channels
     )
     files = study.files
-    found = read_study(files.suv, files.ct, files.seg, wants_ct=wants_ct)
+    found = read_study_files(files, wants_ct=wants_ct)
     suv, ct, mask = found.suv, found.ct, found.lesion_mask
     cue = np.zeros((0,), np.float32)
     record: dict[str, Any] = {

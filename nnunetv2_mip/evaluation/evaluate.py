@@ -28,7 +28,7 @@ from nnunetv2_mip.evaluation.matching import Pair, match
 from nnunetv2_mip.evaluation.summary import summarise
 from nnunetv2_mip.files import atomic_path, null_for_nan, write_json
 from nnunetv2_mip.io.png import PNG_SUFFIX, decode_mask_png, decode_png
-from nnunetv2_mip.io.read_study import read_study
+from nnunetv2_mip.io.read_study import read_study_files
 from nnunetv2_mip.io.volumes import (
     Volume,
     has_suffix,
@@ -147,7 +147,7 @@ def score_pair(pair: Pair, min_overlap: float = 0.0) -> tuple[str, dict]:
 
 def _score_volume(pair: Pair, min_overlap: float) -> tuple[str, StackScores | VolumeScores]:
     truth = _read_truth(pair)
-    is_stack = pair.pet is None and is_stack_file(pair.truth)
+    is_stack = pair.study is None and is_stack_file(pair.truth)
     true_mask = _checked_labels(truth, (0, 1, IGNORE_LABEL) if is_stack else None)
     prediction = np.zeros(true_mask.shape, bool)
     if pair.prediction is not None:
@@ -163,9 +163,9 @@ def _score_volume(pair: Pair, min_overlap: float) -> tuple[str, StackScores | Vo
 
 
 def _read_truth(pair: Pair) -> Volume:
-    if pair.pet is None:
+    if pair.study is None:
         return read_volume(pair.truth)
-    study = read_study(pair.pet, seg=pair.truth)
+    study = read_study_files(pair.study)
     if study.seg is None:
         raise MipError(f"{pair.truth}: holds no lesion mask")
     return study.seg

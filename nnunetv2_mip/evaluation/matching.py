@@ -39,6 +39,7 @@ from nnunetv2_mip.io.study_layouts import (
     IMAGES_FOLDER,
     LABELS_FOLDER,
     SEG_NAME,
+    StudyFiles,
     find_studies,
     scan_tree,
 )
@@ -54,14 +55,14 @@ class Pair:
         truth: the mask, or for a control without a mask its image.
         prediction: the predicted mask, None when it is missing and counts as empty.
         is_control_image: whether `truth` is the PNG of a control, of which only the size is used.
-        pet: of a DICOM truth (SEG, RTSTRUCT) the folder of its study, else None.
+        study: of a DICOM truth (SEG, RTSTRUCT) the study with its PET, else None.
     """
 
     case: str
     truth: Path
     prediction: Path | None
     is_control_image: bool = False
-    pet: Path | None = None
+    study: StudyFiles | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def match(
                 continue
         used.add(key)
         prediction = None if key is None else available[key]
-        pairs.append(Pair(truth.case, truth.path, prediction, truth.is_control_image, truth.pet))
+        pairs.append(Pair(truth.case, truth.path, prediction, truth.is_control_image, truth.study))
     if not any(pair.prediction for pair in pairs):
         raise MipError(
             f"{predictions}: holds no prediction for any of the {len(wanted)} cases of {truths} "
@@ -158,7 +159,10 @@ def truths_of(folder: Path) -> list[Pair]:
         raise MipError(f"{folder}: no such folder")
     wanted, _ = _truths_in(folder)
     return sorted(
-        (Pair(truth.case, truth.path, None, truth.is_control_image, truth.pet) for truth in wanted),
+        (
+            Pair(truth.case, truth.path, None, truth.is_control_image, truth.study)
+            for truth in wanted
+        ),
         key=lambda pair: pair.case,
     )
 
@@ -191,7 +195,7 @@ class _Truth:
     case: str
     path: Path
     is_control_image: bool = False
-    pet: Path | None = None
+    study: StudyFiles | None = None
 
 
 def _truths_in(folder: Path) -> tuple[list[_Truth], bool]:
@@ -222,7 +226,7 @@ def _studies_in(folder: Path) -> list[_Truth]:
             raise MipError(f"{study.suv}: {study.no_seg}")
         if study.seg is not None:
             is_dicom = not has_suffix(study.seg, VOLUME_SUFFIXES)
-            found.append(_Truth(study.case, study.seg, pet=study.suv if is_dicom else None))
+            found.append(_Truth(study.case, study.seg, study=study if is_dicom else None))
     if not found:
         raise MipError(f"{folder}: no study in it has a {SEG_NAME} to compare with; {EXPECTED}")
     return found
@@ -266,8 +270,8 @@ def _files_by_key(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
 def _other_names(truth: _Truth, folder: Path) -> list[str]:
     """The file's own stem; `<patient>/<study>/SEG` and `<patient>/<study>` inside a tree."""
     path = truth.path
-    if truth.pet is not None:
-        return [truth.pet.relative_to(folder.resolve()).as_posix()]
+    if truth.study is not None:
+        return [truth.study.suv.relative_to(folder.resolve()).as_posix()]
     if path.name != SEG_NAME:
         return [_stem(path)]
     if not path.is_relative_to(folder.resolve()) or path.parent == folder.resolve():

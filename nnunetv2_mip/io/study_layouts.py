@@ -56,6 +56,7 @@ class StudyFiles:
         seg: lesion mask: a volume, or a DICOM SEG or RTSTRUCT file.
         original: path of the study in its tree, where `case` lacks letters of it.
         no_seg: why `seg` is None where the study has masks.
+        series: SeriesInstanceUID of the PET that a DICOM `seg` refers to, or None.
     """
 
     case: str
@@ -65,6 +66,7 @@ class StudyFiles:
     seg: Path | None
     original: str | None = None
     no_seg: str | None = None
+    series: str | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -186,6 +188,7 @@ def _named(
                 seg=study.seg,
                 original=None if exact else "/".join(parts),
                 no_seg=study.no_seg,
+                series=study.series,
             )
         )
     return studies, grouping

@@ -27,6 +27,7 @@ class FoundStudy:
         uid: StudyInstanceUID of a study of DICOM files alone, else empty.
         dicom: DICOM file of the study, or None.
         no_seg: why `seg` is None where the study has masks.
+        series: SeriesInstanceUID of the PET that `seg` refers to, or None.
     """
 
     folder: Path
@@ -36,6 +37,7 @@ class FoundStudy:
     uid: str = ""
     dicom: Path | None = None
     no_seg: str | None = None
+    series: str | None = None
 
     def patient_id(self) -> str:
         """PatientID of the DICOM files in the study's folder; empty where there are none."""
@@ -163,6 +165,7 @@ def _dicom_study(study: DicomTreeStudy) -> FoundStudy:
         uid=study.uid,
         dicom=study.pet_file,
         no_seg=no_seg,
+        series=study.series,
     )
 
 

@@ -28,6 +28,7 @@ class DicomTreeStudy:
         pet_folder: holds the PET files.
         pet_file: one of them.
         masks: SEG and RTSTRUCT files that can be meant as its lesion mask.
+        series: SeriesInstanceUID of the PET that these refer to, if they name one, else None.
     """
 
     uid: str
@@ -35,6 +36,7 @@ class DicomTreeStudy:
     pet_folder: Path
     pet_file: Path
     masks: tuple[Path, ...]
+    series: str | None = None
 
 
 @dataclass
@@ -44,6 +46,7 @@ class _Found:
     pet: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
     others: list[Path] = field(default_factory=list)
     masks: list[Path] = field(default_factory=list)
+    series: list[str] = field(default_factory=list)
 
 
 def dicom_studies(files: Iterable[Path], problems: list[tuple[Path, str]]) -> list[DicomTreeStudy]:
@@ -91,6 +94,7 @@ def dicom_studies(files: Iterable[Path], problems: list[tuple[Path, str]]) -> li
                 pet_folder=pet_folder,
                 pet_file=pet_files[uid][0],
                 masks=tuple(found.masks),
+                series=found.series[0] if len(found.series) == 1 else None,
             )
         )
     return found_studies
@@ -117,7 +121,6 @@ def _assign_masks(
     from nnunetv2_mip.io.dicom.masks import mask_reference
 
     study_of_pet = {series: uid for uid, found in studies.items() for series in found.pet}
-    direct: dict[str, list[Path]] = defaultdict(list)
     indirect: dict[str, list[Path]] = defaultdict(list)
     for path, own in masks:
         try:
@@ -125,17 +128,18 @@ def _assign_masks(
         except MipError as error:
             problems.append((path, str(error).removeprefix(f"{path}: ")))
             continue
-        named = [study_of_pet[uid] for uid in series if uid in study_of_pet]
+        named = [uid for uid in series if uid in study_of_pet]
+        home = next((uid for uid in (own, study) if uid in studies and studies[uid].pet), None)
         if named:
-            direct[named[0]].append(path)
-        elif (
-            home := next((u for u in (own, study) if u in studies and studies[u].pet), None)
-        ) is not None:
+            found = studies[study_of_pet[named[0]]]
+            found.masks.append(path)
+            found.series += [uid for uid in named if uid not in found.series]
+        elif home is not None:
             indirect[home].append(path)
         else:
             problems.append((path, "refers to a PET series that is not in the folder; add it"))
     for uid, found in studies.items():
-        found.masks = direct[uid] or indirect[uid]
+        found.masks = found.masks or indirect[uid]
 
 
 def _common_folder(files: Sequence[Path]) -> Path:
