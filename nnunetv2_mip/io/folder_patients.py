@@ -9,10 +9,11 @@ harm, one in two folds does.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nnunetv2_mip.io.folder_words import (
     Kind,
+    is_numbered,
     is_short_number,
     is_tracer,
     kind_of,
@@ -46,12 +47,22 @@ def owners_by_folders(paths: Sequence[tuple[str, ...]]) -> tuple[list[Owner], st
     """Patients of studies by their paths, and why two levels could be the patients (or "")."""
     found = [_marked(parts) for parts in paths]
     generic = [parts for parts, owner in zip(paths, found) if owner is None]
-    studies_at, patients_at, doubt = _levels(generic)
+    studies_at, doubt = _study_levels(generic)
     root = _common_root(generic)
-    return [
-        owner or _read_folders(parts, studies_at, patients_at, root)
-        for parts, owner in zip(paths, found)
-    ], doubt
+    owners = [
+        owner or _read_folders(parts, studies_at, root) for parts, owner in zip(paths, found)
+    ]
+    # What lies below the folder of a patient is of that patient, whatever its name.
+    owned = {
+        parts[: owner.level + 1]: owner
+        for parts, owner in zip(paths, owners)
+        if owner.patient is not None
+    }
+    for index, parts in enumerate(paths):
+        above = [parts[:end] for end in range(1, len(parts)) if parts[:end] in owned]
+        if above and not owners[index].certain:
+            owners[index] = replace(owned[above[0]], decided=owners[index].decided)
+    return owners, doubt
 
 
 def owner_in_release(name: str) -> Owner:
@@ -61,7 +72,7 @@ def owner_in_release(name: str) -> Owner:
         return Owner("_".join(parts[:2]), 0, certain=True, decided=True)
     if name.startswith(_BIDS_PATIENT):
         return Owner(parts[0], 0, certain=True, decided=True)
-    return _read_folders((name,), set(), set(), 0)
+    return _read_folders((name,), set(), 0)
 
 
 def is_marked(name: str) -> bool:
@@ -94,40 +105,31 @@ def _of_centre(parts: tuple[str, ...], level: int, patient: str) -> str:
     return patient if centre is None else f"{parts[centre]}_{patient}"
 
 
-def _levels(paths: Sequence[tuple[str, ...]]) -> tuple[set[int], set[int], str]:
-    """Levels of studies and of patients by names that come again below other folders.
+def _study_levels(paths: Sequence[tuple[str, ...]]) -> tuple[set[int], str]:
+    """Levels of studies by names that come again below other folders, and the doubt about them.
 
-    The same name below several folders is a study's (`baseline` in any language) if there are fewer
-    such names than folders, and a patient's if there are more.
+    `baseline` in a language that is not known here lies below every patient. Where there are about
+    as many such names as folders, the names could as well be patients and the folders time points.
     """
     studies: set[int] = set()
-    patients: set[int] = set()
     doubt = ""
     for level in range(1, max((len(parts) for parts in paths), default=0)):
         above: dict[str, set[tuple[str, ...]]] = defaultdict(set)
         for parts in paths:
-            if len(parts) > level and _is_open(parts, level):
+            if len(parts) > level and kind_of(parts[level]) is Kind.UNKNOWN:
                 above[parts[level]].add(parts[:level])
-        if not any(len(folders) > 1 for folders in above.values()):
+        folders = {path[-1] for paths_above in above.values() for path in paths_above}
+        known = [kind_of(name) not in (Kind.UNKNOWN, Kind.PATIENT) for name in folders]
+        if all(known) or not any(len(found) > 1 for found in above.values()):
             continue
-        folders = {parents[-1] for found in above.values() for parents in found}
-        if all(kind_of(name) not in (Kind.UNKNOWN, Kind.PATIENT) for name in folders):
-            continue
-        patients_above = all(kind_of(name) is Kind.PATIENT for name in folders)
-        if patients_above:
-            studies.add(level)
-            continue
-        if len(above) == len(folders) and not all(map(is_short_number, above)):
+        counted = all(map(is_short_number, above)) or all(map(is_numbered, folders))
+        if len(above) > max(1, len(folders) // 2) and not counted:
             doubt = doubt or (
-                f"the same {len(above)} names ({_few(sorted(above))}) lie in each of "
-                f"{len(folders)} folders ({_few(sorted(folders))}): either could be the patients"
+                f"names such as {_few(sorted(above))} lie in several of the folders "
+                f"{_few(sorted(folders))}: either could be the patients"
             )
-        (patients if len(above) > len(folders) else studies).add(level)
-    return studies, patients, doubt
-
-
-def _is_open(parts: tuple[str, ...], level: int) -> bool:
-    return kind_of(parts[level]) is Kind.UNKNOWN
+        studies.add(level)
+    return studies, doubt
 
 
 def _common_root(paths: Sequence[tuple[str, ...]]) -> int:
@@ -140,9 +142,7 @@ def _common_root(paths: Sequence[tuple[str, ...]]) -> int:
     return root
 
 
-def _read_folders(
-    parts: tuple[str, ...], studies_at: set[int], patients_at: set[int], root: int
-) -> Owner:
+def _read_folders(parts: tuple[str, ...], studies_at: set[int], root: int) -> Owner:
     """Patient of a path by the meaning of its names."""
     kinds = [kind_of(part) for part in parts]
     end, decided = len(parts), False
@@ -151,8 +151,6 @@ def _read_folders(
         kind = kinds[level]
         number = is_short_number(parts[level]) and level > 0
         counted = number and kinds[level - 1] not in (Kind.CENTRE, Kind.GROUP)
-        if level in patients_at and kind is Kind.UNKNOWN:
-            break
         if kind is Kind.STUDY or (kind is Kind.UNKNOWN and (level in studies_at or counted)):
             decided = True
         elif kind is not Kind.CONTENT:
@@ -168,13 +166,12 @@ def _read_folders(
     known = [i for i in named if kinds[i] is Kind.PATIENT]
     if known:
         level = known[0]
-        # A folder for the patient, and one for the study in it.
-        decided = decided or level < len(parts) - 1
-    elif decided or any(i in patients_at for i in named):
+    elif decided:
         level = named[-1] if named else end - 1
-        decided = True
     else:
         level = next((i for i in named if i >= root), named[-1] if named else end - 1)
+    # A folder for the patient, and one for the study in it.
+    decided = decided or (level < len(parts) - 1 and is_numbered(parts[level]))
     name, tells_study = patient_in_name(parts[level])
     return Owner(_of_centre(parts, level, name), level, decided=decided or tells_study)
 
@@ -183,7 +180,7 @@ def _in_study_name(parts: tuple[str, ...], kinds: Sequence[Kind]) -> Owner:
     """Patient of a path of studies' names alone, where one of these holds a patient's too."""
     for level, part in enumerate(parts):
         name, tells_study = patient_in_name(part)
-        if name != part and kind_of(name) is Kind.PATIENT:
+        if name != part and is_numbered(name):
             return Owner(name, level, decided=tells_study)
     return Owner(None)
 

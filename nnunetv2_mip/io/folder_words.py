@@ -59,18 +59,21 @@ _GROUP_WORDS = _words(
 )
 _CENTRE = re.compile(
     r"^(?:centre|center|centrum|zentrum|site|hospital|clinic|klinik|klinikum|institution|institute"
-    r"|inst|uni|university|krankenhaus)(?:[ _-]?[a-z0-9]{1,12})?$"
+    r"|inst|uni|university|krankenhaus)(?:[ _-][a-z0-9]{1,12}|[a-z]|\d{1,4})?$"
 )
 _PATIENT = re.compile(
-    r"^(?:sub-.+|petct_.+|(?:patient|patients|pat|pt|subject|subj|sub|case|person|proband|"
-    r"volunteer|animal|mouse|rat|id|p)[ _.-]?[a-z]{0,3}\d[a-z0-9]*"
-    r"|[a-z]{2,}(?:[ _-][a-z]{1,12})*[ _-]?\d{2,}|[a-z]-?\d{3,})$"
+    r"^(?:sub-.+|petct_.+|(?:(?:patient|patients|pat|pt|subject|subj|sub|case|person|proband|"
+    r"volunteer|animal|mouse|rat|id)[ _.-]{0,2}[a-z]{0,3}|p[ _.-]{0,2})\d[a-z0-9]*)$"
 )
+# Letters and a number of several digits: NSCLC-001.
+_NUMBERED = re.compile(r"^(?:[a-z]{2,}(?:[ _-][a-z]{1,12})*[ _-]?\d{2,}|[a-z]-?\d{3,})$")
 _TIME_WORD = "|".join(sorted(_TIME_WORDS, key=_longest_first))
 # A single letter means a time point with its number alone: t1, d28, w4, v2, c2d1.
 _SINGLE = r"(?:[tdwv]|tp)[ _.-]?\d{1,3}|c\d{1,2}d\d{1,2}"
-_TIME = rf"(?:{_SINGLE}|(?:{_TIME_WORD})(?:[ _.-]?(?:\d{{1,3}}|[a-z](?![a-z0-9])))?)"
-_CONTENT = rf"(?:{'|'.join(sorted(_CONTENT_WORDS, key=_longest_first))})"
+_TIME = rf"(?:{_SINGLE}|(?:{_TIME_WORD})(?:[ _.-]?\d{{1,3}}|[ _.-][a-z](?![a-z0-9]))?)"
+_CONTENT_WORD = "|".join(sorted(_CONTENT_WORDS, key=_longest_first))
+# pt12 is a patient, PT a modality.
+_CONTENT = rf"(?:(?!pt[ _.-]?\d)(?:{_CONTENT_WORD})(?:[ _.-]?\d{{1,4}})?)"
 _WORD_END = r"(?![a-z0-9])"
 _STUDY_PART = re.compile(rf"(?:{_UID}|{_DATE}|{_TIME}){_WORD_END}")
 _CONTENT_PART = re.compile(rf"{_CONTENT}{_WORD_END}")
@@ -88,7 +91,7 @@ class Kind(Enum):
     CONTENT = "what a study holds: a modality, a tracer, a format"
     CENTRE = "a centre, whose patients have names of their own"
     GROUP = "a group of patients: a part of a data set"
-    PATIENT = "a patient"
+    PATIENT = "a patient, by a word for it"
     UNKNOWN = "anything"
 
 
@@ -109,6 +112,11 @@ def kind_of(name: str) -> Kind:
     if _PATIENT.match(text):
         return Kind.PATIENT
     return Kind.STUDY if _DATE_FIRST.match(text) else Kind.UNKNOWN
+
+
+def is_numbered(name: str) -> bool:
+    """Whether a name is like a patient's in a study: a word of its own, or letters and a number."""
+    return kind_of(name) is Kind.PATIENT or _NUMBERED.match(_folded(name)) is not None
 
 
 def is_tracer(name: str) -> bool:

@@ -17,8 +17,8 @@ from nnunetv2_mip.io.folder_patients import Owner
 # How `--assume_…` may be answered.
 ONE_STUDY_PER_PATIENT, ONE_PATIENT = "one_study_per_patient", "one_patient"
 REMEDY = (
-    "say whose they are with --patients CSV (columns case,patient) or --patient_regex REGEX "
-    "(its first group is the patient, in the path of a study)"
+    "say whose they are with --patients CSV (columns case,patient) or --patient_regex REGEX (its "
+    "first group is the patient, in the path of a study: ^([^/]+) is the first folder)"
 )
 # Identities of DICOM headers that name nobody.
 _NO_PATIENT_ID = re.compile(

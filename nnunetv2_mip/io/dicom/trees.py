@@ -4,6 +4,7 @@ Needs pydicom, as `io.dicom.series`.
 """
 
 import os
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ class DicomTreeStudy:
     Attributes:
         uid: StudyInstanceUID.
         folder: holds its images and masks, or its PET alone where other studies lie there too.
-        pet_folder: holds the PET files.
+        pet_folder: holds the PET files, or those of `series`.
         pet_file: one of them.
         masks: SEG and RTSTRUCT files that can be meant as its lesion mask.
         series: SeriesInstanceUID of the PET that these refer to, if they name one, else None.
@@ -79,7 +80,8 @@ def dicom_studies(files: Iterable[Path], problems: list[tuple[Path, str]]) -> li
     pet_files = {uid: [p for s in found.pet.values() for p in s] for uid, found in with_pet.items()}
     found_studies = []
     for uid, found in with_pet.items():
-        pet_folder = _common_folder(pet_files[uid])
+        series = found.series[0] if len(found.series) == 1 else None
+        pet_folder = _common_folder(pet_files[uid] if series is None else found.pet[series])
         whole = _common_folder([*pet_files[uid], *found.others, *found.masks])
         shared = any(
             path.is_relative_to(whole)
@@ -94,7 +96,7 @@ def dicom_studies(files: Iterable[Path], problems: list[tuple[Path, str]]) -> li
                 pet_folder=pet_folder,
                 pet_file=pet_files[uid][0],
                 masks=tuple(found.masks),
-                series=found.series[0] if len(found.series) == 1 else None,
+                series=series,
             )
         )
     return found_studies
@@ -107,7 +109,10 @@ def patient_id_of(path: Path) -> str:
     except MipError:
         # Without pydicom the folders are all there is.
         return ""
-    return "" if header is None else str(header.get("PatientID") or "").strip()
+    with warnings.catch_warnings():
+        # Values that are longer than DICOM allows are identities all the same.
+        warnings.simplefilter("ignore")
+        return "" if header is None else str(header.get("PatientID") or "").strip()
 
 
 def _assign_masks(
