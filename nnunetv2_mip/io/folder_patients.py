@@ -49,9 +49,7 @@ def owners_by_folders(paths: Sequence[tuple[str, ...]]) -> tuple[list[Owner], st
     generic = [parts for parts, owner in zip(paths, found) if owner is None]
     studies_at, doubt = _study_levels(generic)
     root = _common_root(generic)
-    owners = [
-        owner or _read_folders(parts, studies_at, root) for parts, owner in zip(paths, found)
-    ]
+    owners = [owner or _read_folders(parts, studies_at, root) for parts, owner in zip(paths, found)]
     # What lies below the folder of a patient is of that patient, whatever its name.
     owned = {
         parts[: owner.level + 1]: owner
@@ -150,7 +148,7 @@ def _read_folders(parts: tuple[str, ...], studies_at: set[int], root: int) -> Ow
         level = end - 1
         kind = kinds[level]
         number = is_short_number(parts[level]) and level > 0
-        counted = number and kinds[level - 1] not in (Kind.CENTRE, Kind.GROUP)
+        counted = number and kinds[level - 1] in (Kind.UNKNOWN, Kind.PATIENT)
         if kind is Kind.STUDY or (kind is Kind.UNKNOWN and (level in studies_at or counted)):
             decided = True
         elif kind is not Kind.CONTENT:

@@ -129,6 +129,7 @@ def _guess(
         else place.patient_id
         for place in places
     ]
+    unowned_ids = [key for key, place in zip(ids, places) if place.owner.patient is None]
     patients, how = by_folder, "the names of the folders"
     warnings: tuple[str, ...] = ()
     by_header = any(ids)
@@ -149,18 +150,17 @@ def _guess(
             if not certain:
                 how += " and the names of the folders"
     line = "" if certain else describe_patients(cases, patients, how)
-    if alone and not certain:
-        warnings = (
-            *warnings,
-            f"{tree}: {len(unowned)} studies (first: {unowned[0]}) lie in no patient's folder; "
-            "each counts as a patient of its own",
-        )
     count, of = len(places), len(set(patients))
     decided_all = all(place.owner.decided or place.owner.certain for place in places)
     question = ""
     if count > 1 and not certain:
         if doubt and not by_header:
             question = f"{tree}: {doubt}; {REMEDY}"
+        elif alone and (left := [case for case, key in zip(unowned, unowned_ids) if not key]):
+            question = (
+                f"{tree}: {len(left)} of {count} studies lie in no patient's folder (for example "
+                f"{_few(left)}); {REMEDY}"
+            )
         elif of == count and not decided_all:
             question = (
                 f"{tree}: holds {count} studies, and no name says which of them are of one "

@@ -80,6 +80,7 @@ def test_names_of_studies_hold_patients(name, expected):
         ("P1_baseline P1_followup P2_baseline", "P1 P1 P2"),
         ("train/P1/PET train/P2/2001 train/P2/2002", "P1 P2 P2"),
         ("A/1 A/2 B/1", "A A B"),
+        ("baseline/1 followup/1 baseline/2", "1 1 2"),
         ("患者一/初诊 患者二/初诊", "患者一 患者二"),
         ("FDG/PETCT_aa/x PSMA/PETCT_aa/x PSMA/PETCT_bb/x", "PETCT_aa PETCT_aa PETCT_bb"),
         ("centre/PETCT_aa centre/PETCT_bb", "PETCT_aa PETCT_bb"),
@@ -108,6 +109,7 @@ def test_the_level_above_the_studies_is_the_patient(tmp_path, paths, expected):
         ("P1/2001-01-01 P1/2002-01-01", "all of one patient (P1;"),
         ("eins/Hansen eins/Olsen zwei/Hansen zwei/Olsen", "either could be the patients"),
         ("A/x A/y A/z B/x", "either could be the patients"),
+        ("P1/t1 P1/t2 2001-01-01 2002-01-01", "2 of 4 studies lie in no patient's folder"),
     ],
 )
 def test_what_no_name_tells_is_asked(tmp_path, paths, reason):
