@@ -255,7 +255,7 @@ def _parts(tree: Path, folder: Path) -> tuple[str, ...]:
     The folder of a series of a TCIA download is none of a study.
     """
     parts = folder.relative_to(tree).parts
-    if len(parts) > 1 and TCIA_SERIES.match(parts[-1]):
+    if parts and TCIA_SERIES.match(parts[-1]):
         parts = parts[:-1]
     if not parts or is_marked(tree.name):
         parts = (tree.name, *parts)
@@ -267,7 +267,7 @@ def _case_of_path(
 ) -> tuple[str, tuple[str, ...]]:
     """Case name of a study, and the folders that it is made of."""
     if not owner.certain:
-        if alone and study.suv.is_dir() and study.seg is None:
+        if alone and study.uid:
             # One DICOM study: called like the folder that was given.
             parts = (tree.name,)
         return case_name_of_folders(parts), parts
