@@ -25,7 +25,7 @@ from nnunetv2_mip.io.dmiai_layout import (
     images_in,
     mask_of_image,
 )
-from nnunetv2_mip.io.folder_words import patient_in_name
+from nnunetv2_mip.io.folder_patients import owner_of_image
 from nnunetv2_mip.io.patients import describe_patients
 from nnunetv2_mip.io.png import decode_mask_png, decode_png
 from nnunetv2_mip.views.geometry import image_geometry
@@ -133,8 +133,11 @@ def _cases(images: Sequence[tuple[Path, Path | None]]) -> tuple[list[Case], str]
     stems = [image.stem for image, _ in images]
     plain = [safe_name(stem) for stem in stems]
     names = distinct_names(plain, stems)
-    owners = [patient_in_name(stem) for stem in stems]
-    patients = [owner if told else name for (owner, told), name in zip(owners, names)]
+    owners = [owner_of_image(stem).patient for stem in stems]
+    patients = [
+        name if owner is None or owner == stem else owner
+        for owner, stem, name in zip(owners, stems, names)
+    ]
     cases = []
     for pair, stem, before, name, patient in zip(images, stems, plain, names, patients):
         exact = name == before and keeps_letters(stem)

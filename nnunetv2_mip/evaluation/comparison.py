@@ -16,7 +16,7 @@ from nnunetv2_mip.evaluation.bootstrap import interval_over_groups
 from nnunetv2_mip.evaluation.matching import truths_of
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.io.folder_layout import Layout, recognise
-from nnunetv2_mip.io.folder_patients import owner_in_release
+from nnunetv2_mip.io.folder_patients import owner_in_release, owner_of_image
 from nnunetv2_mip.io.patients import Grouping, PatientOptions, StudyPlace, give_patients
 from nnunetv2_mip.io.study_layouts import IMAGES_FOLDER, NoStudy, scan_tree
 
@@ -95,18 +95,16 @@ def grouping_of(
     layout = recognise(truths).layout
     if layout in (Layout.TREE, Layout.STUDY) or (truths / IMAGES_FOLDER).is_dir():
         try:
-            found = scan_tree(truths, options)
+            found = scan_tree(truths, options, needs_suv=False)
         except NoStudy:
             return {}, Grouping()
         return {study.case: study.patient for study in found.studies}, found.grouping
-    if layout is Layout.DMIAI and options == PatientOptions():
-        # An image a patient.
-        return {}, Grouping()
     try:
         cases = [pair.case for pair in truths_of(truths)]
     except MipError:
         return {}, Grouping()
-    places = [StudyPlace(case, (case,), owner_in_release(case)) for case in cases]
+    owner_of = owner_of_image if layout is Layout.DMIAI else owner_in_release
+    places = [StudyPlace(case, (case,), owner_of(case)) for case in cases]
     patients, grouping = give_patients(places, truths, options)
     return dict(zip(cases, patients)), grouping
 

@@ -217,7 +217,7 @@ def _truths_in(folder: Path) -> tuple[list[_Truth], bool]:
 
 
 def _studies_in(folder: Path) -> list[_Truth]:
-    content = scan_tree(folder)
+    content = scan_tree(folder, needs_suv=False)
     for path, reason in content.problems:
         raise MipError(f"{path}: {reason}")
     found = []

@@ -73,6 +73,12 @@ def owner_in_release(name: str) -> Owner:
     return _read_folders((name,), set(), 0)
 
 
+def owner_of_image(name: str) -> Owner:
+    """Patient of a DM-i-AI image: of its own, unless the name tells a study (`P1_baseline`)."""
+    patient, tells_study = patient_in_name(name)
+    return Owner(patient if tells_study else name, 0, certain=True, decided=True)
+
+
 def is_marked(name: str) -> bool:
     """Whether a folder's name says that it is a patient's, in TCIA's tree or in BIDS."""
     return name.startswith((_TCIA_PATIENT, _BIDS_PATIENT))

@@ -99,7 +99,10 @@ def find_studies(tree: Path | str, patients: PatientOptions | None = None) -> li
 
 
 def scan_tree(
-    tree: Path | str, patients: PatientOptions | None = None, dicom_alone: bool = True
+    tree: Path | str,
+    patients: PatientOptions | None = None,
+    dicom_alone: bool = True,
+    needs_suv: bool = True,
 ) -> StudyTree:
     """Layout and studies of a folder.
 
@@ -113,6 +116,7 @@ def scan_tree(
         tree: the folder.
         patients: what the user says of the patients.
         dicom_alone: whether a tree without any SUV.nii.gz and SEG.nii.gz is one of studies.
+        needs_suv: whether a study of a tree must have its PET; else its lesion mask is enough.
 
     Raises:
         MipError: no such folder, or no study in it (then `NoStudy`).
@@ -127,7 +131,7 @@ def scan_tree(
     else:
         # Folder names matter here, and "." has none.
         tree = tree.resolve()
-        content = studies_in_tree(tree, dicom_alone)
+        content = studies_in_tree(tree, dicom_alone, needs_suv)
         studies, grouping = _named(tree, content.studies, patients)
         ordered = tuple(sorted(studies, key=lambda study: study.case))
         found = StudyTree("tcia", ordered, content.problems, content.warnings, grouping)

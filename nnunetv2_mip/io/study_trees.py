@@ -56,12 +56,13 @@ class TreeContent:
     warnings: tuple[str, ...]
 
 
-def studies_in_tree(tree: Path, dicom_alone: bool = True) -> TreeContent:
+def studies_in_tree(tree: Path, dicom_alone: bool = True, needs_suv: bool = True) -> TreeContent:
     """Studies of a tree that exists.
 
     Args:
         tree: absolute path.
         dicom_alone: whether a tree of DICOM files without any of the named volumes is looked at.
+        needs_suv: whether a study without PET is a problem; else its lesion mask is enough.
     """
     problems: list[tuple[Path, str]] = []
     hidden: list[Path] = []
@@ -71,7 +72,7 @@ def studies_in_tree(tree: Path, dicom_alone: bool = True) -> TreeContent:
     folders = _study_folders(files)
     studies = []
     for folder in sorted(folders):
-        study, problem = _volume_study(folder)
+        study, problem = _volume_study(folder, needs_suv)
         if study is not None:
             studies.append(study)
         if problem is not None:
@@ -93,12 +94,17 @@ def _study_folders(files: Sequence[Path]) -> set[Path]:
     return {p.parent for p in files if p.name in known or p.name.lower() in _SMALL_NAMES}
 
 
-def _volume_study(folder: Path) -> tuple[FoundStudy | None, tuple[Path, str] | None]:
+def _volume_study(
+    folder: Path, needs_suv: bool
+) -> tuple[FoundStudy | None, tuple[Path, str] | None]:
     """Study of a folder with one of the named volumes, or its problem."""
     names = {path.name for path in folder.iterdir()}
     suv, ct, seg = (folder / name for name in (SUV_NAME, CT_NAME, SEG_NAME))
     dicom = None
-    if SUV_NAME not in names:
+    if SUV_NAME not in names and not needs_suv:
+        if SEG_NAME not in names:
+            return None, None
+    elif SUV_NAME not in names:
         try:
             dicom = next(dicom_files(folder), None)
         except MipError as error:
