@@ -14,7 +14,8 @@ from nnunetv2_mip.dataset_conversion.raw_dataset import (
     build_raw_dataset,
 )
 from nnunetv2_mip.files import write_json
-from nnunetv2_mip.io.read_study import read_study
+from nnunetv2_mip.io.patients import PatientOptions
+from nnunetv2_mip.io.read_study import read_study_files
 from nnunetv2_mip.io.study_layouts import CT_NAME, StudyFiles, scan_tree
 from nnunetv2_mip.parallel import threads_beside
 from nnunetv2_mip.views.channels import view_study
@@ -24,6 +25,7 @@ from nnunetv2_mip.views.settings import ViewSettings
 from nnunetv2_mip.views.stack_files import save_geometry, write_stack
 
 DEFAULT_NAME = "AutoPETMIP"
+NO_MASK = "its study has no lesion mask (SEG); training needs one"
 
 
 def convert_autopet(
@@ -34,26 +36,33 @@ def convert_autopet(
     workers: int = 1,
     skip_broken: bool = False,
     dask: str | None = None,
+    patients: PatientOptions | None = None,
 ) -> ConversionResult:
-    """Convert every study of an autoPET tree (either layout) that has a SUV and a lesion mask.
+    """Convert every study of a tree or release that has a SUV and a lesion mask.
+
+    `patients` is what the user says of the patients (see `io.patients`).
 
     Beside the stacks of a case lie its geometry and its lesions (which is seen in which view).
     Where the labels are not the whole projection, that lies in `labelsTr_projected/`, to score by.
 
     Raises:
-        MipError: see `studies.scan_tree` and `raw_dataset.build_raw_dataset`.
+        MipError: see `study_layouts.scan_tree` and `raw_dataset.build_raw_dataset`; or no name
+            says who the patients are.
     """
     settings = settings or ViewSettings()
-    found = scan_tree(tree)
+    found = scan_tree(tree, patients)
+    found.grouping.require_answer()
     problems = list(found.problems)
     cases = []
     for study in found.studies:
         if study.seg is None:
-            problems.append((study.suv, "its study has no lesion mask (SEG); training needs one"))
+            problems.append((study.suv, study.no_seg or NO_MASK))
         elif study.ct is None and "ct" in settings.channels and not study.suv.is_dir():
             problems.append((study.suv, f"its study has no {CT_NAME}; the channel ct needs it"))
         else:
-            cases.append(Case(study.case, study.patient, (study, settings)))
+            cases.append(
+                Case(study.case, study.patient, (study, settings), study.files, study.original)
+            )
     view_entries: dict[str, Any] = {
         "views": settings.views,
         "arc_deg": settings.arc_deg,
@@ -78,7 +87,8 @@ def convert_autopet(
         mip={"source": "autopet", **view_entries},
         source=Path(tree),
         problems=problems,
-        warnings=found.warnings,
+        warnings=(*found.warnings, *found.grouping.warnings),
+        grouping=found.grouping.line,
         labels=labels,
         totals=("lesions", "lesions_seen_in_no_view", "lesion_ml", "unseen_ml"),
     )
@@ -88,7 +98,7 @@ def convert_autopet(
 def convert_study(payload: tuple[StudyFiles, ViewSettings], paths: CasePaths) -> dict:
     """Write the views, labels, geometry and lesions of one study; returns its record."""
     files, settings = payload
-    study = read_study(files.suv, files.ct, files.seg, wants_ct="ct" in settings.channels)
+    study = read_study_files(files, wants_ct="ct" in settings.channels)
     views = view_study(study, settings)
     geometry, pixel, spacing = views.geometry, views.pixel_mm, views.spacing_mm
     with threads_beside(3) as beside:

@@ -1,6 +1,6 @@
 """Converter of DM-i-AI MIP-PET PNGs: one stack of a single view an image."""
 
-import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from nnunetv2_mip.dataset_conversion.raw_dataset import (
 )
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import write_json
+from nnunetv2_mip.io.case_names import distinct_names, keeps_letters, safe_name
 from nnunetv2_mip.io.dmiai_layout import (
     CONTROLS,
     IMAGES,
@@ -24,6 +25,8 @@ from nnunetv2_mip.io.dmiai_layout import (
     images_in,
     mask_of_image,
 )
+from nnunetv2_mip.io.folder_patients import owner_of_image
+from nnunetv2_mip.io.patients import describe_patients
 from nnunetv2_mip.io.png import decode_mask_png, decode_png
 from nnunetv2_mip.views.geometry import image_geometry
 from nnunetv2_mip.views.stack_files import write_stack
@@ -57,14 +60,15 @@ def convert_dmiai(
     pictures = images_in(images)
     if not pictures:
         raise MipError(f"{images}: holds no PNG")
-    cases, problems = [], []
+    pairs: list[tuple[Path, Path | None]] = []
+    problems = []
     for image in pictures:
         label = mask_of_image(image, labels)
         if label is None:
             problems.append((labels / image.name, f"no such file; it is the mask of {image}"))
         else:
-            cases.append(_case(image, label))
-    used = {case.payload[1] for case in cases}
+            pairs.append((image, label))
+    used = {label for _, label in pairs}
     for label in images_in(labels):
         if label not in used:
             problems.append((label, f"is the mask of no image in {images}"))
@@ -74,7 +78,7 @@ def convert_dmiai(
             f"{data / CONTROLS / IMAGES}: holds {len(healthy)} PNGs, --controls "
             f"{controls} asked; --controls all takes those that are there"
         )
-    cases += [_case(image, None) for image in healthy[:controls]]
+    cases, grouping = _cases([*pairs, *((image, None) for image in healthy[:controls])])
     plan = ConversionPlan(
         dataset_id=dataset_id,
         name=name,
@@ -95,6 +99,7 @@ def convert_dmiai(
         },
         source=data,
         problems=problems,
+        grouping=grouping,
     )
     return build_raw_dataset(plan, workers, skip_broken, dask)
 
@@ -120,6 +125,23 @@ def convert_image(payload: tuple[Path, Path | None], paths: CasePaths) -> dict:
     }
 
 
-def _case(image: Path, label: Path | None) -> Case:
-    name = re.sub(r"[^A-Za-z0-9-]+", "_", image.stem).strip("_")
-    return Case(name, name, (image, label))
+def _cases(images: Sequence[tuple[Path, Path | None]]) -> tuple[list[Case], str]:
+    """Cases of images and their masks, and how they were given to patients.
+
+    Each image is of a patient of its own, unless its name tells a study of one (`P1_baseline`).
+    """
+    stems = [image.stem for image, _ in images]
+    plain = [safe_name(stem) for stem in stems]
+    names = distinct_names(plain, stems)
+    owners = [owner_of_image(stem).patient for stem in stems]
+    patients = [
+        name if owner is None or owner == stem else owner
+        for owner, stem, name in zip(owners, stems, names)
+    ]
+    cases = []
+    for pair, stem, before, name, patient in zip(images, stems, plain, names, patients):
+        exact = name == before and keeps_letters(stem)
+        inputs = tuple(path for path in pair if path is not None)
+        cases.append(Case(name, patient, pair, inputs, None if exact else stem))
+    grouped = len(set(patients)) < len(set(names))
+    return cases, describe_patients(names, patients, "the names of the images") if grouped else ""

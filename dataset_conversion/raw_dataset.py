@@ -1,14 +1,16 @@
 """Builder of nnU-Net raw data sets, case by case: parallel, resumable, whole or not at all.
 
 A conversion works in `.<Dataset>.partial` beside its target, with a manifest of its settings.
-A case is done when its record exists; the record is written last, after the case's files. When
-all cases are done the data set's own files are written and the folder is renamed. Running the same
-command again finishes a stopped conversion, with the same bytes; other settings are refused.
+A case is done when its record exists and its inputs are as they were; the record is written last,
+after the case's files. When all cases are done the data set's own files are written and the folder
+is renamed. Running the same command again finishes a stopped conversion, with the same bytes; other
+settings are refused.
 """
 
 import functools
 import os
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +23,7 @@ from nnunetv2_mip.conventions import LEVEL_MAX
 from nnunetv2_mip.dataset_conversion.body_statistics import BodyStatistics
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json, write_json
+from nnunetv2_mip.io.input_states import changed_inputs, input_states
 from nnunetv2_mip.nnunet.paths import dataset_name, existing_datasets, nnunet_folder
 from nnunetv2_mip.nnunet.splits import patient_grouped_splits
 from nnunetv2_mip.parallel import for_each
@@ -28,6 +31,8 @@ from nnunetv2_mip.views.stack_files import FILE_ENDING, GEOMETRY_SUFFIX, LESIONS
 
 SUMMARY_NAME = "conversion.json"
 _MANIFEST, _RECORDS = "manifest.json", "records"
+# Entry of a record for the inputs; it gets not into the data set.
+_INPUTS = "inputs"
 FORMAT_VERSION = 1
 # Always cases a second: tqdm turns the rate over when it is below one.
 _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed} gone, {remaining} left, {rate_noinv_fmt}]"
@@ -37,11 +42,21 @@ PROJECTED_LABELS = "labelsTr_projected"
 
 @dataclass(frozen=True)
 class Case:
-    """One case to convert: `payload` is what the converter's function needs (picklable)."""
+    """One case to convert.
+
+    Attributes:
+        name: of the case.
+        patient: all cases of one patient share this.
+        payload: what the converter's function needs (picklable).
+        inputs: files and folders that are read; a case whose inputs have changed is done again.
+        original: name or path of the input, where `name` lacks letters of it.
+    """
 
     name: str
     patient: str
     payload: Any
+    inputs: tuple[Path, ...] = ()
+    original: str | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +115,7 @@ class ConversionPlan:
         intensity: for every channel the constants (`mean`, `std`, `low`, `high`) to standardise it
             by; None takes them from the records' `body`, which is needed only then.
         splits: of the cases (what is not converted is left out); None draws them.
+        grouping: how the cases were given to patients; empty where it is certain.
     """
 
     dataset_id: int
@@ -115,6 +131,7 @@ class ConversionPlan:
     totals: Sequence[str] = ()
     intensity: Mapping[str, Mapping[str, float]] | None = None
     splits: Sequence[Mapping[str, Sequence[str]]] | None = None
+    grouping: str = ""
 
 
 @dataclass
@@ -188,7 +205,7 @@ def _convert_missing(
     plan: ConversionPlan, partial: Path, workers: int, dask: str | None
 ) -> list[tuple[str, str]]:
     """Convert the cases without a record; returns (case, reason) of the failures."""
-    todo = [case for case in plan.cases if not _record_path(partial, case.name).is_file()]
+    todo = [case for case in plan.cases if not _is_done(partial, case)]
     # Workers may have another working directory.
     work = functools.partial(_convert_case, plan.convert, partial.absolute())
     problems = []
@@ -207,16 +224,33 @@ def _convert_missing(
     return sorted(problems)
 
 
+def _is_done(partial: Path, case: Case) -> bool:
+    """Whether a case has a record of the same inputs; says where they have changed since."""
+    path = _record_path(partial, case.name)
+    if not path.is_file():
+        return False
+    before = read_json(path).get(_INPUTS, {})
+    changed = changed_inputs(before, input_states(case.inputs))
+    if changed:
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        tqdm.write(f"{case.name}: {changed[0]}{more} changed since; converted again", sys.stderr)
+        # A failure now must not leave the case of before.
+        path.unlink()
+    return not changed
+
+
 def _convert_case(convert: Callable, partial: Path, case: Case) -> str | None:
     """Convert one case and write its record last; returns the reason where that fails."""
     paths = CasePaths(partial / "imagesTr", partial / "labelsTr", case.name)
     try:
+        # Before they are read: what changes meanwhile is seen by the next run.
+        inputs = input_states(case.inputs)
         record = convert(case.payload, paths)
     except MipError as error:
         for path in paths.files():
             path.unlink()
         return str(error)
-    write_json(_record_path(partial, case.name), record)
+    write_json(_record_path(partial, case.name), {**record, _INPUTS: inputs})
     return None
 
 
@@ -295,13 +329,18 @@ def _finish(
     splits = splits or patient_grouped_splits(patients, has_lesion)
     write_json(partial / "splits_final.json", splits)
     warnings = [*plan.warnings]
-    for record in records.values():
+    originals = {case.name: case.original for case in plan.cases if case.original is not None}
+    for name, record in records.items():
+        record.pop(_INPUTS, None)
+        if name in originals:
+            record["original"] = originals[name]
         warnings += record.pop("warnings", [])
         record.pop("body", None)
     summary = {
         "settings": dict(plan.settings),
         "converted": len(records),
         "patients": len(set(patients.values())),
+        **({"grouping": plan.grouping} if plan.grouping else {}),
         "with_lesion": sum(has_lesion.values()),
         **{key: round(sum(record[key] for record in records.values()), 3) for key in plan.totals},
         "skipped": [{"case": where, "reason": reason} for where, reason in problems],

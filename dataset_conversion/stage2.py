@@ -4,6 +4,7 @@ Every cue is out of fold: it comes from the one fold of the 2D model that has no
 """
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from nnunetv2_mip.dataset_conversion.raw_dataset import (
 )
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.evaluation.metrics import dice
-from nnunetv2_mip.io.read_study import read_study
+from nnunetv2_mip.inference.config import INFERENCE_FILE
+from nnunetv2_mip.io.patients import Grouping, PatientOptions
+from nnunetv2_mip.io.read_study import read_study_files
 from nnunetv2_mip.io.study_layouts import CT_NAME, StudyFiles, scan_tree
 from nnunetv2_mip.io.volumes import write_volume
 from nnunetv2_mip.nnunet.second_stage_data import CUE, INTENSITY, STAGE2, stage2_input
@@ -27,6 +30,7 @@ from nnunetv2_mip.nnunet.training_splits import training_splits
 
 DEFAULT_NAME = "AutoPETStage2"
 CHECKPOINT = "checkpoint_final.pth"
+NO_MASK = "its study has no lesion mask (SEG); training needs one"
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ def convert_stage2(
     workers: int = 1,
     skip_broken: bool = False,
     dask: str | None = None,
+    patients: PatientOptions | None = None,
 ) -> ConversionResult:
     """Convert every study of an autoPET tree into volumes with a cue.
 
@@ -62,21 +67,28 @@ def convert_stage2(
         with_ct: the CT is a channel too.
         device: on which the 2D model runs.
         workers, skip_broken, dask: see `raw_dataset.build_raw_dataset`.
+        patients: what the user says of the patients; those of the 2D model's data set otherwise.
 
     The splits are those of the 2D model's data set, so that the second stage is validated on
     patients that neither stage has seen.
 
     Raises:
-        MipError: see `studies.scan_tree` and `raw_dataset.build_raw_dataset`; or the model's data
-            set or one of its folds is missing.
+        MipError: see `study_layouts.scan_tree` and `raw_dataset.build_raw_dataset`; or the model's
+            data set or one of its folds is missing; or no name says who the patients are.
     """
-    found = scan_tree(tree)
+    found = scan_tree(tree, patients)
+    grouping = found.grouping
     channels = ("suv", *(("ct",) if with_ct else ()), *((CUE,) if model is not None else ()))
     splits, folds = None, {}
-    if model is not None:
+    known: Mapping[str, str] = {}
+    if model is None:
+        grouping.require_answer()
+    else:
         model = Path(model)
         trained = training_splits(model)
         splits, folds = trained.folds, trained.validated_in()
+        # Splits and patients are those of the 2D model.
+        known, grouping = trained.patients, Grouping()
         # A model that is not there, or not whole, is said before the first study is read.
         for fold in sorted(set(folds.values())):
             path = model / f"fold_{fold}" / CHECKPOINT
@@ -85,7 +97,7 @@ def convert_stage2(
     cases, problems = [], list(found.problems)
     for study in found.studies:
         if study.seg is None:
-            problems.append((study.suv, "its study has no lesion mask (SEG); training needs one"))
+            problems.append((study.suv, study.no_seg or NO_MASK))
         elif with_ct and study.ct is None and not study.suv.is_dir():
             problems.append((study.suv, f"its study has no {CT_NAME}; --ct needs it"))
         elif model is not None and study.case not in folds:
@@ -94,7 +106,9 @@ def convert_stage2(
             )
         else:
             payload = _Study(study, channels, model, folds.get(study.case), device)
-            cases.append(Case(study.case, study.patient, payload))
+            patient = known.get(study.case, study.patient)
+            inputs = (*study.files, *_model_files(payload))
+            cases.append(Case(study.case, patient, payload, inputs, study.original))
     entries = {"channels": list(channels), "cue_from": model and model.name}
     plan = ConversionPlan(
         dataset_id=dataset_id,
@@ -105,12 +119,21 @@ def convert_stage2(
         mip={"source": STAGE2, **entries},
         source=Path(tree),
         problems=problems,
-        warnings=found.warnings,
+        warnings=(*found.warnings, *grouping.warnings),
+        grouping=grouping.line,
         totals=("lesion_ml",),
         intensity={channel: INTENSITY[channel] for channel in channels},
         splits=splits,
     )
     return build_raw_dataset(plan, workers, skip_broken, dask)
+
+
+def _model_files(study: _Study) -> list[Path]:
+    """Files of the network that makes the cue of a study."""
+    if study.model is None:
+        return []
+    names = ("plans.json", INFERENCE_FILE, f"fold_{study.fold}/{CHECKPOINT}")
+    return [path for path in (study.model / name for name in names) if path.is_file()]
 
 
 def convert_study(study: _Study, paths: CasePaths) -> dict:
@@ -120,7 +143,7 @@ def convert_study(study: _Study, paths: CasePaths) -> dict:
         and "ct" in _predictor(study.model, study.fold, study.device).config.channels
     )
     files = study.files
-    found = read_study(files.suv, files.ct, files.seg, wants_ct=wants_ct)
+    found = read_study_files(files, wants_ct=wants_ct)
     suv, ct, mask = found.suv, found.ct, found.lesion_mask
     cue = np.zeros((0,), np.float32)
     record: dict[str, Any] = {

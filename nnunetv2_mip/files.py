@@ -46,24 +46,69 @@ def check_output(target: Path | str) -> None:
             return
 
 
-def files_below(folder: Path | str) -> Iterator[Path]:
-    """Files in a folder and the folders in it, sorted; links are followed, each folder once."""
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is hidden by its name, as macOS's `._` files and `.DS_Store` are."""
+    return name.startswith(".") and name.strip(".") != ""
+
+
+def files_below(
+    folder: Path | str,
+    unreadable: list[tuple[Path, str]] | None = None,
+    hidden: list[Path] | None = None,
+) -> Iterator[Path]:
+    """Files in a folder and the folders in it, sorted; links are followed, each folder once.
+
+    Hidden files and folders are left out; `folder` itself may be hidden.
+
+    Args:
+        folder: to be searched.
+        unreadable: receives (folder, reason) of folders that may not be read.
+        hidden: receives the hidden folders.
+
+    Raises:
+        MipError: without `unreadable`, a folder that may not be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        path, reason = Path(error.filename or folder), cannot_read(error)
+        if unreadable is None:
+            raise MipError(f"{path}: {reason}") from None
+        unreadable.append((path, reason))
+
     seen = set()
     found = []
-    for here, folders, names in os.walk(folder, followlinks=True):
+    for here, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         real = os.path.realpath(here)
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
-        found += [Path(here) / name for name in names]
+        if hidden is not None:
+            hidden += [Path(here) / name for name in folders if is_hidden(name)]
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        found += [Path(here) / name for name in names if not is_hidden(name)]
     yield from sorted(found)
+
+
+def require_readable(path: Path) -> None:
+    """Raise MipError where a file that exists may not be read."""
+    if not os.access(path, os.R_OK):
+        raise MipError(f"{path}: {cannot_read(PermissionError())}")
+
+
+def cannot_read(error: OSError) -> str:
+    """Why a file or folder cannot be read, with the remedy, for messages."""
+    if isinstance(error, PermissionError):
+        return "may not be read (permission denied); give yourself the right to read it"
+    return f"cannot be read ({error.strerror or error})"
 
 
 def write_json(target: Path | str, content: Any) -> None:
     """Write `content` as indented JSON, whole or not at all; equal content gives equal bytes."""
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     with atomic_path(target) as partial:
-        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        # Names of files that are no UTF-8: as JSON escapes, which read back as the same names.
+        partial.write_text(text, "utf-8", errors="backslashreplace")
 
 
 def read_json(path: Path | str) -> Any:
@@ -77,6 +122,8 @@ def read_json(path: Path | str) -> Any:
         return json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise MipError(f"{path}: no such file") from None
+    except PermissionError as error:
+        raise MipError(f"{path}: {cannot_read(error)}") from None
     except (OSError, ValueError) as error:
         raise MipError(f"{path}: cannot be read as JSON ({error})") from None
 

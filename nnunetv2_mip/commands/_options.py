@@ -2,6 +2,11 @@
 
 import argparse
 import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nnunetv2_mip.io.patients import PatientOptions
 
 
 def add_scoring_options(parser: argparse.ArgumentParser) -> None:
@@ -58,3 +63,43 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
         help="let the workers of this Dask scheduler do it; they need this package and the same "
         "folders (start them with NUMBA_NUM_THREADS=1 dask worker --nthreads 1)",
     )
+
+
+def add_patient_options(parser: argparse.ArgumentParser) -> None:
+    """--patients, --patient_regex, --assume_one_study_per_patient, --assume_one_patient."""
+    group = parser.add_argument_group(
+        "patients (whose studies stay together; else by TCIA's and BIDS's folders, PatientID of "
+        "DICOM headers, or the names of the folders)"
+    ).add_mutually_exclusive_group()
+    group.add_argument(
+        "--patients",
+        metavar="CSV",
+        type=Path,
+        help="table with the columns case,patient; a case by its name or its path in the tree",
+    )
+    group.add_argument(
+        "--patient_regex",
+        "--patient-regex",
+        metavar="REGEX",
+        help="its first group, searched in the path of a study, is the patient",
+    )
+    for words, meaning in (
+        ("one_study_per_patient", "every study is of another patient"),
+        ("one_patient", "all studies are of one patient"),
+    ):
+        option = f"--assume_{words}"
+        group.add_argument(
+            option,
+            option.replace("_", "-"),
+            dest="assume_patients",
+            action="store_const",
+            const=words,
+            help=f"{meaning}, where no name tells",
+        )
+
+
+def patient_options(args: argparse.Namespace) -> "PatientOptions":
+    """The options of `add_patient_options` as one record."""
+    from nnunetv2_mip.io.patients import PatientOptions
+
+    return PatientOptions(args.patient_regex, args.patients, args.assume_patients)

@@ -14,6 +14,8 @@ def print_conversion(result, dataset_id: int) -> None:
         f"{result.folder}: {summary['converted']} cases of {summary['patients']} patients, "
         f"{summary['with_lesion']} with lesions, {len(summary['skipped'])} left out"
     )
+    if summary.get("grouping"):
+        print(f"patients: {summary['grouping']}")
     if summary.get("lesions"):
         print(
             f"{summary['lesions']} lesions ({summary['lesion_ml']:.1f} ml), "

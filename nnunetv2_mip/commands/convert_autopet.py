@@ -4,7 +4,11 @@ import argparse
 from collections.abc import Sequence
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
-from nnunetv2_mip.commands._options import add_worker_options
+from nnunetv2_mip.commands._options import (
+    add_patient_options,
+    add_worker_options,
+    patient_options,
+)
 from nnunetv2_mip.commands._view_options import add_view_options, view_settings
 
 
@@ -12,14 +16,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser = new_parser(
         "nnUNetv2_mip_convert_autopet",
         "Turn autoPET studies into a nnU-Net data set of MIP views, one stack a study. Reads the "
-        "TCIA tree (PETCT_*/<study>/SUV.nii.gz, SEG.nii.gz; or SEG.nii.gz and the DICOM series of "
-        "the study) and the nnU-Net-style release (imagesTr, labelsTr). A stopped conversion is "
+        "TCIA tree and others (PETCT_*/<study>/SUV.nii.gz, SEG.nii.gz; or the DICOM series of the "
+        "study with SEG.nii.gz, a DICOM SEG or RTSTRUCT) and the nnU-Net-style release (imagesTr, "
+        "labelsTr). A stopped conversion is "
         "finished by running it again.",
     )
     parser.add_argument("-i", required=True, metavar="TREE", help="folder with the studies")
     parser.add_argument("-d", required=True, type=int, metavar="ID", help="new data set id, 1-999")
     parser.add_argument("-n", metavar="NAME", help="name of the data set (else AutoPETMIP)")
     add_view_options(parser)
+    add_patient_options(parser)
     add_worker_options(parser)
     parser.add_argument(
         "--skip-broken", action="store_true", help="leave out studies that cannot be converted"
@@ -34,7 +40,16 @@ def run(args: argparse.Namespace) -> None:
     name = args.n or DEFAULT_NAME
     settings = view_settings(args)
     print_conversion(
-        convert_autopet(args.i, args.d, name, settings, args.np, args.skip_broken, args.dask),
+        convert_autopet(
+            args.i,
+            args.d,
+            name,
+            settings,
+            args.np,
+            args.skip_broken,
+            args.dask,
+            patient_options(args),
+        ),
         args.d,
     )
 

@@ -2,11 +2,17 @@
 
 import argparse
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
-from nnunetv2_mip.commands._options import add_scoring_options, process_count
+from nnunetv2_mip.commands._options import (
+    add_patient_options,
+    add_scoring_options,
+    patient_options,
+    process_count,
+)
 
 TABLE_ROWS = 25
 MAX_NAMES = 5
@@ -76,14 +82,16 @@ def build_parser() -> argparse.ArgumentParser:
         "-np", dest="processes", type=process_count, default=1, help="processes for volumes"
     )
     add_scoring_options(parser)
+    add_patient_options(parser)
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.errors import MipError
-    from nnunetv2_mip.evaluation.comparison import compare, describe_comparison, patients_of
+    from nnunetv2_mip.evaluation.comparison import compare, describe_comparison, grouping_of
     from nnunetv2_mip.evaluation.evaluate import evaluate, write_report
     from nnunetv2_mip.files import check_output
+    from nnunetv2_mip.io.patients import Grouping, PatientOptions
 
     if not 0 <= args.min_overlap <= 1:
         raise MipError(f"--min-overlap {args.min_overlap}: give a fraction from 0 to 1")
@@ -102,14 +110,24 @@ def run(args: argparse.Namespace) -> None:
             show_progress=True,
         )
 
+    options = patient_options(args)
+    if args.against is None and options != PatientOptions():
+        raise MipError("the patients matter for --against alone: give it, or leave them out")
     report = score(args.predictions)
+    grouping = Grouping()
     if args.against is not None:
+        patients, grouping = grouping_of(args.truths, options)
         report["against"] = str(args.against.name)
-        report["comparison"] = compare(report, score(args.against), patients_of(args.truths))
+        report["comparison"] = compare(report, score(args.against), patients)
     table = write_report(report, args.output)
     print(describe(report))
     if args.against is not None:
         print(describe_comparison(report["comparison"], args.against))
+        if grouping.line:
+            print(f"patients: {grouping.line}")
+        for line in (*grouping.warnings, grouping.question):
+            if line:
+                print(f"warning: {line}", file=sys.stderr)
     print(f"written: {args.output} and {table}")
 
 

@@ -78,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nnunetv2_mip.files import check_output
+    from nnunetv2_mip.files import check_output, write_json
     from nnunetv2_mip.inference.config import InferenceConfig
     from nnunetv2_mip.inference.find_inputs import VOLUMES, find_jobs
     from nnunetv2_mip.inference.predict_files import Extras, run_jobs
@@ -134,6 +134,10 @@ def run(args: argparse.Namespace) -> None:
             if warning:
                 tqdm.write(f"warning: {warning}", file=sys.stderr)
             bar.update()
+    originals = {job.case: job.original for job in jobs if job.original is not None}
+    if originals:
+        # Names that ASCII cannot spell.
+        write_json(jobs[0].target.with_name("case_names.json"), originals)
     where = jobs[0].target if len(jobs) == 1 else jobs[0].target.parent
     print(f"{where}: {len(jobs)} mask{'s' * (len(jobs) > 1)} written")
     if volumes and args.m is None and args.d is None:

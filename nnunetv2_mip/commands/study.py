@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
-from nnunetv2_mip.commands._options import add_device_option
+from nnunetv2_mip.commands._options import add_device_option, add_patient_options, patient_options
 from nnunetv2_mip.errors import MipError
 
 VIEWS = (1, 2, 4, 8, 16, 32, 48)
@@ -45,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="numbers of views of the MIP models",
     )
     parser.add_argument("-o", required=True, metavar="OUT", help="folder of the study")
+    add_patient_options(parser)
     parser.add_argument("-f", metavar="FOLD", help="fold of the models (all there are; with -d: 0)")
     parser.add_argument("-chk", default="checkpoint_final.pth", metavar="FILE", help="checkpoint")
     add_device_option(parser)
@@ -96,14 +97,23 @@ def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.efficiency.plots import write_plots
     from nnunetv2_mip.efficiency.tables import markdown, write_tables
     from nnunetv2_mip.files import check_output
+    from nnunetv2_mip.io.patients import PatientOptions
     from nnunetv2_mip.nnunet.paths import raw_dataset
 
     check_output(args.o)
+    options_of_patients = patient_options(args)
     models = read_models(args.models, None if fold is None else [fold], args.chk)
     if dataset_fold is not None:
+        if options_of_patients != PatientOptions():
+            raise MipError("a data set names its patients itself: leave them out with -d")
         studies = studies_of_dataset(raw_dataset(args.d), dataset_fold)
     else:
-        studies = studies_of_tree(args.i)
+        studies, grouping = studies_of_tree(args.i, options_of_patients)
+        if grouping.line:
+            print(f"patients: {grouping.line}")
+        for line in (*grouping.warnings, grouping.question):
+            if line:
+                print(f"warning: {line}", file=sys.stderr)
     for line in check_unseen(models, studies):
         print(f"warning: {line}", file=sys.stderr)
     options = RunOptions(

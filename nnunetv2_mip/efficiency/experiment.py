@@ -25,7 +25,7 @@ from nnunetv2_mip.efficiency.tables import CELLS, SETTINGS_FILE, TRAINING, VOLUM
 from nnunetv2_mip.efficiency.tasks import Model, Task
 from nnunetv2_mip.efficiency.worker import run_task
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.files import read_json, write_json
+from nnunetv2_mip.files import files_below, read_json, write_json
 from nnunetv2_mip.inference.config import INFERENCE_FILE, InferenceConfig
 from nnunetv2_mip.io.study_layouts import StudyFiles
 from nnunetv2_mip.nnunet.loading import torch_device
@@ -74,7 +74,7 @@ class EfficiencyStudy:
             "reference_views": options.reference_views,
             "device": self.options.device,
             "energy": options.energy,
-            "studies": {study.case: _digest(*_files_of_study(study)) for study in self.studies},
+            "studies": {study.case: _digest(*study.files) for study in self.studies},
             "models": {},
         }
         path = self.out / SETTINGS_FILE
@@ -228,15 +228,11 @@ def _files_of(model: Model) -> list[Path]:
     return [path for path in files if path.is_file()]
 
 
-def _files_of_study(study: StudyFiles) -> list[Path]:
-    return [path for path in (study.suv, study.ct, study.seg) if path is not None]
-
-
 def _digest(*paths: Path) -> str:
     """Digest of the contents of files, and of all files in folders."""
     found = hashlib.sha256()
     for path in paths:
-        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        for file in files_below(path) if path.is_dir() else [path]:
             with file.open("rb") as stream:
                 while block := stream.read(1 << 20):
                     found.update(block)
@@ -248,8 +244,27 @@ def _require_same(before: dict, now: dict, out: Path) -> None:
     for key, value in now.items():
         if key == "models" or before.get(key) == value:
             continue
-        shown = "other studies" if key == "studies" else f"{key} {before.get(key)}, not {value}"
+        shown = f"{key} {before.get(key)}, not {value}"
+        if key == "studies":
+            shown = _other_studies(before.get(key) or {}, value)
         raise MipError(
             f"{out}: holds a study with other settings ({shown}); choose another -o, or the same "
             "settings to go on with it"
         )
+
+
+def _other_studies(before: dict[str, str], now: dict[str, str]) -> str:
+    """What is different about the studies: new ones, gone ones, other files."""
+    parts = [
+        f"{words}: {', '.join(cases[:3])}{', …' if len(cases) > 3 else ''}"
+        for words, cases in (
+            (
+                "files that have changed since",
+                sorted(c for c in now if before.get(c, now[c]) != now[c]),
+            ),
+            ("new studies", sorted(now.keys() - before.keys())),
+            ("studies that are gone", sorted(before.keys() - now.keys())),
+        )
+        if cases
+    ]
+    return "other studies, " + "; ".join(parts)

@@ -8,6 +8,7 @@ from nnunetv2_mip.efficiency.tasks import Model
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.inference.config import INFERENCE_FILE, InferenceConfig
+from nnunetv2_mip.io.patients import Grouping, PatientOptions
 from nnunetv2_mip.io.study_layouts import StudyFiles, scan_tree
 from nnunetv2_mip.nnunet.model_folder import CHECKPOINT, folds_with_checkpoint
 from nnunetv2_mip.nnunet.second_stage_data import CUE, STAGE2
@@ -16,22 +17,24 @@ from nnunetv2_mip.nnunet.training_splits import seen_patients
 from nnunetv2_mip.views.settings import check_channels
 
 
-def studies_of_tree(tree: Path | str) -> list[StudyFiles]:
-    """Studies of a tree, each with its truth.
+def studies_of_tree(
+    tree: Path | str, patients: PatientOptions | None = None
+) -> tuple[list[StudyFiles], Grouping]:
+    """Studies of a tree, each with its truth, and how they were given to patients.
 
     Raises:
         MipError: as `scan_tree`; or a study is broken or has no truth.
     """
-    found = scan_tree(tree)
+    found = scan_tree(tree, patients)
     for path, reason in found.problems:
         raise MipError(f"{path}: {reason}")
     for study in found.studies:
         if study.seg is None:
             raise MipError(
-                f"{study.suv}: its study has no lesion mask (SEG): a study of efficiency needs "
-                "the truth; add it or take the study out"
+                f"{study.suv}: {study.no_seg or 'its study has no lesion mask (SEG)'}: a study of "
+                "efficiency needs the truth; add it or take the study out"
             )
-    return list(found.studies)
+    return list(found.studies), found.grouping
 
 
 def studies_of_dataset(raw: Path, fold: int) -> list[StudyFiles]:

@@ -21,7 +21,7 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import write_json
 from nnunetv2_mip.inference.predictor import MIPPredictor
 from nnunetv2_mip.inference.second_stage import SecondStagePredictor
-from nnunetv2_mip.io.read_study import Study, read_study
+from nnunetv2_mip.io.read_study import Study, read_study_files
 from nnunetv2_mip.io.study_layouts import StudyFiles
 
 CLASSES = 2
@@ -73,7 +73,7 @@ def _read(
         MipError: it cannot be read, or has no truth.
     """
     wants_ct = getattr(predictor, "wants_ct", False) or "ct" in getattr(predictor, "channels", ())
-    study = read_study(files.suv, files.ct, files.seg, wants_ct=wants_ct)
+    study = read_study_files(files, wants_ct=wants_ct)
     if study.seg is None:
         raise MipError(f"{files.suv}: has no lesion mask to compare with")
     return study, study.seg.array

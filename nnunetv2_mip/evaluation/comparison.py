@@ -13,8 +13,12 @@ import numpy as np
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.evaluation.bootstrap import interval_over_groups
+from nnunetv2_mip.evaluation.matching import truths_of
 from nnunetv2_mip.files import read_json
-from nnunetv2_mip.io.study_layouts import find_studies
+from nnunetv2_mip.io.folder_layout import Layout, recognise
+from nnunetv2_mip.io.folder_patients import owner_in_release, owner_of_image
+from nnunetv2_mip.io.patients import Grouping, PatientOptions, StudyPlace, give_patients
+from nnunetv2_mip.io.study_layouts import IMAGES_FOLDER, NoStudy, scan_tree
 
 
 def compare(
@@ -61,20 +65,48 @@ def compare(
     }
 
 
-def patients_of(truths: Path | str) -> dict[str, str]:
-    """Case → patient, of a data set of this package or of a tree of studies; else empty."""
-    truths = Path(truths)
+def patients_of(truths: Path | str, options: PatientOptions | None = None) -> dict[str, str]:
+    """Case → patient (see `grouping_of`)."""
+    return grouping_of(truths, options)[0]
+
+
+def grouping_of(
+    truths: Path | str, options: PatientOptions | None = None
+) -> tuple[dict[str, str], Grouping]:
+    """Case → patient, and how they were found.
+
+    They are those of a data set of this package or of a tree of studies; of a plain folder of masks
+    they are read in its names, where `options` says nothing.
+
+    Args:
+        truths: the folder, or a file.
+        options: what the user says of the patients.
+
+    Raises:
+        MipError: `options` leaves a case out.
+    """
+    truths, options = Path(truths), options or PatientOptions()
     for folder in (truths, truths.parent):
-        if (folder / "dataset.json").is_file():
-            content = read_json(folder / "dataset.json")
-            return dict(content.get("mip", {}).get("patients", {}))
+        if options == PatientOptions() and (folder / "dataset.json").is_file():
+            known = dict(read_json(folder / "dataset.json").get("mip", {}).get("patients", {}))
+            return known, Grouping()
     if not truths.is_dir():
-        return {}
+        return {}, Grouping()
+    layout = recognise(truths).layout
+    if layout in (Layout.TREE, Layout.STUDY) or (truths / IMAGES_FOLDER).is_dir():
+        try:
+            found = scan_tree(truths, options, needs_suv=False)
+        except NoStudy:
+            return {}, Grouping()
+        return {study.case: study.patient for study in found.studies}, found.grouping
     try:
-        return {study.case: study.patient for study in find_studies(truths)}
+        cases = [pair.case for pair in truths_of(truths)]
     except MipError:
-        # A plain folder of masks.
-        return {}
+        return {}, Grouping()
+    owner_of = owner_of_image if layout is Layout.DMIAI else owner_in_release
+    places = [StudyPlace(case, (case,), owner_of(case)) for case in cases]
+    patients, grouping = give_patients(places, truths, options)
+    return dict(zip(cases, patients)), grouping
 
 
 def describe_comparison(comparison: Mapping, other: Path | str) -> str:

@@ -29,6 +29,7 @@ from nnunetv2_mip.evaluation.summary import summarise
 from nnunetv2_mip.files import atomic_path, null_for_nan, write_json
 from nnunetv2_mip.io.dicom.masks import is_dicom_file, read_dicom_mask_on
 from nnunetv2_mip.io.png import PNG_SUFFIX, decode_mask_png, decode_png
+from nnunetv2_mip.io.read_study import read_study_files
 from nnunetv2_mip.io.volumes import (
     Volume,
     has_suffix,
@@ -151,8 +152,17 @@ def score_pair(pair: Pair, min_overlap: float = 0.0) -> tuple[str, dict]:
     return kind, row
 
 
+<<<<<<< HEAD
 def _read_volumes(pair: Pair, lines: list[str]) -> tuple[Volume, Volume | None]:
     """Truth and prediction; a DICOM SEG or RTSTRUCT is put on the grid of the other file."""
+    if pair.study is not None:
+        study = read_study_files(pair.study)
+        lines += study.warnings
+        if study.seg is None:
+            raise MipError(f"{pair.truth}: holds no lesion mask")
+        if pair.prediction is not None and is_dicom_file(pair.prediction):
+            return study.seg, read_dicom_mask_on(pair.prediction, study.grid, lines.append)
+        return study.seg, None if pair.prediction is None else read_volume(pair.prediction)
     if not is_dicom_file(pair.truth):
         truth = read_volume(pair.truth)
         if pair.prediction is not None and is_dicom_file(pair.prediction):
@@ -172,6 +182,10 @@ def _score_volume(
 ) -> tuple[str, StackScores | VolumeScores]:
     truth, predicted = _read_volumes(pair, lines)
     is_stack = is_stack_file(pair.truth)
+=======
+def _score_volume(pair: Pair, min_overlap: float) -> tuple[str, StackScores | VolumeScores]:
+    truth = _read_truth(pair)
+    is_stack = pair.study is None and is_stack_file(pair.truth)
     true_mask = _checked_labels(truth, (0, 1, IGNORE_LABEL) if is_stack else None)
     prediction = np.zeros(true_mask.shape, bool)
     if predicted is not None:

@@ -8,8 +8,8 @@ Ground truth is one of:
   controls without a prediction are left out;
 - a folder of volumes or of view stacks, `<case>.nii.gz` and the like, or a folder that has such a
   folder as `labelsTr` (a raw nnU-Net data set);
-- a study tree (`PETCT_*/<study>/SEG.nii.gz`), whose cases are named by
-  `nnunetv2_mip.io.study_layouts`.
+- a study tree (`PETCT_*/<study>/SEG.nii.gz`, or a DICOM SEG or RTSTRUCT with its PET), whose cases
+  are named by `nnunetv2_mip.io.study_layouts`.
 
 The prediction of a case is `<case>` with any known suffix in the prediction folder, or the file at
 the truth's relative path (predictions that mirror a tree). A 3D file whose first spacing is at
@@ -24,6 +24,7 @@ from pathlib import Path
 from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.dicom.masks import is_dicom_file
+from nnunetv2_mip.files import files_below, is_hidden
 from nnunetv2_mip.io.dmiai_layout import (
     CONTROLS,
     IMAGES,
@@ -34,7 +35,15 @@ from nnunetv2_mip.io.dmiai_layout import (
 )
 from nnunetv2_mip.io.folder_layout import Layout, files_with_suffix, recognise
 from nnunetv2_mip.io.png import PNG_SUFFIX
-from nnunetv2_mip.io.study_layouts import IMAGES_FOLDER, LABELS_FOLDER, SEG_NAME, find_studies
+from nnunetv2_mip.io.study_layouts import (
+    EXPECTED,
+    IMAGES_FOLDER,
+    LABELS_FOLDER,
+    SEG_NAME,
+    StudyFiles,
+    find_studies,
+    scan_tree,
+)
 from nnunetv2_mip.io.volumes import has_suffix
 
 
@@ -47,12 +56,14 @@ class Pair:
         truth: the mask, or for a control without a mask its image.
         prediction: the predicted mask, None when it is missing and counts as empty.
         is_control_image: whether `truth` is the PNG of a control, of which only the size is used.
+        study: of a DICOM truth (SEG, RTSTRUCT) the study with its PET, else None.
     """
 
     case: str
     truth: Path
     prediction: Path | None
     is_control_image: bool = False
+    study: StudyFiles | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +118,7 @@ def match(
     available = _files_by_key(predictions, suffixes)
     pairs, used, missing, left_out, not_predicted = [], set(), [], [], []
     for truth in wanted:
-        names = [truth.case, *_other_names(truth.path, truths)]
+        names = [truth.case, *_other_names(truth, truths)]
         key = next((name for name in names if name in available), None)
         if key is None and truth.is_control_image:
             left_out.append(truth.case)
@@ -119,7 +130,7 @@ def match(
                 continue
         used.add(key)
         prediction = None if key is None else available[key]
-        pairs.append(Pair(truth.case, truth.path, prediction, truth.is_control_image))
+        pairs.append(Pair(truth.case, truth.path, prediction, truth.is_control_image, truth.study))
     if not any(pair.prediction for pair in pairs):
         raise MipError(
             f"{predictions}: holds no prediction for any of the {len(wanted)} cases of {truths} "
@@ -150,7 +161,10 @@ def truths_of(folder: Path) -> list[Pair]:
         raise MipError(f"{folder}: no such folder")
     wanted, _ = _truths_in(folder)
     return sorted(
-        (Pair(truth.case, truth.path, None, truth.is_control_image) for truth in wanted),
+        (
+            Pair(truth.case, truth.path, None, truth.is_control_image, truth.study)
+            for truth in wanted
+        ),
         key=lambda pair: pair.case,
     )
 
@@ -183,6 +197,7 @@ class _Truth:
     case: str
     path: Path
     is_control_image: bool = False
+    study: StudyFiles | None = None
 
 
 def _truths_in(folder: Path) -> tuple[list[_Truth], bool]:
@@ -204,16 +219,26 @@ def _truths_in(folder: Path) -> tuple[list[_Truth], bool]:
 
 
 def _studies_in(folder: Path) -> list[_Truth]:
-    found = [_Truth(study.case, study.seg) for study in find_studies(folder) if study.seg]
+    content = scan_tree(folder, needs_suv=False)
+    for path, reason in content.problems:
+        raise MipError(f"{path}: {reason}")
+    found = []
+    for study in content.studies:
+        if study.no_seg is not None:
+            raise MipError(f"{study.suv}: {study.no_seg}")
+        if study.seg is not None:
+            is_dicom = not has_suffix(study.seg, VOLUME_SUFFIXES)
+            found.append(_Truth(study.case, study.seg, study=study if is_dicom else None))
     if not found:
-        raise MipError(f"{folder}: no study in it has a {SEG_NAME} to compare with")
+        raise MipError(f"{folder}: no study in it has a {SEG_NAME} to compare with; {EXPECTED}")
     return found
 
 
 def _labels_in(folder: Path) -> list[_Truth]:
     """Labels of an nnU-Net data set, named as the converters name the cases of a release."""
     names = {}
-    if any((folder / IMAGES_FOLDER).glob("*_0001.nii.gz")):
+    images = folder / IMAGES_FOLDER
+    if any(not is_hidden(path.name) for path in images.glob("*_0001.nii.gz")):
         names = {study.seg: study.case for study in find_studies(folder) if study.seg}
     labels = files_with_suffix(folder / LABELS_FOLDER)
     if not labels:
@@ -233,11 +258,10 @@ def _unique(truths: list[_Truth]) -> list[_Truth]:
 def _files_by_key(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     """Files by stem at the top level and by relative path below it."""
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in relative.parts)
-        if hidden or not has_suffix(path, suffixes) or not path.is_file():
+    for path in files_below(folder):
+        if not has_suffix(path, suffixes):
             continue
+        relative = path.relative_to(folder)
         key = (relative.parent / _stem(path)).as_posix()
         if key in found:
             raise MipError(f"{path}: predicts the same case as {found[key]}; remove one")
@@ -245,14 +269,17 @@ def _files_by_key(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     return found
 
 
-def _other_names(truth: Path, folder: Path) -> list[str]:
+def _other_names(truth: _Truth, folder: Path) -> list[str]:
     """The file's own stem; `<patient>/<study>/SEG` and `<patient>/<study>` inside a tree."""
-    if truth.name != SEG_NAME:
-        return [_stem(truth)]
-    if not truth.is_relative_to(folder) or truth.parent == folder:
+    path = truth.path
+    if truth.study is not None:
+        return [truth.study.suv.relative_to(folder.resolve()).as_posix()]
+    if path.name != SEG_NAME:
+        return [_stem(path)]
+    if not path.is_relative_to(folder.resolve()) or path.parent == folder.resolve():
         return []
-    parent = truth.parent.relative_to(folder)
-    return [(parent / _stem(truth)).as_posix(), parent.as_posix()]
+    parent = path.parent.relative_to(folder.resolve())
+    return [(parent / _stem(path)).as_posix(), parent.as_posix()]
 
 
 def _stem(path: Path) -> str:

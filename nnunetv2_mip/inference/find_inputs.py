@@ -8,7 +8,7 @@ from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.folder_layout import FolderContent, Layout, recognise
 from nnunetv2_mip.io.png import PNG_SUFFIX
-from nnunetv2_mip.io.study_layouts import NoStudy, StudyTree, case_name, scan_tree
+from nnunetv2_mip.io.study_layouts import NoStudy, StudyTree, folder_cases, scan_tree
 from nnunetv2_mip.io.volumes import check_written, has_suffix
 from nnunetv2_mip.views.stack_files import FILE_ENDING, case_of_channel_file, is_stack_file
 
@@ -31,6 +31,7 @@ class Job:
         dicom: of `dicom` the series that were found, else None.
         ct: of `volume` the CT on the same grid, or None.
         clicks: of `volume` the file of a reader's clicks, or None.
+        original: path of the study in its tree, where `case` lacks letters of it.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class Job:
     dicom: "DicomStudy | None" = None
     ct: Path | None = None
     clicks: Path | None = None
+    original: str | None = None
 
 
 def find_jobs(
@@ -117,6 +119,7 @@ def _list_jobs(source: Path, output: Path, series: str | None) -> list[Job]:
             study.suv,
             output / f"{study.case}{FILE_ENDING}",
             ct=study.ct,
+            original=study.original,
         )
         for study in found.studies
     ]
@@ -125,7 +128,7 @@ def _list_jobs(source: Path, output: Path, series: str | None) -> list[Job]:
 def _scan_studies(content: FolderContent) -> StudyTree | None:
     """Studies of an autoPET tree, or None where the folder holds DICOM instead."""
     try:
-        return scan_tree(content.folder)
+        return scan_tree(content.folder, dicom_alone=False)
     except NoStudy:
         if content.holds_dicom():
             return None
@@ -144,12 +147,13 @@ def _dicom_jobs(source: Path, output: Path, series: str | None) -> list[Job]:
         raise MipError(f"{output}: holds the DICOM input; choose another -o")
     if has_suffix(output, (SEG_SUFFIX,)):
         raise MipError(f"{output}: of DICOM come a NIfTI and a SEG file, so -o must be a folder")
+    studies = find_dicom_studies(source, series)
+    folders = [study.folder for study in studies]
+    cases = folder_cases(source, folders, [study.pet.study_uid for study in studies])
     jobs = []
-    for study in find_dicom_studies(source, series):
-        # Absolute: "." has no name.
-        parts = study.folder.relative_to(source).parts or (source.resolve().name,)
-        case = case_name("", "_".join(parts)) or "study"
-        jobs.append(Job("dicom", case, study.folder, output / f"{case}{FILE_ENDING}", dicom=study))
+    for study, (case, original) in zip(studies, cases):
+        target = output / f"{case}{FILE_ENDING}"
+        jobs.append(Job("dicom", case, study.folder, target, dicom=study, original=original))
     return sorted(jobs, key=lambda job: job.case)
 
 

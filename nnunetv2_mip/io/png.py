@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from nnunetv2_mip.conventions import LEVEL_MAX, PNG_PIXEL_MM
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.files import atomic_path
+from nnunetv2_mip.files import atomic_path, require_readable
 
 MAX_PIXELS = 50_000_000
 # 6 cm at 2 mm a pixel: narrower than a newborn's head.
@@ -129,6 +129,8 @@ def _decode_grey(
     label = _name(source, name)
     if not isinstance(source, bytes) and not Path(source).is_file():
         raise MipError(f"{label}: no such file")
+    if not isinstance(source, bytes):
+        require_readable(Path(source))
     try:
         stream = io.BytesIO(source) if isinstance(source, bytes) else source
         with Image.open(stream, formats=formats) as image:

@@ -10,10 +10,12 @@ from nnunetv2_mip.io.dicom.masks import is_dicom_file, read_dicom_mask, read_dic
 from nnunetv2_mip.io.dicom.pet import (
     DicomPet,
     DicomStudy,
+    find_dicom_study,
     read_dicom_ct,
     read_dicom_pet,
 )
 from nnunetv2_mip.io.grid import SourceGrid
+from nnunetv2_mip.io.study_layouts import StudyFiles
 from nnunetv2_mip.io.volumes import (
     Volume,
     read_mask,
@@ -105,6 +107,18 @@ def read_study(
         mask = later.result()
     require_same_grid(mask, study.suv)
     return Study(study.suv, study.ct, mask, study.warnings, study.dicom)
+
+
+def read_study_files(files: StudyFiles, *, wants_ct: bool = False) -> Study:
+    """Read a study of a tree: of several DICOM PET series the one that its mask refers to.
+
+    Raises:
+        MipError: as `read_study`.
+    """
+    source: Path | DicomStudy = files.suv
+    if files.series is not None:
+        source = find_dicom_study(files.suv, files.series)
+    return read_study(source, files.ct, files.seg, wants_ct=wants_ct)
 
 
 def _read_images(source: Path | str | DicomStudy, ct: Path | str | None, wants_ct: bool) -> Study:

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 
 from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.files import atomic_path
+from nnunetv2_mip.files import atomic_path, require_readable
 from nnunetv2_mip.io.grid import SourceGrid
 from nnunetv2_mip.io.nifti import read_nifti_voxels
 
@@ -70,6 +70,7 @@ def read_image(path: Path | str) -> sitk.Image:
     path = Path(path)
     if not path.is_file():
         raise MipError(f"{path}: no such file")
+    require_readable(path)
     try:
         return sitk.ReadImage(str(path))
     except RuntimeError as error:
@@ -120,6 +121,7 @@ def read_header(path: Path | str) -> sitk.Image | sitk.ImageFileReader:
         return read_image(path)
     if not path.is_file():
         raise MipError(f"{path}: no such file")
+    require_readable(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:

@@ -18,7 +18,7 @@ import numpy as np
 
 from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.files import read_json
+from nnunetv2_mip.files import is_hidden, read_json
 from nnunetv2_mip.io.volumes import has_suffix, read_volume
 from nnunetv2_mip.parallel import for_each
 
@@ -108,7 +108,11 @@ def find_organ_maps(places: Sequence[Path | str]) -> OrganMaps:
     files: list[Path] = []
     for place in map(Path, places):
         if place.is_dir():
-            inside = [p for p in place.iterdir() if has_suffix(p, VOLUME_SUFFIXES)]
+            inside = [
+                p
+                for p in place.iterdir()
+                if has_suffix(p, VOLUME_SUFFIXES) and not is_hidden(p.name)
+            ]
             if not inside:
                 raise MipError(f"{place}: holds no label map ({', '.join(VOLUME_SUFFIXES)})")
             files += inside

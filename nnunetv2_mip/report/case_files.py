@@ -8,6 +8,7 @@ from pathlib import Path
 from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.evaluation.matching import Pair, predictions_of, truths_of
+from nnunetv2_mip.files import is_hidden
 from nnunetv2_mip.io.dmiai_layout import CONTROLS, IMAGES, PATIENTS, images_in
 from nnunetv2_mip.io.folder_layout import Layout, recognise
 from nnunetv2_mip.io.png import PNG_SUFFIX
@@ -135,8 +136,9 @@ def find_images(folder: Path, plain: bool = False) -> dict[str, Path]:
 
 def _images_of_dataset(folder: Path) -> dict[str, Path]:
     images = folder / IMAGES_FOLDER
-    if any(images.glob(f"*_0001{FILE_ENDING}")):
-        first = next(iter(sorted(images.glob(f"*_0000{FILE_ENDING}"))), None)
+    files = [path for path in sorted(images.iterdir()) if not is_hidden(path.name)]
+    if any(path.name.endswith(f"_0001{FILE_ENDING}") for path in files):
+        first = next((path for path in files if path.name.endswith(f"_0000{FILE_ENDING}")), None)
         # Stacks of several channels begin with the SUV, releases of autoPET with the CT.
         if first is None or not is_stack_file(first):
             studies = find_studies(folder)
@@ -144,7 +146,7 @@ def _images_of_dataset(folder: Path) -> dict[str, Path]:
             return named | {_stem(study.seg): study.suv for study in studies if study.seg}
     return {
         case: path
-        for path in sorted(images.iterdir())
+        for path in files
         if has_suffix(path, VOLUME_SUFFIXES) and re.search(r"_0000\.", path.name)
         for case in (case_of_channel_file(path),)
     }

@@ -292,6 +292,63 @@ def test_a_broken_study_stops_at_the_end_and_is_repaired_or_left_out(tmp_path, r
     assert json.loads((raw / NAME / "dataset.json").read_text())["numTraining"] == 4
 
 
+def test_a_finished_case_whose_mask_was_repaired_is_converted_again(tmp_path, raw, capsys):
+    tree = small_tree(tmp_path / "tree")
+    broken = tree / "PETCT_b" / "first study" / "SEG.nii.gz"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:40])
+    arguments = ("-i", tree, "-d", 501, "--views", 3)
+    assert run(*arguments) == 2
+    (partial,) = raw.iterdir()
+    records = {path: path.stat().st_mtime_ns for path in (partial / "records").iterdir()}
+    assert len(records) == 3
+    repaired = tree / "PETCT_a" / "first study" / "SEG.nii.gz"
+    other = np.zeros(SHAPE, np.uint8)
+    other[2:6, 3:9, 3:9] = 1
+    write(other, repaired)
+    # The same content at another time is no change; another size of a large file is one.
+    (tree / "PETCT_c" / "first study" / "SEG.nii.gz").touch()
+    broken.write_bytes(whole)
+    capsys.readouterr()
+    assert run(*arguments) == 0
+    said = capsys.readouterr().err
+    assert f"PETCT_a_first_study: {repaired} changed since; converted again" in said
+    assert "PETCT_c" not in said
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patch:
+        patch.setenv("nnUNet_raw", str(tmp_path / "undisturbed"))
+        assert run(*arguments) == 0
+    assert content(raw / NAME) == content(tmp_path / "undisturbed" / NAME)
+
+
+def test_patients_that_no_name_tells_are_asked_for(tmp_path, raw, capsys):
+    for name in ("Hansen", "Olsen", "Hansen again"):
+        write_study(tmp_path / "tree" / name)
+    arguments = ("-i", tmp_path / "tree", "-d", 501, "--views", 1)
+    assert run(*arguments) == 2
+    assert "--assume_one_study_per_patient" in capsys.readouterr().err
+    assert not raw.exists() or list(raw.iterdir()) == []
+    assert run(*arguments, "--patient-regex", "^([A-Z][a-z]+)") == 0
+    assert "3 studies of 2 patients, by --patient_regex" in capsys.readouterr().out
+    mip = json.loads((raw / NAME / "dataset.json").read_text())["mip"]
+    assert set(mip["patients"].values()) == {"Hansen", "Olsen"}
+    assert run("-i", tmp_path / "tree", "-d", 502, "--views", 1, "--assume_one_patient") == 0
+
+
+def test_names_of_other_scripts_are_recorded(tmp_path, raw):
+    write_study(tmp_path / "tree" / "患者一" / "初诊", 1)
+    write_study(tmp_path / "tree" / "患者二" / "初诊", 2)
+    assert run("-i", tmp_path / "tree", "-d", 501, "--views", 1) == 0
+    cases = json.loads((raw / NAME / "conversion.json").read_text("utf-8"))["cases"]
+    assert {case: record["original"] for case, record in cases.items()} == {
+        "e2efe9ef_7ca44cea": "患者一/初诊",
+        "db0ad3fe_7ca44cea": "患者二/初诊",
+    }
+    assert (raw / NAME / "imagesTr" / "e2efe9ef_7ca44cea_0000.nii.gz").is_file()
+    patients = json.loads((raw / NAME / "dataset.json").read_text("utf-8"))["mip"]["patients"]
+    assert set(patients.values()) == {"患者一", "患者二"}
+
+
 def convert_by_name(calls: list, payload, paths) -> dict:
     """A converter of tiny text files; the case whose payload is `bad` fails half-way."""
     calls.append(paths.case)

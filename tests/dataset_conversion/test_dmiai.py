@@ -223,3 +223,33 @@ def test_real_images(tmp_path, raw):
         if label.any():
             # Lesions are hotter than the body around them.
             assert stack[label == 1].mean() > stack[(label == 0) & (stack > 2)].mean()
+
+
+def test_names_of_any_script_are_distinct_and_patients_stay_together(tmp_path, raw):
+    names = ("患者一", "患者二", "P1_baseline", "P1_followup", "a b", "a.b")
+    for number, name in enumerate(names):
+        save(grey(number), tmp_path / "patients" / "imgs" / f"{name}.png")
+        save(spot(), tmp_path / "patients" / "labels" / f"{name}.png")
+        (tmp_path / "patients" / "labels" / f"._{name}.png").write_bytes(b"\0")
+    assert run("-i", tmp_path, "-d", 502) == 0
+    mip = json.loads((raw / NAME / "dataset.json").read_text("utf-8"))["mip"]
+    assert len(mip["patients"]) == len(names)
+    assert mip["patients"]["P1_baseline"] == mip["patients"]["P1_followup"] == "P1"
+    summary = json.loads((raw / NAME / "conversion.json").read_text("utf-8"))
+    originals = {record["original"] for record in summary["cases"].values() if "original" in record}
+    assert originals == {"患者一", "患者二", "a b", "a.b"}
+    assert "P1: P1_baseline, P1_followup" in summary["grouping"]
+
+
+def test_an_image_that_changed_is_converted_again(tmp_path, raw, capsys):
+    data = small_data(tmp_path / "data")
+    label = data / "patients" / "labels" / "segmentation_001.png"
+    good = label.read_bytes()
+    label.write_bytes(good[:20])
+    assert run("-i", data, "-d", 502) == 2
+    label.write_bytes(good)
+    save(255 - spot(), data / "patients" / "labels" / "segmentation_000.png")
+    capsys.readouterr()
+    assert run("-i", data, "-d", 502) == 0
+    assert "segmentation_000.png changed since" in capsys.readouterr().err
+    assert read(raw / NAME / "labelsTr" / "patient_000.nii.gz").mean() > 0.5

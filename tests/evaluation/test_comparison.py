@@ -9,7 +9,9 @@ from PIL import Image
 
 from nnunetv2_mip.commands import evaluate as command
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.evaluation.comparison import compare, patients_of
+from nnunetv2_mip.evaluation.comparison import compare, grouping_of, patients_of
+from nnunetv2_mip.evaluation.matching import truths_of
+from nnunetv2_mip.io.patients import PatientOptions
 from nnunetv2_mip.phantom.cohort import write_cohort
 
 
@@ -80,6 +82,30 @@ def test_patients_come_from_the_truths(tmp_path):
     assert patients_of(tmp_path / "set" / "labelsTr") == {"case": "anna"}
     (tmp_path / "masks").mkdir()
     assert patients_of(tmp_path / "masks") == {}
+
+
+def test_patients_are_read_in_the_names_of_masks(tmp_path, capsys):
+    for name in ("P1_baseline", "P1_followup", "P2_2001-01-01", "sub-01_ses-1", "sub-01_ses-2"):
+        (tmp_path / f"{name}.nii.gz").touch()
+    found, grouping = grouping_of(tmp_path)
+    assert found == {
+        "P1_baseline": "P1",
+        "P1_followup": "P1",
+        "P2_2001-01-01": "P2",
+        "sub-01_ses-1": "sub-01",
+        "sub-01_ses-2": "sub-01",
+    }
+    assert "5 studies of 3 patients" in grouping.line
+    own, _ = grouping_of(tmp_path, PatientOptions(regex="^(..)"))
+    assert set(own.values()) == {"P1", "P2", "su"}
+
+
+def test_masks_alone_are_truths_of_a_tree(tmp_path):
+    for name in ("A/1", "A/2", "B/1"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "SEG.nii.gz").touch()
+    assert [pair.case for pair in truths_of(tmp_path)] == ["A_1", "A_2", "B_1"]
+    assert patients_of(tmp_path) == {"A_1": "A", "A_2": "A", "B_1": "B"}
 
 
 def test_the_command_writes_and_prints_the_comparison(tmp_path, capsys):

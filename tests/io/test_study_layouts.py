@@ -1,5 +1,7 @@
 """Finding studies: both layouts, names, patients, and what only looks like a study."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -74,16 +76,18 @@ def test_a_petct_folder_is_the_patient_however_deep_the_study_lies(tmp_path):
     ]
 
 
-def test_studies_without_a_patient_folder_are_patients_of_their_own_and_said_so(tmp_path):
-    study(tmp_path / "visit 1")
-    study(tmp_path / "visit 2")
+def test_studies_without_a_patient_folder_are_asked_about(tmp_path):
+    study(tmp_path / "Hansen")
+    study(tmp_path / "Olsen")
     found = scan_tree(tmp_path)
     assert [(s.case, s.patient) for s in found.studies] == [
-        ("visit_1", "visit 1"),
-        ("visit_2", "visit 2"),
+        ("Hansen", "Hansen"),
+        ("Olsen", "Olsen"),
     ]
-    assert "2 studies" in found.warnings[0]
-    assert "patient of its own" in found.warnings[0]
+    assert found.grouping.line.startswith("2 studies of 2 patients, by the names of the folders")
+    assert "--assume_one_study_per_patient" in found.grouping.question
+    with pytest.raises(MipError, match="no name says which of them are of one patient"):
+        found.grouping.require_answer()
 
 
 def test_a_study_without_its_suv_is_a_problem_not_a_study(tmp_path):
@@ -130,7 +134,7 @@ def test_nnunet_style_names_that_cannot_be_used(tmp_path):
     assert "SUV is channel 0001" in found.problems[0][1]
     assert "no channel number" in found.problems[1][1]
     assert [(s.case, s.patient) for s in found.studies] == [("lone", "lone")]
-    assert "first: lone" in found.warnings[0]
+    assert found.grouping.question == ""
 
 
 def test_folders_without_studies_are_refused(tmp_path):
@@ -143,8 +147,56 @@ def test_folders_without_studies_are_refused(tmp_path):
         scan_tree(tmp_path)
 
 
-def test_two_studies_that_get_one_name_are_refused(tmp_path):
+def test_studies_whose_names_are_cleaned_to_one_get_a_hash_each(tmp_path):
     study(tmp_path / "PETCT_aa" / "scan 1")
     study(tmp_path / "PETCT_aa" / "scan.1")
-    with pytest.raises(MipError, match="same case name PETCT_aa_scan_1"):
-        scan_tree(tmp_path)
+    study(tmp_path / "PETCT_aa" / "scan 2")
+    found = find_studies(tmp_path)
+    assert len({s.case for s in found}) == 3
+    assert all(s.case.startswith("PETCT_aa_scan_1_") for s in found[:2])
+    assert {s.original for s in found[:2]} == {"PETCT_aa/scan 1", "PETCT_aa/scan.1"}
+    # A name that is like no other stays as it was.
+    assert (found[2].case, found[2].original) == ("PETCT_aa_scan_2", None)
+
+
+def test_hidden_files_are_no_studies_and_hidden_folders_are_said(tmp_path):
+    study(tmp_path / "PETCT_aa" / "one")
+    study(tmp_path / ".trash" / "PETCT_aa" / "two")
+    touch(tmp_path / "PETCT_aa" / "one" / "._SUV.nii.gz", tmp_path / ".DS_Store")
+    found = scan_tree(tmp_path)
+    assert [s.case for s in found.studies] == ["PETCT_aa_one"]
+    assert f"{tmp_path / '.trash'}: is hidden" in found.warnings[0]
+    # The one that is named is read.
+    assert [s.case for s in find_studies(tmp_path / ".trash")] == ["PETCT_aa_two"]
+
+
+def test_hidden_files_of_a_release_are_no_cases(tmp_path):
+    for raw in ("fdg_a_2001-01-01", "fdg_b_2001-01-01"):
+        touch(
+            tmp_path / "imagesTr" / f"{raw}_0001.nii.gz",
+            tmp_path / "imagesTr" / f"._{raw}_0001.nii.gz",
+            tmp_path / "labelsTr" / f"{raw}.nii.gz",
+            tmp_path / "labelsTr" / f"._{raw}.nii.gz",
+        )
+    found = scan_tree(tmp_path)
+    assert found.problems == ()
+    assert [s.case for s in found.studies] == ["fdg_a_2001-01-01", "fdg_b_2001-01-01"]
+
+
+def test_a_folder_that_may_not_be_read_is_a_problem(tmp_path, monkeypatch):
+    study(tmp_path / "PETCT_aa" / "one")
+    denied = study(tmp_path / "PETCT_bb" / "two")
+    scandir = os.scandir
+
+    def refusing(path):
+        if Path(path) == denied:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    # Root may read everything, so the system's answer is imitated.
+    monkeypatch.setattr(os, "scandir", refusing)
+    found = scan_tree(tmp_path)
+    assert [s.case for s in found.studies] == ["PETCT_aa_one"]
+    ((path, reason),) = found.problems
+    assert path == denied
+    assert "permission denied" in reason
