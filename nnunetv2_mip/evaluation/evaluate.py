@@ -152,7 +152,6 @@ def score_pair(pair: Pair, min_overlap: float = 0.0) -> tuple[str, dict]:
     return kind, row
 
 
-<<<<<<< HEAD
 def _read_volumes(pair: Pair, lines: list[str]) -> tuple[Volume, Volume | None]:
     """Truth and prediction; a DICOM SEG or RTSTRUCT is put on the grid of the other file."""
     if pair.study is not None:
@@ -181,10 +180,6 @@ def _score_volume(
     pair: Pair, min_overlap: float, lines: list[str]
 ) -> tuple[str, StackScores | VolumeScores]:
     truth, predicted = _read_volumes(pair, lines)
-    is_stack = is_stack_file(pair.truth)
-=======
-def _score_volume(pair: Pair, min_overlap: float) -> tuple[str, StackScores | VolumeScores]:
-    truth = _read_truth(pair)
     is_stack = pair.study is None and is_stack_file(pair.truth)
     true_mask = _checked_labels(truth, (0, 1, IGNORE_LABEL) if is_stack else None)
     prediction = np.zeros(true_mask.shape, bool)

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.io.dicom.masks import is_dicom_file
 from nnunetv2_mip.files import files_below, is_hidden
+from nnunetv2_mip.io.dicom.masks import is_dicom_file
 from nnunetv2_mip.io.dmiai_layout import (
     CONTROLS,
     IMAGES,
