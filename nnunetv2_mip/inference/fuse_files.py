@@ -162,7 +162,7 @@ def _read_suv_of_views(path: Path | str, geometry: ViewGeometry) -> np.ndarray:
     if not volume.grid.same_as(geometry.grid):
         raise MipError(
             f"{path}: lies on another grid than the views came from "
-            f"({volume.grid.describe()} against {geometry.grid.describe()})"
+            f"({volume.grid.difference(geometry.grid)})"
         )
     return volume.array
 
