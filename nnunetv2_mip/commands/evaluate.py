@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from nnunetv2_mip.commands._options import add_scoring_options, process_count
 
 TABLE_ROWS = 25
 MAX_NAMES = 5
+MAX_WARNINGS = 10
 # Column head → (score, format), by kind of report.
 COLUMNS = {
     "png": {
@@ -91,7 +93,7 @@ def run(args: argparse.Namespace) -> None:
     check_output(args.output)
 
     def score(predictions: Path) -> dict:
-        return evaluate(
+        report = evaluate(
             predictions,
             args.truths,
             allow_missing=args.allow_missing,
@@ -100,6 +102,8 @@ def run(args: argparse.Namespace) -> None:
             processes=args.processes,
             show_progress=True,
         )
+        _print_warnings(report.get("warnings", []))
+        return report
 
     report = score(args.predictions)
     if args.against is not None:
@@ -110,6 +114,13 @@ def run(args: argparse.Namespace) -> None:
     if args.against is not None:
         print(describe_comparison(report["comparison"], args.against))
     print(f"written: {args.output} and {table}")
+
+
+def _print_warnings(lines: list[str]) -> None:
+    for line in lines[:MAX_WARNINGS]:
+        print(f"warning: {line}", file=sys.stderr)
+    if len(lines) > MAX_WARNINGS:
+        print(f"warning: … and {len(lines) - MAX_WARNINGS} more, see the report", file=sys.stderr)
 
 
 def describe(report: dict) -> str:

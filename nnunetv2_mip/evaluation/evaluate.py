@@ -27,7 +27,9 @@ from nnunetv2_mip.evaluation.case_scores import (
 from nnunetv2_mip.evaluation.matching import Pair, match
 from nnunetv2_mip.evaluation.summary import summarise
 from nnunetv2_mip.files import atomic_path, null_for_nan, write_json
-from nnunetv2_mip.io.png import PNG_SUFFIX, decode_mask_png, decode_png
+from nnunetv2_mip.io.png import PNG_SUFFIX, decode_png
+from nnunetv2_mip.io.png_masks import decode_mask_png, decode_truth_png
+from nnunetv2_mip.io.read_study import new_warnings
 from nnunetv2_mip.io.volumes import (
     Volume,
     has_suffix,
@@ -67,7 +69,7 @@ def evaluate(
         precision over all lesions together; not for stacks), `controls` (false positives where
         the truth is empty), `counts`, `min_overlap`, `missing_predictions`, `ignored_predictions`,
         `controls_left_out` (controls without a prediction), `not_predicted` (other cases without
-        one, left out).
+        one, left out), and `warnings` about their files where there are any.
 
     Raises:
         MipError: no truth, a missing prediction, an unreadable file, differing sizes or grids,
@@ -76,6 +78,7 @@ def evaluate(
     matches = match(Path(predictions), Path(truths), allow_missing, only_predicted=only_predicted)
     score = partial(score_pair, min_overlap=min_overlap)
     cases, first_kind = {}, None
+    warnings: list[str] = []
     with closing(_score_all(score, matches.pairs, processes, show_progress)) as results:
         for (kind, scores), pair in zip(results, matches.pairs):  # results first, so they run out
             first_kind = first_kind or kind
@@ -84,6 +87,7 @@ def evaluate(
                     f"{pair.truth}: is a {kind} but {matches.pairs[0].truth} is a {first_kind}; "
                     "evaluate them separately"
                 )
+            warnings += scores.pop("warnings")
             cases[pair.case] = scores
     report: dict[str, Any] = {"format_version": FORMAT_VERSION, "kind": first_kind, "cases": cases}
     report |= summarise(cases)
@@ -93,6 +97,8 @@ def evaluate(
     report["ignored_predictions"] = matches.ignored
     report["controls_left_out"] = matches.left_out
     report["not_predicted"] = matches.not_predicted
+    if warnings:
+        report["warnings"] = warnings
     return report
 
 
@@ -127,31 +133,38 @@ def write_report(report: dict, path: Path | str) -> Path:
 
 
 def score_pair(pair: Pair, min_overlap: float = 0.0) -> tuple[str, dict]:
-    """Kind of one case ("png", "volume", "stack") and its scores by name.
+    """Kind of one case ("png", "volume", "stack"), and its scores by name with its `warnings`.
 
     Raises:
         MipError: unreadable, differing sizes or grids, or other labels than allowed.
     """
     scores: ImageScores | StackScores | VolumeScores
+    warnings: list[str] = []
     if has_suffix(pair.truth, (PNG_SUFFIX,)):
         kind, scores = "png", image_scores(*_read_images(pair), min_overlap)
     else:
-        kind, scores = _score_volume(pair, min_overlap)
+        kind, scores = _score_volume(pair, min_overlap, warnings)
     row = asdict(scores)
     row |= row.pop("lesion", {})
     row["has_lesion"] = not math.isnan(scores.dice)  # Dice is NaN exactly when the truth is empty
     row["missing_prediction"] = pair.prediction is None
+    row["warnings"] = warnings
     return kind, row
 
 
-def _score_volume(pair: Pair, min_overlap: float) -> tuple[str, StackScores | VolumeScores]:
+def _score_volume(
+    pair: Pair, min_overlap: float, warnings: list[str]
+) -> tuple[str, StackScores | VolumeScores]:
+    """Kind and scores of a volume or stack; lines about its files are appended to `warnings`."""
     truth = read_volume(pair.truth)
+    warnings += truth.warnings
     is_stack = is_stack_file(pair.truth)
     true_mask = _checked_labels(truth, (0, 1, IGNORE_LABEL) if is_stack else None)
     prediction = np.zeros(true_mask.shape, bool)
     if pair.prediction is not None:
         predicted = read_volume(pair.prediction)
         require_same_grid(predicted, truth)
+        warnings += new_warnings(predicted, truth)
         prediction = _checked_labels(predicted, None) != 0
     if not is_stack:
         spacing_mm = truth.spacing_mm
@@ -180,7 +193,7 @@ def _read_images(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
     if pair.is_control_image:
         truth = np.zeros(decode_png(pair.truth).shape, np.uint8)
     else:
-        truth = decode_mask_png(pair.truth)
+        truth = decode_truth_png(pair.truth)
     if pair.prediction is None:
         return np.zeros_like(truth), truth
     prediction = decode_mask_png(pair.prediction)

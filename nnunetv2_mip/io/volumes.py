@@ -24,7 +24,8 @@ from nnunetv2_mip.io.voxel_size import in_plausible_unit
 # Negative SUV down to this is rounding of a resampler, and not told.
 NEGATIVE_SUV_ROUNDING = 1e-3
 # Noise around 0 (filtered backprojection, undershoot of a resampler) is far less in sum than the
-# uptake. Of HU, and of values with their mean taken away, the negative ones are as much or more.
+# uptake, and no value is as far below 0 as the highest is above. Of HU, and of values with their
+# mean taken away, the negative ones are as much as the positive or more.
 MOST_NEGATIVE_SHARE = 0.5
 # The median SUV of the body lies here in any FDG or PSMA study; far from it the unit is not SUV.
 PLAUSIBLE_BODY_MEDIAN_SUV = (0.3, 3.0)
@@ -136,15 +137,13 @@ def without_negative(
     if low >= -NEGATIVE_SUV_ROUNDING:
         return array, ()
     above = float(array.sum(dtype=np.float64))
-    if above - total > MOST_NEGATIVE_SHARE * above:
+    if low < -float(array.max()) or above - total > MOST_NEGATIVE_SHARE * above:
         raise MipError(
-            f"{name}: has negative values (lowest {low:.4g}, in sum more than "
-            f"{MOST_NEGATIVE_SHARE:.0%} of the positive ones), so it is not SUV; is it the CT, or "
-            "a PET without its rescale slope?"
+            f"{name}: has negative values (lowest {low:.4g}, in all {(total - above):.4g} against "
+            f"{above:.4g} of the positive ones), so it is not SUV; is it the CT, or a PET without "
+            "its rescale slope?"
         )
-    return array, (
-        f"{name}: {count} of {array.size} voxels are below 0 (lowest {low:.4g}) and count as 0",
-    )
+    return array, (f"{name}: {count} voxels are below 0 (lowest {low:.4g}) and count as 0",)
 
 
 def read_mask(path: Path | str, like: Volume | None = None) -> Volume:

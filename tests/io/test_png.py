@@ -8,7 +8,8 @@ from PIL import Image
 
 from nnunetv2_mip.dataset_conversion.body_statistics import BodyStatistics
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.io.png import decode_mask_png, decode_png, image_warning, write_mask_png
+from nnunetv2_mip.io.png import decode_png, image_warning
+from nnunetv2_mip.io.png_masks import decode_mask_png, write_mask_png
 from nnunetv2_mip.views.intensity import levels_from_suv
 
 GREY = np.array([[0, 50, 100], [150, 200, 255]], np.uint8)
