@@ -209,7 +209,7 @@ class SourceGrid:
             parts.append(("first voxel at ({}) mm", _origin))
         told = [_against(words, show, mine, others) for words, show in parts]
         if self.axis_codes != other.axis_codes:
-            told.append(f"axes {self.axis_codes} against {other.axis_codes}")
+            told.insert(0, f"axes {self.axis_codes} against {other.axis_codes}")
         elif not np.allclose(self.direction, other.direction, atol=1e-6):
             told.append("axes that are turned against each other")
         return ", ".join(told)

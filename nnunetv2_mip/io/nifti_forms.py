@@ -14,8 +14,8 @@ _FIELDS = np.dtype(
     }
 )
 HEADER_BYTES = _FIELDS.itemsize
-# What ITK writes: both forms coded as those of the scanner.
-_ITK_CODE = 1
+# ITK writes both forms, coded as those of the scanner.
+ITK_CODE = 1
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,6 @@ class NiftiForms:
                 for key, value in content.items()
             }
         )
-
-    def other_codes(self) -> dict[str, int]:
-        """Codes that differ from those that ITK writes, by the names of its metadata."""
-        codes = {"qform_code": self.qform_code, "sform_code": self.sform_code}
-        return {name: code for name, code in codes.items() if code != _ITK_CODE}
 
     def put_into(self, header: bytes) -> bytes:
         """Header of a NIfTI-1 file (348 bytes, little endian) with these fields for its own."""

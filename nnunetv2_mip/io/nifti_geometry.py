@@ -12,7 +12,7 @@ import numpy as np
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.grid import SourceGrid
 from nnunetv2_mip.io.nifti import is_scalar
-from nnunetv2_mip.io.nifti_forms import NiftiForms
+from nnunetv2_mip.io.nifti_forms import ITK_CODE, NiftiForms
 
 # Codes of the spatial units (the low three bits of xyzt_units): mm for one of them. Code 0 is not
 # known, and counts as mm everywhere.
@@ -248,7 +248,8 @@ def _is_exact(forms: NiftiForms, grid: SourceGrid) -> bool:
     if forms.qform_code > 0:
         found.append(_qform(forms, np.array(forms.pixdim[1:]), 1.0))
     return (
-        _error_of_axes(grid) <= _EQUAL
+        forms.sform_code == forms.qform_code == ITK_CODE
+        and _error_of_axes(grid) <= _EQUAL
         and np.allclose(forms.pixdim[1:], grid.spacing, rtol=_EQUAL, atol=0)
         and all(
             affine is not None and equal_grids(_grid_of_affine(affine, grid.size), grid)

@@ -220,5 +220,6 @@ def _of_wide(wide: np.ndarray, transparent: object) -> tuple[np.ndarray, str | N
     frame = np.concatenate([wide[0], wide[-1], wide[:, 0], wide[:, -1]])
     if bits == 16 or float(np.median(frame)) < 2 ** (bits - 1):
         return np.rint(np.clip(wide, 0, 65535) / 257).astype(np.uint8), None
-    grey = np.rint(wide * (255 / (2**bits - 1))).astype(np.uint8)
+    # By whole steps: 8-bit values times 16, and 16-bit values cut to 12, give the 8-bit values.
+    grey = (wide // 2 ** (bits - 8)).astype(np.uint8)
     return grey, f"holds {bits} bits in 16 (its highest value is {high:g}) and is read as such"

@@ -241,11 +241,7 @@ def write_image(image: sitk.Image, path: Path | str, forms: NiftiForms | None = 
     check_written(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as partial:
-        if forms is None or not has_suffix(path, NIFTI_SUFFIXES):
-            sitk.WriteImage(image, str(partial), useCompression=True)
-        elif forms.is_exact:
-            for name, code in forms.other_codes().items():
-                image.SetMetaData(name, str(code))
+        if forms is None or forms.is_exact or not has_suffix(path, NIFTI_SUFFIXES):
             sitk.WriteImage(image, str(partial), useCompression=True)
         else:
             _write_nifti(image, partial, forms)
