@@ -95,7 +95,7 @@ def _of_colours(colours: np.ndarray, alpha: np.ndarray, label: str) -> np.ndarra
         if len(shown) == 1:
             return visible
         return _of_visible(colours, visible, label)
-    if set(found) <= {BLACK, WHITE}:
+    if set(found) == {BLACK, WHITE}:
         # Many levels of opacity are no mask: its colours are.
         return _of_visible(colours, everywhere, label)
     if len(found) == 1:
