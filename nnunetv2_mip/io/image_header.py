@@ -12,7 +12,7 @@ import SimpleITK as sitk
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.grid import SourceGrid
-from nnunetv2_mip.io.nifti import read_nifti_header, read_nifti_voxels
+from nnunetv2_mip.io.nifti import MOST_ITEM_BYTES, item_bytes, read_nifti_header, read_nifti_voxels
 from nnunetv2_mip.io.nifti_geometry import NiftiGeometry, equal_grids, nifti_geometry
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -38,6 +38,7 @@ class ImageHeader:
         path: the file.
         size: voxels along its index axes (i, j, k, …).
         values: number of values of a voxel: 1 of a scalar image.
+        item_bytes: size of one value in the file.
         grid: of a 3D image, else None.
         warnings: reasons why the header is in doubt, without the name of the file.
         image: the image itself, of files that are read in one go.
@@ -47,6 +48,7 @@ class ImageHeader:
     path: Path
     size: tuple[int, ...]
     values: int
+    item_bytes: int
     grid: SourceGrid | None
     warnings: tuple[str, ...] = ()
     image: sitk.Image | None = None
@@ -118,7 +120,10 @@ def read_header(path: Path | str, *, with_voxels: bool = True) -> ImageHeader:
 
 
 def _of_nifti(path: Path, found: NiftiGeometry, fields: np.void) -> ImageHeader:
-    return ImageHeader(path, found.size, found.values, found.grid, found.warnings, nifti=fields)
+    item = item_bytes(fields)
+    return ImageHeader(
+        path, found.size, found.values, item, found.grid, found.warnings, nifti=fields
+    )
 
 
 def _itk_header(path: Path, image: sitk.Image | None = None) -> ImageHeader:
@@ -137,7 +142,9 @@ def _itk_header(path: Path, image: sitk.Image | None = None) -> ImageHeader:
     is_3d = source.GetDimension() == 3
     grid = SourceGrid.of_image(source) if is_3d else None
     warnings = () if _has_orientation(path, source) else (_NO_ORIENTATION,)
-    return ImageHeader(path, source.GetSize(), values, grid, warnings, image=image)
+    kind = source.GetPixelIDValue()
+    item = sitk.Image([1, 1], kind).GetSizeOfPixelComponent() if kind >= 0 else MOST_ITEM_BYTES
+    return ImageHeader(path, source.GetSize(), values, item, grid, warnings, image=image)
 
 
 def _has_orientation(path: Path, source: sitk.Image | sitk.ImageFileReader) -> bool:

@@ -44,6 +44,8 @@ _NIFTI_2 = np.dtype(
 # Extensions lie between header and voxels, and nothing behind those.
 _MOST_OFFSET_BYTES = 2**26
 _MOST_AFTER_BYTES = 2**20
+# Of numbers that are not known.
+MOST_ITEM_BYTES = 8
 # Codes of the field `datatype` for scalar voxels.
 _DTYPES = {
     2: "u1",
@@ -117,6 +119,12 @@ def read_nifti_header(path: Path) -> np.void | None:
 def is_scalar(header: np.void) -> bool:
     """Whether the voxels are plain numbers (not colours, not complex)."""
     return int(header["datatype"]) in _DTYPES
+
+
+def item_bytes(header: np.void) -> int:
+    """Size of one value of a voxel in the file."""
+    name = _DTYPES.get(int(header["datatype"]))
+    return MOST_ITEM_BYTES if name is None else np.dtype(name).itemsize
 
 
 def _read_array(path: Path, dtype: np.dtype, shape: list[int], offset: float) -> np.ndarray:

@@ -109,9 +109,19 @@ def test_views_that_would_fill_the_memory_are_refused(tmp_path, spacing):
     picture = image()
     picture.SetSpacing(spacing)
     sitk.WriteImage(picture, str(tmp_path / "a.nii"))
-    suv = read(tmp_path / "a.nii").study.suv
-    with pytest.raises(MipError, match=r"check the spacing in its header"):
-        ViewGeometry.for_volume(suv, (0.0, 90.0), pixel_mm=2.0)
+    with pytest.raises(MipError, match=r"check the spacing in its header|which no PET has"):
+        ViewGeometry.for_volume(read(tmp_path / "a.nii").study.suv, (0.0, 90.0), pixel_mm=2.0)
+
+
+def test_a_nifti_2_header_is_checked_too(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    nibabel.save(
+        nibabel.Nifti2Image(np.ones((30, 24, 40), np.float32), np.diag([4.0, 4, 3, 1])),
+        tmp_path / "a.nii",
+    )
+    assert read(tmp_path / "a.nii").study.suv.array.shape == (40, 24, 30)
+    with pytest.raises(MipError, match="28800 voxels, at most 1000"):
+        read(tmp_path / "a.nii", max_voxels=1000)
 
 
 def test_volumes_in_a_zip_are_not_opened(tmp_path, secret):
