@@ -59,22 +59,18 @@ class SourceGrid:
 
     def in_unit(self, unit_mm: float) -> "SourceGrid":
         """This grid where a length of 1 in its file stands for `unit_mm`, in mm."""
-        return replace(
-            self,
-            spacing=tuple(value * unit_mm for value in self.spacing),
-            origin=tuple(value * unit_mm for value in self.origin),
-            unit_mm=unit_mm,
-        )
+        return replace(self._scaled(unit_mm), unit_mm=unit_mm)
 
     def as_stored(self) -> "SourceGrid":
         """This grid with the lengths that its file has."""
-        if self.unit_mm == 1:
-            return self
+        return self if self.unit_mm == 1 else replace(self._scaled(1 / self.unit_mm), unit_mm=1.0)
+
+    def _scaled(self, factor: float) -> "SourceGrid":
+        (sx, sy, sz), (x, y, z) = self.spacing, self.origin
         return replace(
             self,
-            spacing=tuple(value / self.unit_mm for value in self.spacing),
-            origin=tuple(value / self.unit_mm for value in self.origin),
-            unit_mm=1.0,
+            spacing=(sx * factor, sy * factor, sz * factor),
+            origin=(x * factor, y * factor, z * factor),
         )
 
     def _axes(self) -> tuple[list[int], list[int]]:

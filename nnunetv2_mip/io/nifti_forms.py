@@ -1,6 +1,7 @@
 """Geometry fields of a NIfTI header: voxel size, qform, sform, unit."""
 
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -58,14 +59,13 @@ class NiftiForms:
     @classmethod
     def from_dict(cls, content: dict) -> "NiftiForms":
         """Inverse of `to_dict`."""
-        return cls(
-            **{
-                key: tuple(np.nan if v is None else v for v in value)
-                if isinstance(value, list)
-                else value
-                for key, value in content.items()
-            }
-        )
+        values: dict[str, Any] = {
+            key: tuple(np.nan if v is None else v for v in value)
+            if isinstance(value, list)
+            else value
+            for key, value in content.items()
+        }
+        return cls(**values)
 
     def put_into(self, header: bytes) -> bytes:
         """Header of a NIfTI-1 file (348 bytes, little endian) with these fields for its own."""

@@ -132,20 +132,18 @@ def _contradiction(grid: SourceGrid, zooms: np.ndarray, qform: np.ndarray | None
 
 def _forms(header: np.void) -> NiftiForms:
     """Geometry fields of the header; those of an Analyze file, which has no forms, with codes 0."""
-    codes = [int(header[name]) for name in ("qform_code", "sform_code")]
-    if header["magic"] not in (b"n+1", b"ni1", b"n+2", b"ni2"):
-        codes = [0, 0]
+    has_forms = header["magic"] in (b"n+1", b"ni1", b"n+2", b"ni2")
+
+    def values(name: str, count: int) -> tuple[float, ...]:
+        return tuple(float(value) for value in header[name][:count])
+
     return NiftiForms(
-        *codes,
-        **{
-            name: tuple(float(value) for value in header[field][:count])
-            for name, field, count in (
-                ("pixdim", "pixdim", 4),
-                ("quatern", "quatern", 3),
-                ("qoffset", "qoffset", 3),
-                ("srow", "srow", 12),
-            )
-        },
+        qform_code=int(header["qform_code"]) if has_forms else 0,
+        sform_code=int(header["sform_code"]) if has_forms else 0,
+        pixdim=values("pixdim", 4),
+        quatern=values("quatern", 3),
+        qoffset=values("qoffset", 3),
+        srow=values("srow", 12),
         xyzt_units=int(header["xyzt_units"]),
     )
 

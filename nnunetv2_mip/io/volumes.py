@@ -255,7 +255,7 @@ def _write_nifti(image: sitk.Image, path: Path, forms: NiftiForms) -> None:
         content = plain.read_bytes()
     content = forms.put_into(content[:HEADER_BYTES]) + content[HEADER_BYTES:]
     if has_suffix(path, (".gz",)):
-        content = imagecodecs.gzip_encode(content, level=6)
+        content = bytes(imagecodecs.gzip_encode(content, level=6))
     path.write_bytes(content)
 
 

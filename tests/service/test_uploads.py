@@ -7,6 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from PIL import Image
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
@@ -111,6 +112,15 @@ def test_views_that_would_fill_the_memory_are_refused(tmp_path, spacing):
     sitk.WriteImage(picture, str(tmp_path / "a.nii"))
     with pytest.raises(MipError, match=r"check the spacing in its header|which no PET has"):
         ViewGeometry.for_volume(read(tmp_path / "a.nii").study.suv, (0.0, 90.0), pixel_mm=2.0)
+
+
+def test_doubtful_images_are_told(tmp_path):
+    levels = np.full((60, 50), 30, np.uint8)
+    levels[10:50, 10:40] = 200
+    Image.fromarray(levels).save(tmp_path / "dark.png")
+    assert ["border is dark" in line for line in read(tmp_path / "dark.png").warnings] == [True]
+    Image.fromarray(255 - levels).save(tmp_path / "sound.png")
+    assert read(tmp_path / "sound.png").warnings == ()
 
 
 def test_a_nifti_2_header_is_checked_too(tmp_path):
