@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import imagecodecs
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
@@ -181,6 +183,13 @@ def _to_grey(image: Image.Image) -> tuple[np.ndarray, str | None]:
         return _of_wide(np.asarray(image, np.float32), image.info.get("transparency"))
     if image.mode in ("1", "L") and "transparency" not in image.info:
         return np.asarray(image.convert("L")), None
+    wide = _wide_colours(image)
+    if wide is not None:
+        colours, opacity = (wide[..., :-1], wide[..., -1]) if "A" in image.mode else (wide, None)
+        grey, doubt = _of_wide(colours.mean(-1, dtype=np.float32), None)
+        if doubt is not None:
+            alpha = np.full(grey.shape, 255) if opacity is None else np.rint(opacity / 257)
+            return _on_white(grey, alpha.astype(np.uint8)), doubt
     # Palette and colour: the mean of the colour channels; equal channels stay exactly as they are.
     pixels = np.asarray(image.convert("RGBA"))
     colours = pixels[..., :3]
@@ -188,6 +197,22 @@ def _to_grey(image: Image.Image) -> tuple[np.ndarray, str | None]:
     if not (colours == grey[..., None]).all():
         grey = np.rint(colours.astype(np.float32).mean(-1)).astype(np.uint8)
     return _on_white(grey, pixels[..., 3]), None
+
+
+def _wide_colours(image: Image.Image) -> np.ndarray | None:
+    """Pixels (H, W, C) uint16 of a PNG of 16-bit colours, which Pillow cuts to 8 bits; else None."""
+    if image.format != "PNG" or not image.tile or not str(image.tile[0][3]).endswith("16B"):
+        return None
+    stream: Any = getattr(image, "fp", None)
+    place = stream.tell()
+    stream.seek(0)
+    content = stream.read()
+    stream.seek(place)
+    try:
+        return imagecodecs.png_decode(content)
+    except imagecodecs.PngError:
+        # Pillow decodes it next and says what is wrong.
+        return None
 
 
 def _on_white(grey: np.ndarray, alpha: np.ndarray) -> np.ndarray:

@@ -177,11 +177,17 @@ def require_same_grid(volume: Volume, like: Volume) -> None:
     Raises:
         MipError: they do not; names both files.
     """
-    if not volume.grid.same_as(like.grid):
-        raise MipError(
-            f"{volume.path}: lies on another grid than {like.path} "
-            f"({volume.grid.difference(like.grid)}); resample it to that grid"
-        )
+    if volume.grid.same_as(like.grid):
+        return
+    remedy = "resample it to that grid"
+    doubtful = next((one for one in (volume, like) if one.warnings), None)
+    if doubtful is not None:
+        reason = doubtful.warnings[0].removeprefix(f"{doubtful.path}: ")
+        remedy += f", or correct the header of {doubtful.path.name}: {reason}"
+    raise MipError(
+        f"{volume.path}: lies on another grid than {like.path} "
+        f"({volume.grid.difference(like.grid)}); {remedy}"
+    )
 
 
 def body_median_suv(suv: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 import io
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
@@ -167,6 +168,21 @@ def test_fewer_bits_in_a_16_bit_file_are_read_as_such_and_told(bits):
     np.testing.assert_array_equal(found.levels, 255 - picture())
     (line,) = found.warnings
     assert line.startswith(f"holds {bits} bits in 16 (its highest value is {wide.max()})")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_fewer_bits_in_colours_of_16_bits_are_read_too(mode):
+    wide = picture().astype(np.uint16) * 16
+    opaque = np.full_like(wide, 65535)
+    channels = {"RGB": [wide] * 3, "RGBA": [*[wide] * 3, opaque], "LA": [wide, opaque]}[mode]
+    found = read_png(imagecodecs.png_encode(np.dstack(channels)))
+    np.testing.assert_array_equal(found.levels, 255 - picture())
+    assert ["holds 12 bits in 16" in line for line in found.warnings] == [True]
+    whole = picture().astype(np.uint16) * 257
+    channels = {"RGB": [whole] * 3, "RGBA": [*[whole] * 3, opaque], "LA": [whole, opaque]}[mode]
+    sound = read_png(imagecodecs.png_encode(np.dstack(channels)))
+    np.testing.assert_array_equal(sound.levels, 255 - picture())
+    assert sound.warnings == ()
 
 
 def test_16_bit_images_with_all_bits_or_dark_air_are_left_alone():
