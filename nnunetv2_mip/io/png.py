@@ -200,8 +200,9 @@ def _to_grey(image: Image.Image) -> tuple[np.ndarray, str | None]:
 
 
 def _wide_colours(image: Image.Image) -> np.ndarray | None:
-    """Pixels (H, W, C) uint16 of a PNG of 16-bit colours, which Pillow cuts to 8 bits; else None."""
-    if image.format != "PNG" or not image.tile or not str(image.tile[0][3]).endswith("16B"):
+    """Pixels (H, W, C) uint16 of a PNG of 16-bit colours, which Pillow cuts to 8; else None."""
+    tile: Any = getattr(image, "tile", None)
+    if image.format != "PNG" or not tile or not str(tile[0][3]).endswith("16B"):
         return None
     stream: Any = getattr(image, "fp", None)
     place = stream.tell()
