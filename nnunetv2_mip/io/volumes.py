@@ -23,9 +23,8 @@ from nnunetv2_mip.io.voxel_size import in_plausible_unit
 
 # Negative SUV down to this is rounding of a resampler, and not told.
 NEGATIVE_SUV_ROUNDING = 1e-3
-# Noise around 0 (filtered backprojection, undershoot of a resampler) is far less in sum than the
-# uptake, and no value is as far below 0 as the highest is above. Of HU, and of values with their
-# mean taken away, the negative ones are as much as the positive or more.
+# Noise around 0 (filtered backprojection, undershoot of a resampler) is less than this share of the
+# uptake: its lowest value of the highest, and its sum of the positive sum. HU have more of either.
 MOST_NEGATIVE_SHARE = 0.5
 # The median SUV of the body lies here in any FDG or PSMA study; far from it the unit is not SUV.
 PLAUSIBLE_BODY_MEDIAN_SUV = (0.3, 3.0)
@@ -132,12 +131,13 @@ def without_negative(
     """
     if low >= 0:
         return array, ()
-    count, total = np.count_nonzero(array < 0), float(array.sum(dtype=np.float64))
+    count, total = np.count_nonzero(array < 0), float(array.sum())
     array = np.maximum(array, 0, out=array if array.flags.writeable else None)
     if low >= -NEGATIVE_SUV_ROUNDING:
         return array, ()
-    above = float(array.sum(dtype=np.float64))
-    if low < -float(array.max()) or above - total > MOST_NEGATIVE_SHARE * above:
+    above = float(array.sum())
+    share = MOST_NEGATIVE_SHARE
+    if low <= -share * float(array.max()) or above - total > share * above:
         raise MipError(
             f"{name}: has negative values (lowest {low:.4g}, in all {(total - above):.4g} against "
             f"{above:.4g} of the positive ones), so it is not SUV; is it the CT, or a PET without "
