@@ -27,7 +27,8 @@ from nnunetv2_mip.io.dmiai_layout import (
 )
 from nnunetv2_mip.io.folder_patients import owner_of_image
 from nnunetv2_mip.io.patients import describe_patients
-from nnunetv2_mip.io.png import decode_mask_png, decode_png
+from nnunetv2_mip.io.png import image_fault, read_png
+from nnunetv2_mip.io.png_masks import decode_truth_png
 from nnunetv2_mip.views.geometry import image_geometry
 from nnunetv2_mip.views.stack_files import write_stack
 
@@ -107,8 +108,12 @@ def convert_dmiai(
 def convert_image(payload: tuple[Path, Path | None], paths: CasePaths) -> dict:
     """Write one image (1, H, W), its label and its geometry; returns its record."""
     image, label = payload
-    levels = decode_png(image)
-    mask = np.zeros_like(levels) if label is None else decode_mask_png(label)
+    picture = read_png(image)
+    levels = picture.levels
+    fault = image_fault(levels)
+    if fault is not None:
+        raise MipError(f"{image}: {fault}")
+    mask = np.zeros_like(levels) if label is None else decode_truth_png(label)
     if mask.shape != levels.shape:
         raise MipError(
             f"{label}: is {mask.shape[1]}x{mask.shape[0]} pixels, its image {image.name} "
@@ -122,6 +127,7 @@ def convert_image(payload: tuple[Path, Path | None], paths: CasePaths) -> dict:
         "lesion_px": int(np.count_nonzero(mask)),
         "stack": [1, *levels.shape],
         "body": {"suv": BodyStatistics.of_levels(levels).to_list()},
+        "warnings": [f"{image}: {line}" for line in picture.warnings],
     }
 
 

@@ -1,6 +1,7 @@
 """Functions that several test modules share: commands run in this process, images written."""
 
 import subprocess
+from itertools import permutations, product
 from pathlib import Path
 from types import ModuleType
 
@@ -12,6 +13,12 @@ from PIL import Image
 import nnunetv2_mip
 
 ROOT = Path(nnunetv2_mip.__file__).parent.parent
+# Letters of the axes of a volume in all 48 orders and directions.
+AXIS_CODES = [
+    "".join(pair[way] for pair, way in zip(pairs, ways))
+    for pairs in permutations(("RL", "AP", "IS"))
+    for ways in product((0, 1), repeat=3)
+]
 
 
 def run(command: ModuleType, *argv: object) -> int:

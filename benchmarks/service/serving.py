@@ -98,7 +98,8 @@ def speed(args: argparse.Namespace) -> dict:
     from nnunetv2_mip.inference.impulse_noise import without_impulses
     from nnunetv2_mip.inference.postprocessing import mask_of_view
     from nnunetv2_mip.inference.predictor import MIPPredictor
-    from nnunetv2_mip.io.png import decode_mask_png, decode_png
+    from nnunetv2_mip.io.png import decode_png
+    from nnunetv2_mip.io.png_masks import decode_mask_png
     from nnunetv2_mip.nnunet.loading import quiet
     from nnunetv2_mip.nnunet.model_folder import bundled_model
 

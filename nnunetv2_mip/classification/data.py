@@ -12,7 +12,7 @@ from nnunetv2_mip.conventions import PNG_PIXEL_MM
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.inference.find_inputs import Job, find_jobs
-from nnunetv2_mip.io.png import decode_png
+from nnunetv2_mip.io.png import read_png
 from nnunetv2_mip.io.read_study import read_study
 from nnunetv2_mip.views.stack_files import FILE_ENDING, read_levels, read_stack
 
@@ -72,7 +72,10 @@ def views_of_job(
         MipError: it cannot be read.
     """
     if job.kind == "png":
-        return decode_png(job.source)[None], (PNG_PIXEL_MM, PNG_PIXEL_MM)
+        image = read_png(job.source)
+        for line in image.warnings:
+            warn(f"{job.source}: {line}")
+        return image.levels[None], (PNG_PIXEL_MM, PNG_PIXEL_MM)
     if job.kind == "stack":
         levels, spacing = read_levels(job.source, predictor.config.window_suv)
         return levels, spacing[1:]

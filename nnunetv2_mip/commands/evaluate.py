@@ -16,6 +16,7 @@ from nnunetv2_mip.commands._options import (
 
 TABLE_ROWS = 25
 MAX_NAMES = 5
+MAX_WARNINGS = 10
 # Column head → (score, format), by kind of report.
 COLUMNS = {
     "png": {
@@ -100,7 +101,7 @@ def run(args: argparse.Namespace) -> None:
     check_output(args.output)
 
     def score(predictions: Path) -> dict:
-        return evaluate(
+        report = evaluate(
             predictions,
             args.truths,
             allow_missing=args.allow_missing,
@@ -109,6 +110,8 @@ def run(args: argparse.Namespace) -> None:
             processes=args.processes,
             show_progress=True,
         )
+        _print_warnings(report.get("warnings", []))
+        return report
 
     options = patient_options(args)
     if args.against is None and options != PatientOptions():
@@ -129,6 +132,13 @@ def run(args: argparse.Namespace) -> None:
             if line:
                 print(f"warning: {line}", file=sys.stderr)
     print(f"written: {args.output} and {table}")
+
+
+def _print_warnings(lines: list[str]) -> None:
+    for line in lines[:MAX_WARNINGS]:
+        print(f"warning: {line}", file=sys.stderr)
+    if len(lines) > MAX_WARNINGS:
+        print(f"warning: … and {len(lines) - MAX_WARNINGS} more, see the report", file=sys.stderr)
 
 
 def describe(report: dict) -> str:

@@ -1,6 +1,7 @@
 """Command `nnUNetv2_mip_fuse`: fusion of masks or probabilities of views to a 3D mask."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
     check_output(args.o)
     _check_options(args)
     if args.d is None:
-        fuse_project_folder(
+        warnings = fuse_project_folder(
             args.i,
             args.o,
             args.views_file or DEFAULT_VIEWS_FILE,
@@ -73,6 +74,8 @@ def run(args: argparse.Namespace) -> None:
             args.threshold,
             args.uptake_share,
         )
+        for line in warnings:
+            print(f"warning: {line}", file=sys.stderr)
         print(f"{args.o}: written")
         return
     rule = args.rule or DEFAULT_RULE

@@ -19,7 +19,7 @@ from PIL import Image
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.evaluation import metrics
 from nnunetv2_mip.io.dmiai_layout import IMAGES, LABELS, PATIENTS, images_in, mask_of_image
-from nnunetv2_mip.io.png import decode_mask_png
+from nnunetv2_mip.io.png_masks import decode_truth_png
 
 # The platform gives up on a request after this time.
 REQUEST_LIMIT_S = 10.0
@@ -103,7 +103,7 @@ def rehearse(
 def _check_label(case: RehearsalCase) -> None:
     if case.label is None:
         return
-    rows, columns = decode_mask_png(case.label).shape
+    rows, columns = decode_truth_png(case.label).shape
     try:
         with Image.open(case.image) as image:
             size = image.size
@@ -119,7 +119,7 @@ def _check_label(case: RehearsalCase) -> None:
 
 def _send(client: httpx.Client, url: str, case: RehearsalCase, limit_s: float) -> Outcome:
     content = case.image.read_bytes()
-    truth = None if case.label is None else decode_mask_png(case.label)
+    truth = None if case.label is None else decode_truth_png(case.label)
     start = time.perf_counter()
     degraded = mask = None
     try:

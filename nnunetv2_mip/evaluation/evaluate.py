@@ -28,8 +28,9 @@ from nnunetv2_mip.evaluation.matching import Pair, match
 from nnunetv2_mip.evaluation.summary import summarise
 from nnunetv2_mip.files import atomic_path, null_for_nan, write_json
 from nnunetv2_mip.io.dicom.masks import is_dicom_file, read_dicom_mask_on
-from nnunetv2_mip.io.png import PNG_SUFFIX, decode_mask_png, decode_png
-from nnunetv2_mip.io.read_study import read_study_files
+from nnunetv2_mip.io.png import PNG_SUFFIX, decode_png
+from nnunetv2_mip.io.png_masks import decode_mask_png, decode_truth_png
+from nnunetv2_mip.io.read_study import new_warnings, read_study_files
 from nnunetv2_mip.io.volumes import (
     Volume,
     has_suffix,
@@ -69,7 +70,7 @@ def evaluate(
         precision over all lesions together; not for stacks), `controls` (false positives where
         the truth is empty), `counts`, `min_overlap`, `missing_predictions`, `ignored_predictions`,
         `controls_left_out` (controls without a prediction), `not_predicted` (other cases without
-        one, left out), and `warnings` where there are any.
+        one, left out), and `warnings` about their files where there are any.
 
     Raises:
         MipError: no truth, a missing prediction, an unreadable file, differing sizes or grids,
@@ -180,11 +181,13 @@ def _score_volume(
     pair: Pair, min_overlap: float, lines: list[str]
 ) -> tuple[str, StackScores | VolumeScores]:
     truth, predicted = _read_volumes(pair, lines)
+    lines += [line for line in truth.warnings if line not in lines]
     is_stack = pair.study is None and is_stack_file(pair.truth)
     true_mask = _checked_labels(truth, (0, 1, IGNORE_LABEL) if is_stack else None)
     prediction = np.zeros(true_mask.shape, bool)
     if predicted is not None:
         require_same_grid(predicted, truth)
+        lines += new_warnings(predicted, truth)
         prediction = _checked_labels(predicted, None) != 0
     if not is_stack:
         spacing_mm = truth.spacing_mm
@@ -213,7 +216,7 @@ def _read_images(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
     if pair.is_control_image:
         truth = np.zeros(decode_png(pair.truth).shape, np.uint8)
     else:
-        truth = decode_mask_png(pair.truth)
+        truth = decode_truth_png(pair.truth)
     if pair.prediction is None:
         return np.zeros_like(truth), truth
     prediction = decode_mask_png(pair.prediction)

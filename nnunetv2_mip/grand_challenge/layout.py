@@ -16,15 +16,13 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import write_json
 from nnunetv2_mip.io.grid import SourceGrid
 from nnunetv2_mip.io.resampling import resample_to_grid
-from nnunetv2_mip.io.volumes import Volume, read_volume, write_volume
+from nnunetv2_mip.io.volumes import Volume, read_volume, without_negative, write_volume
 
 PET_FOLDER, CT_FOLDER = Path("images/pet"), Path("images/ct")
 CLICKS_FILE = "lesion-clicks.json"
 DATA_CENTRIC_FILE = "data-centric-model.json"
 IMAGE_SUFFIX = ".mha"
 AUTO = "auto"
-# Resampled SUV may undershoot this far beside an edge, as a share of the highest value.
-UNDERSHOOT = 0.1
 
 
 @dataclass(frozen=True)
@@ -135,17 +133,12 @@ def read_challenge_pet(path: Path, warn: Callable[[str], None]) -> Volume:
         count = array.size - np.count_nonzero(finite)
         warn(f"{path}: {count} of {array.size} voxels are not finite and count as 0")
         array = np.where(finite, array, np.float32(0))
-    low, high = float(array.min()), float(array.max())
-    if low < 0:
-        if low < -UNDERSHOOT * max(high, 0):
-            raise MipError(
-                f"{path}: has negative values (lowest {low:.4g}), so it is not SUV; is it the CT?"
-            )
-        count = np.count_nonzero(array < 0)
-        warn(f"{path}: {count} voxels are below 0 (lowest {low:.4g}) and count as 0")
-        array = np.maximum(array, 0)
+    high = float(array.max())
+    array, told = without_negative(array, path, float(array.min()))
     if high <= 0:
-        warn(f"{path}: is empty (no value above 0)")
+        told = (*told, f"{path}: is empty (no value above 0)")
+    for line in (*volume.warnings, *told):
+        warn(line)
     return Volume(array, volume.grid, volume.path)
 
 
@@ -162,6 +155,8 @@ def read_challenge_ct(path: Path | None, like: Volume, warn: Callable[[str], Non
         warn(f"{like.path}: comes without the CT that the model uses, which counts as air")
         return Volume(np.full(like.array.shape, AIR_HU, np.float32), like.grid, like.path)
     ct = read_volume(path)
+    for line in ct.warnings:
+        warn(line)
     finite = np.isfinite(ct.array)
     if not finite.all():
         count = finite.size - np.count_nonzero(finite)
@@ -171,8 +166,8 @@ def read_challenge_ct(path: Path | None, like: Volume, warn: Callable[[str], Non
     if ct.grid.same_as(like.grid):
         return Volume(ct.array, like.grid, path)
     warn(
-        f"{path}: lies on another grid than the PET ({ct.grid.describe()} against "
-        f"{like.grid.describe()}) and is resampled to that"
+        f"{path}: lies on another grid than the PET ({ct.grid.difference(like.grid)}) and is "
+        "resampled to that"
     )
     return resample_to_grid(ct, like.grid, AIR_HU)
 

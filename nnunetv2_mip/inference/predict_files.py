@@ -16,7 +16,8 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path
 from nnunetv2_mip.inference.find_inputs import Job
 from nnunetv2_mip.io.clicks import Clicks, read_clicks
-from nnunetv2_mip.io.png import decode_png, image_warning, write_mask_png
+from nnunetv2_mip.io.png import read_png
+from nnunetv2_mip.io.png_masks import write_mask_png
 from nnunetv2_mip.io.read_study import Study, read_study
 from nnunetv2_mip.io.volumes import write_volume
 from nnunetv2_mip.lesions.lesion_table import (
@@ -69,13 +70,12 @@ def run_jobs(
 
 
 def _run_png(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | None:
-    levels = decode_png(job.source)
-    mask, probability = predictor.predict_image(levels)
+    image = read_png(job.source)
+    mask, probability = predictor.predict_image(image.levels)
     write_mask_png(mask, job.target)
     if extras.probabilities:
         _write_npz(probability, job.target.with_name(f"{job.case}_probabilities.npz"))
-    warning = image_warning(levels)
-    return warning and f"{job.source}: {warning}"
+    return "; ".join(f"{job.source}: {line}" for line in image.warnings) or None
 
 
 def _run_stack(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | None:

@@ -1,12 +1,16 @@
 """Clicks of a reader: voxels marked as tumour or as background.
 
-The file is that of autoPET IV (grand-challenge's "Multiple points"):
+Two kinds of file are read. That of autoPET IV and V (grand-challenge's "Multiple points"):
 
     {"version": {...}, "type": "Multiple points",
      "points": [{"point": [x, y, z], "name": "tumor" | "background"}, ...]}
 
-with voxel indices along the axes of the image file. A file without points is valid (the first step
-of the challenge).
+and that of the training clicks of autoPET IV:
+
+    {"tumor": [[x, y, z], ...], "background": [[x, y, z], ...]}
+
+with voxel indices along the axes of the image file. Names count in upper and lower case. A file
+without points is valid (the first step of the challenge).
 """
 
 import math
@@ -21,6 +25,10 @@ from nnunetv2_mip.io.grid import SourceGrid
 
 KIND = "Multiple points"
 TUMOUR, BACKGROUND = "tumor", "background"
+_EXPECTED = (
+    f'{{"type": "{KIND}", "points": [{{"point": [x, y, z], "name": "{TUMOUR}"}}, ...]}} or '
+    f'{{"{TUMOUR}": [[x, y, z], ...], "{BACKGROUND}": [...]}}'
+)
 
 Voxel = tuple[int, int, int]
 
@@ -83,18 +91,50 @@ def write_clicks(clicks: Clicks, grid: SourceGrid, path: Path | str) -> None:
 
 def _points(content: Any, path: Path) -> list[tuple[Sequence[float], str]]:
     """Points (place, name) of a decoded file, checked."""
-    points = content.get("points") if isinstance(content, dict) else None
-    if not isinstance(points, list) or content.get("type", KIND) != KIND:
-        raise MipError(f'{path}: is not a file of clicks ("type": "{KIND}", "points": [...])')
+    listed = _listed(content)
+    if listed is None:
+        raise MipError(f"{path}: is not a file of clicks; expected is {_EXPECTED}")
     found: list[tuple[Sequence[float], str]] = []
-    for number, point in enumerate(points, start=1):
-        place, name = map(point.get, ("point", "name")) if isinstance(point, dict) else (None, None)
-        if name not in (TUMOUR, BACKGROUND):
-            raise MipError(f'{path}: click {number}: its name is neither "tumor" nor "background"')
+    for number, (place, given) in enumerate(listed, start=1):
+        name = _name(given)
+        if name is None:
+            raise MipError(
+                f'{path}: click {number}: its name is neither "tumor" nor "background" ({given!r})'
+            )
         if not (isinstance(place, list) and len(place) == 3 and all(map(_is_index, place))):
-            raise MipError(f"{path}: click {number}: [x, y, z] in voxels is expected")
+            raise MipError(f"{path}: click {number} ({name}): [x, y, z] in voxels is expected")
         found.append((place, name))
     return found
+
+
+def _listed(content: Any) -> list[tuple[Any, Any]] | None:
+    """Points (place, name) of either kind of file, not yet checked; None of another file."""
+    if isinstance(content, dict) and "points" in content:
+        points = content["points"]
+        if not isinstance(points, list) or content.get("type", KIND) != KIND:
+            return None
+        return [_place_and_name(point, None) for point in points]
+    if isinstance(content, dict):
+        by_name = {key: points for key, points in content.items() if _name(key) is not None}
+        if not by_name or not all(isinstance(points, list) for points in by_name.values()):
+            return None
+        return [_place_and_name(point, key) for key, points in by_name.items() for point in points]
+    if isinstance(content, list) and content and all(isinstance(p, dict) for p in content):
+        return [_place_and_name(point, None) for point in content]
+    return None
+
+
+def _place_and_name(point: Any, name: Any) -> tuple[Any, Any]:
+    """Place and name of a point; one in a list of a name may be the place alone."""
+    if not isinstance(point, dict):
+        return point, name
+    return point.get("point"), point.get("name") if name is None else name
+
+
+def _name(given: Any) -> str | None:
+    """Name as it is compared, or None where it is none of the two."""
+    name = given.strip().lower() if isinstance(given, str) else None
+    return name if name in (TUMOUR, BACKGROUND) else None
 
 
 def _is_index(value: Any) -> bool:

@@ -1,13 +1,18 @@
 """Voxel grid of a file, and the exchange of its axes with canonical ones."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import SimpleITK as sitk
 
+from nnunetv2_mip.io.nifti_forms import NiftiForms
+
 # Largest deviation of a direction cosine from 0 or ±1 that still counts as axis-aligned (0.06°).
 OBLIQUE_TOLERANCE = 1e-3
+# Two grids are one where their corners agree within this share of a voxel.
+CORNER_TOLERANCE = 0.01
+_NUMBERS = ("size", "spacing", "origin", "direction")
 
 
 @dataclass(frozen=True)
@@ -19,12 +24,16 @@ class SourceGrid:
         spacing: mm along the same axes.
         origin: physical position of voxel (0, 0, 0), mm.
         direction: nine direction cosines, row by row; column a is the direction of index axis a.
+        unit_mm: mm that a length of 1 in the file stands for, where its header does not say so.
+        forms: geometry fields of a NIfTI file, which a mask on this grid gets too; else None.
     """
 
     size: tuple[int, int, int]
     spacing: tuple[float, float, float]
     origin: tuple[float, float, float]
     direction: tuple[float, ...]
+    unit_mm: float = field(default=1.0, compare=False)
+    forms: NiftiForms | None = field(default=None, compare=False)
 
     @classmethod
     def of_image(cls, image: sitk.Image | sitk.ImageFileReader) -> "SourceGrid":
@@ -32,12 +41,37 @@ class SourceGrid:
 
     @classmethod
     def from_dict(cls, content: dict) -> "SourceGrid":
+        forms = content.get("nifti")
         return cls(
-            **{key: tuple(content[key]) for key in ("size", "spacing", "origin", "direction")}
+            **{key: tuple(content[key]) for key in _NUMBERS},
+            unit_mm=content.get("unit_mm", 1.0),
+            forms=None if forms is None else NiftiForms.from_dict(forms),
         )
 
     def to_dict(self) -> dict:
-        return {key: list(value) for key, value in asdict(self).items()}
+        """Content for a JSON file; a header that says all of it by itself is left out."""
+        content: dict = {key: list(getattr(self, key)) for key in _NUMBERS}
+        if self.unit_mm != 1:
+            content["unit_mm"] = self.unit_mm
+        if self.forms is not None and not self.forms.is_plain:
+            content["nifti"] = self.forms.to_dict()
+        return content
+
+    def in_unit(self, unit_mm: float) -> "SourceGrid":
+        """This grid where a length of 1 in its file stands for `unit_mm`, in mm."""
+        return replace(self._scaled(unit_mm), unit_mm=unit_mm)
+
+    def as_stored(self) -> "SourceGrid":
+        """This grid with the lengths that its file has."""
+        return self if self.unit_mm == 1 else replace(self._scaled(1 / self.unit_mm), unit_mm=1.0)
+
+    def _scaled(self, factor: float) -> "SourceGrid":
+        (sx, sy, sz), (x, y, z) = self.spacing, self.origin
+        return replace(
+            self,
+            spacing=(sx * factor, sy * factor, sz * factor),
+            origin=(x * factor, y * factor, z * factor),
+        )
 
     def _axes(self) -> tuple[list[int], list[int]]:
         """Index axes along physical x, y and z, and their signs."""
@@ -130,18 +164,84 @@ class SourceGrid:
         steps = np.array([self.to_canonical_index(unit) for unit in units]) - first
         return index @ steps + first
 
+    @property
+    def axis_codes(self) -> str:
+        """Directions of the index axes i, j, k of the file by their letters, as in `RAS`."""
+        axes, signs = self._axes()
+        letters = ["", "", ""]
+        for physical, (axis, sign) in enumerate(zip(axes, signs)):
+            letters[axis] = ("RL", "AP", "IS")[physical][sign > 0]
+        return "".join(letters)
+
     def same_as(self, other: "SourceGrid") -> bool:
-        """Whether both grids have one size, and the same corners within a hundredth of a voxel."""
-        if self.size != other.size:
+        """Whether both grids have the same voxels, in whatever order their files store them.
+
+        Canonical arrays on such grids are voxel by voxel at the same places: the grids have one
+        canonical size, and the same corners within a hundredth of a voxel.
+        """
+        if self.shape_zyx != other.shape_zyx:
             return False
-        return bool(np.abs(self._corners() - other._corners()).max() <= 0.01 * min(self.spacing))
+        return self.farthest_corner_mm(other) <= CORNER_TOLERANCE * min(self.spacing)
+
+    def farthest_corner_mm(self, other: "SourceGrid") -> float:
+        """Largest distance along an axis of a corner voxel to the same one of another grid."""
+        return float(np.abs(self._corners() - other._corners()).max())
 
     def _corners(self) -> np.ndarray:
+        """Places of the eight corner voxels, (3, 8), in the order of the canonical axes."""
         direction = np.array(self.direction).reshape(3, 3)
-        ends = np.array(np.meshgrid(*[(0, n - 1) for n in self.size])).reshape(3, -1)
+        axes, signs = self._axes()
+        ends = np.zeros((3, 8))
+        last = np.array(np.meshgrid(*[(0, 1)] * 3)).reshape(3, -1)
+        for physical, (axis, sign) in enumerate(zip(axes, signs)):
+            far = last[physical] if sign > 0 else 1 - last[physical]
+            ends[axis] = far * (self.size[axis] - 1)
         return direction @ (ends * np.array(self.spacing)[:, None]) + np.array(self.origin)[:, None]
 
     def describe(self) -> str:
-        spacing = " x ".join(f"{value:.4g}" for value in self.spacing)
-        origin = ", ".join(f"{value:.4g}" for value in self.origin)
-        return f"{' x '.join(map(str, self.size))} voxels of {spacing} mm, origin ({origin})"
+        return f"{_size(self)} voxels of {_spacing(self)} mm, origin ({_origin(self)})"
+
+    def difference(self, other: "SourceGrid") -> str:
+        """What differs between this grid and another one, each part as `this against that`.
+
+        Sizes, spacings and first voxels are those of the canonical arrays: files that only store
+        the same voxels in another order do not differ in them.
+        """
+        mine, others = self.canonical(), other.canonical()
+        parts: list[tuple[str, Callable[[SourceGrid, int], str]]] = []
+        if mine.size != others.size:
+            parts.append(("{} voxels", _size))
+        tolerance = CORNER_TOLERANCE / max(*mine.size, *others.size)
+        if not np.allclose(mine.spacing, others.spacing, rtol=tolerance, atol=0):
+            parts.append(("voxels of {} mm", _spacing))
+        apart = np.abs(np.subtract(mine.origin, others.origin)).max()
+        if apart > CORNER_TOLERANCE * min(mine.spacing) / 2 or not parts:
+            parts.append(("first voxel at ({}) mm", _origin))
+        told = [_against(words, show, mine, others) for words, show in parts]
+        if self.axis_codes != other.axis_codes:
+            told.insert(0, f"axes {self.axis_codes} against {other.axis_codes}")
+        elif not np.allclose(self.direction, other.direction, atol=1e-6):
+            told.append("axes that are turned against each other")
+        return ", ".join(told)
+
+
+def _size(grid: SourceGrid, _: int = 0) -> str:
+    return " x ".join(map(str, grid.size))
+
+
+def _spacing(grid: SourceGrid, digits: int = 4) -> str:
+    return " x ".join(f"{value:.{digits}g}" for value in grid.spacing)
+
+
+def _origin(grid: SourceGrid, digits: int = 4) -> str:
+    return ", ".join(f"{value:.{digits}g}" for value in grid.origin)
+
+
+def _against(
+    words: str, show: Callable[[SourceGrid, int], str], mine: SourceGrid, others: SourceGrid
+) -> str:
+    """`this against that`, with as many digits as tell them apart."""
+    for digits in (4, 6, 9, 17):
+        if show(mine, digits) != show(others, digits):
+            break
+    return f"{words.format(show(mine, digits))} against {words.format(show(others, digits))}"

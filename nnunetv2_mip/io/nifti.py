@@ -1,7 +1,8 @@
-"""Voxels of NIfTI-1 files, checked: ITK fills truncated files with zeros and turns NaN to 0.
+"""Voxels and header fields of NIfTI files, checked: ITK fills truncated files with zeros.
 
 Inflating is done by libdeflate (imagecodecs) or ISA-L (python-isal), several times as fast as zlib,
-and the checksum of the gzip stream is verified. The geometry is read by ITK (see `io.volumes`).
+and the checksum of the gzip stream is verified. What the header says of the geometry is judged by
+`io.nifti_geometry`.
 """
 
 import math
@@ -15,19 +16,36 @@ from isal import igzip, isal_zlib
 
 from nnunetv2_mip.errors import MipError
 
-# The fields of the header that voxels need, by their names and places in the standard (nifti1.h).
-# nibabel has them too, but importing it takes 0.2 s of every command and every worker.
-_HEADER = np.dtype(
+# The fields that are read, by their names and places in the standards (nifti1.h, nifti2.h), and the
+# size of a header, which is its first field. nibabel has them too, but importing it takes 0.2 s of
+# every command and every worker.
+_NIFTI_1 = np.dtype(
     {
-        "names": ["sizeof_hdr", "dim", "datatype", "vox_offset", "scl_slope", "scl_inter"],
-        "formats": ["i4", "8i2", "i2", "f4", "f4", "f4"],
-        "offsets": [0, 40, 70, 108, 112, 116],
+        "names": ["sizeof_hdr", "dim", "datatype", "pixdim", "vox_offset", "scl_slope", "scl_inter",
+                  "xyzt_units", "qform_code", "sform_code", "quatern", "qoffset", "srow", "magic"],
+        "formats": ["i4", "8i2", "i2", "8f4", "f4", "f4", "f4",
+                    "u1", "i2", "i2", "3f4", "3f4", "12f4", "S3"],
+        "offsets": [0, 40, 70, 76, 108, 112, 116, 123, 252, 254, 256, 268, 280, 344],
         "itemsize": 348,
     }
-)
+)  # fmt: skip
+_NIFTI_2 = np.dtype(
+    {
+        "names": ["sizeof_hdr", "magic", "datatype", "dim", "pixdim", "vox_offset", "scl_slope",
+                  "scl_inter", "qform_code", "sform_code", "quatern", "qoffset", "srow",
+                  "xyzt_units"],
+        "formats": ["i4", "S3", "i2", "8i8", "8f8", "i8", "f8",
+                    "f8", "i4", "i4", "3f8", "3f8", "12f8",
+                    "i4"],
+        "offsets": [0, 4, 12, 16, 104, 168, 176, 184, 344, 348, 352, 376, 400, 500],
+        "itemsize": 540,
+    }
+)  # fmt: skip
 # Extensions lie between header and voxels, and nothing behind those.
 _MOST_OFFSET_BYTES = 2**26
 _MOST_AFTER_BYTES = 2**20
+# Of numbers that are not known.
+MOST_ITEM_BYTES = 8
 # Codes of the field `datatype` for scalar voxels.
 _DTYPES = {
     2: "u1",
@@ -43,17 +61,22 @@ _DTYPES = {
 }
 
 
-def read_nifti_voxels(path: Path) -> np.ndarray | None:
+def read_nifti_voxels(path: Path, header: np.void | None = None) -> np.ndarray | None:
     """Voxels of a `.nii` or `.nii.gz` file in file order (k, j, i), scaled as the header says.
+
+    Args:
+        path: the file.
+        header: of `read_nifti_header`; None where it was not read.
 
     Returns:
         The array (read-only where no scaling applies), or None for files that are left to ITK:
-        other formats than NIfTI-1, and voxels that are not plain numbers.
+        other formats than NIfTI, and voxels that are not plain numbers.
 
     Raises:
         MipError: the file is truncated or damaged.
     """
-    header = _read_header(path)
+    if header is None:
+        header = read_nifti_header(path)
     if header is None:
         return None
     dimensions, code = int(header["dim"][0]), int(header["datatype"])
@@ -70,17 +93,38 @@ def read_nifti_voxels(path: Path) -> np.ndarray | None:
     return voxels
 
 
-def _read_header(path: Path) -> np.void | None:
-    """Fields of `_HEADER`, in the byte order of the file; None where it is no NIfTI-1 header."""
-    block = _first_bytes(path, _HEADER.itemsize)
-    if len(block) < _HEADER.itemsize:
+def read_nifti_header(path: Path) -> np.void | None:
+    """Fields of a NIfTI-1 or NIfTI-2 header, in the byte order of the file.
+
+    Returns:
+        The record, or None where the file has neither header.
+
+    Raises:
+        MipError: the file is truncated or damaged.
+    """
+    block = _first_bytes(path, _NIFTI_2.itemsize)
+    if len(block) < _NIFTI_1.itemsize:
         raise MipError(f"{path}: is truncated or damaged (shorter than a NIfTI header)")
     orders: tuple[Literal["<", ">"], ...] = ("<", ">")
-    for order in orders:
-        header = np.frombuffer(block, _HEADER.newbyteorder(order))[0]
-        if header["sizeof_hdr"] == _HEADER.itemsize:
-            return header
+    for kind in (_NIFTI_1, _NIFTI_2):
+        for order in orders:
+            if len(block) < kind.itemsize:
+                continue
+            header = np.frombuffer(block, kind.newbyteorder(order), 1)[0]
+            if header["sizeof_hdr"] == kind.itemsize:
+                return header
     return None
+
+
+def is_scalar(header: np.void) -> bool:
+    """Whether the voxels are plain numbers (not colours, not complex)."""
+    return int(header["datatype"]) in _DTYPES
+
+
+def item_bytes(header: np.void) -> int:
+    """Size of one value of a voxel in the file."""
+    name = _DTYPES.get(int(header["datatype"]))
+    return MOST_ITEM_BYTES if name is None else np.dtype(name).itemsize
 
 
 def _read_array(path: Path, dtype: np.dtype, shape: list[int], offset: float) -> np.ndarray:

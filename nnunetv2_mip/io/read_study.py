@@ -106,7 +106,7 @@ def read_study(
         study = _read_images(source, ct, wants_ct)
         mask = later.result()
     require_same_grid(mask, study.suv)
-    return Study(study.suv, study.ct, mask, study.warnings, study.dicom)
+    return replace(study, seg=mask, warnings=(*study.warnings, *new_warnings(mask, study.suv)))
 
 
 def read_study_files(files: StudyFiles, *, wants_ct: bool = False) -> Study:
@@ -130,15 +130,24 @@ def _read_images(source: Path | str | DicomStudy, ct: Path | str | None, wants_c
     else:
         suv = read_suv(source)
     unit = suv_warning(suv)
-    warnings = (*lines, unit) if unit else lines
+    warnings = (*lines, *suv.warnings, *((unit,) if unit else ()))
     if not wants_ct:
         return Study(suv, warnings=warnings, dicom=pet)
     found: Volume | None = None
     if ct is not None:
         found = read_ct(ct, like=suv)
+        warnings = (*warnings, *new_warnings(found, suv))
     elif pet is not None:
         found = read_dicom_ct(pet)
     return Study(suv, found, warnings=warnings, dicom=pet)
+
+
+def new_warnings(volume: Volume, other: Volume) -> tuple[str, ...]:
+    """Warnings of a volume, without those that another one has too: headers are often alike."""
+    known = {line.removeprefix(f"{other.path}: ") for line in other.warnings}
+    return tuple(
+        line for line in volume.warnings if line.removeprefix(f"{volume.path}: ") not in known
+    )
 
 
 def read_ct(path: Path | str, like: Volume) -> Volume:

@@ -5,21 +5,27 @@ back, z to the head. `SourceGrid` remembers the grid of the file, so that a mask
 canonical axes is written with exactly the header of its source.
 """
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import SimpleITK as sitk
 
 from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.files import atomic_path, require_readable
+from nnunetv2_mip.files import atomic_path
 from nnunetv2_mip.io.grid import SourceGrid
-from nnunetv2_mip.io.nifti import read_nifti_voxels
+from nnunetv2_mip.io.image_header import NIFTI_SUFFIXES, read_header, read_voxels
+from nnunetv2_mip.io.nifti_forms import HEADER_BYTES, NiftiForms
+from nnunetv2_mip.io.voxel_size import in_plausible_unit
 
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
-# Negative SUV down to this is rounding of a resampler; below it the values are no SUV.
-NEGATIVE_SUV_TOLERANCE = 1e-3
+# Negative SUV down to this is rounding of a resampler, and not told.
+NEGATIVE_SUV_ROUNDING = 1e-3
+# Noise around 0 (filtered backprojection, undershoot of a resampler) is less than this share of the
+# uptake: its lowest value of the highest, and its sum of the positive sum. HU have more of either.
+MOST_NEGATIVE_SHARE = 0.5
 # The median SUV of the body lies here in any FDG or PSMA study; far from it the unit is not SUV.
 PLAUSIBLE_BODY_MEDIAN_SUV = (0.3, 3.0)
 
@@ -32,11 +38,13 @@ class Volume:
         array: (z, y, x), LPS.
         grid: the grid of the file it came from.
         path: that file (for messages).
+        warnings: reasons why its header or its values are in doubt, one line each for the user.
     """
 
     array: np.ndarray
     grid: SourceGrid
     path: Path
+    warnings: tuple[str, ...] = ()
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -61,30 +69,6 @@ def without_suffix(path: Path | str, suffixes: tuple[str, ...] = VOLUME_SUFFIXES
     return name[: len(name) - len(suffix)]
 
 
-def read_image(path: Path | str) -> sitk.Image:
-    """Image of any type that SimpleITK reads.
-
-    Raises:
-        MipError: the file is missing, truncated, or not an image.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise MipError(f"{path}: no such file")
-    require_readable(path)
-    try:
-        return sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise _unreadable(path, error) from None
-
-
-def _unreadable(path: Path, error: RuntimeError) -> MipError:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = lines[-1] if lines else "unknown reason"
-    return MipError(
-        f"{path}: cannot be read (truncated, damaged or not an image; copy it again): {reason}"
-    )
-
-
 def read_volume(path: Path | str) -> Volume:
     """Volume of a 3D scalar image, in canonical axes.
 
@@ -93,65 +77,23 @@ def read_volume(path: Path | str) -> Volume:
     """
     path = Path(path)
     header = read_header(path)
-    if header.GetDimension() != 3:
+    if header.grid is None:
         raise MipError(
-            f"{path}: has {header.GetDimension()} dimensions, a volume has 3 "
+            f"{path}: has {header.dimensions} dimensions, a volume has 3 "
             "(split a dynamic or multi-frame image first)"
         )
-    if values_per_voxel(header) != 1:
+    if header.values != 1:
         raise MipError(f"{path}: has several values per voxel, one is expected")
-    grid = SourceGrid.of_image(header)
+    grid = header.grid
     if min(grid.size) < 1 or max(grid.size) == 1:
         raise MipError(f"{path}: is empty ({grid.describe()})")
     if not grid.is_axis_aligned:
         raise MipError(
             f"{path}: is oblique to the body axes; resample it to an axis-aligned grid first"
         )
-    return Volume(grid.to_canonical(read_voxels(path, header)), grid, path)
-
-
-def read_header(path: Path | str) -> sitk.Image | sitk.ImageFileReader:
-    """Size, spacing and axes of an image; of NIfTI without its voxels, of other files the image.
-
-    Raises:
-        MipError: the file is missing, or its header cannot be read.
-    """
-    path = Path(path)
-    if not has_suffix(path, NIFTI_SUFFIXES):
-        return read_image(path)
-    if not path.is_file():
-        raise MipError(f"{path}: no such file")
-    require_readable(path)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise _unreadable(path, error) from None
-    return reader
-
-
-def read_voxels(path: Path, header: sitk.Image | sitk.ImageFileReader) -> np.ndarray:
-    """Voxels of an image whose header was read by `read_header`, in the order of the file.
-
-    Returns:
-        (k, j, i) of a 3D image.
-
-    Raises:
-        MipError: truncated or damaged. ITK fills a truncated NIfTI with zeros, so `nifti` reads it.
-    """
-    image = header if isinstance(header, sitk.Image) else None
-    voxels = read_nifti_voxels(path) if image is None else None
-    if voxels is None:
-        voxels = sitk.GetArrayFromImage(image if image is not None else read_image(path))
-    return voxels.reshape(header.GetSize()[::-1])
-
-
-def values_per_voxel(header: sitk.Image | sitk.ImageFileReader) -> int:
-    """Number of values of a voxel: 1 of a scalar image."""
-    if isinstance(header, sitk.Image):
-        return header.GetNumberOfComponentsPerPixel()
-    return header.GetNumberOfComponents()
+    grid, doubts = in_plausible_unit(grid, str(path))
+    warnings = tuple(f"{path}: {reason}" for reason in (*header.warnings, *doubts))
+    return Volume(grid.to_canonical(read_voxels(header)), grid, path, warnings)
 
 
 def read_suv(path: Path | str) -> Volume:
@@ -165,16 +107,43 @@ def read_suv(path: Path | str) -> Volume:
     low, high = float(array.min()), float(array.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise MipError(f"{path}: contains NaN or infinite values; SUV must be finite everywhere")
-    if low < -NEGATIVE_SUV_TOLERANCE:
-        raise MipError(
-            f"{path}: has negative values (lowest {low:.4g}), so it is not SUV; "
-            "is it the CT, or a PET without its rescale slope?"
-        )
+    array, told = without_negative(array, path, low)
     if high <= 0:
         raise MipError(f"{path}: is empty (no value above 0)")
-    if low < 0:
-        array = np.maximum(array, 0)
-    return Volume(array, volume.grid, volume.path)
+    return Volume(array, volume.grid, volume.path, (*volume.warnings, *told))
+
+
+def without_negative(
+    array: np.ndarray, name: Path | str, low: float
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """SUV with its negative voxels at 0, and a line that tells how many there were.
+
+    Args:
+        array: SUV, finite; changed where it may be written.
+        name: of the file, for messages.
+        low: the lowest value of `array`.
+
+    Returns:
+        the array, and no line where the negative values are rounding only.
+
+    Raises:
+        MipError: the negative values are so many that they are no SUV.
+    """
+    if low >= 0:
+        return array, ()
+    count, total = np.count_nonzero(array < 0), float(array.sum())
+    array = np.maximum(array, 0, out=array if array.flags.writeable else None)
+    if low >= -NEGATIVE_SUV_ROUNDING:
+        return array, ()
+    above = float(array.sum())
+    share = MOST_NEGATIVE_SHARE
+    if low <= -share * float(array.max()) or above - total > share * above:
+        raise MipError(
+            f"{name}: has negative values (lowest {low:.4g}, in all {(total - above):.4g} against "
+            f"{above:.4g} of the positive ones), so it is not SUV; is it the CT, or a PET without "
+            "its rescale slope?"
+        )
+    return array, (f"{name}: {count} voxels are below 0 (lowest {low:.4g}) and count as 0",)
 
 
 def read_mask(path: Path | str, like: Volume | None = None) -> Volume:
@@ -199,20 +168,26 @@ def read_mask(path: Path | str, like: Volume | None = None) -> Volume:
         shown = ", ".join(f"{value:g}" for value in values[:6])
         raise MipError(f"{path}: is not a binary mask (values {shown}{', …' * (len(values) > 6)})")
     mask = np.ascontiguousarray(volume.grid.to_canonical(foreground)).view(np.uint8)
-    return Volume(mask, volume.grid, volume.path)
+    return Volume(mask, volume.grid, volume.path, volume.warnings)
 
 
 def require_same_grid(volume: Volume, like: Volume) -> None:
-    """Check that two volumes lie on one grid.
+    """Check that two volumes have the same voxels, in whatever order their files store them.
 
     Raises:
         MipError: they do not; names both files.
     """
-    if not volume.grid.same_as(like.grid):
-        raise MipError(
-            f"{volume.path}: lies on another grid than {like.path} "
-            f"({volume.grid.describe()} against {like.grid.describe()}); resample it to that grid"
-        )
+    if volume.grid.same_as(like.grid):
+        return
+    remedy = "resample it to that grid"
+    doubtful = next((one for one in (volume, like) if one.warnings), None)
+    if doubtful is not None:
+        reason = doubtful.warnings[0].removeprefix(f"{doubtful.path}: ")
+        remedy += f", or correct the header of {doubtful.path.name}: {reason}"
+    raise MipError(
+        f"{volume.path}: lies on another grid than {like.path} "
+        f"({volume.grid.difference(like.grid)}); {remedy}"
+    )
 
 
 def body_median_suv(suv: np.ndarray) -> float:
@@ -258,17 +233,38 @@ def check_written(path: Path) -> None:
         raise MipError(f"{path}: would be two files, and is not written; choose .mha")
 
 
-def write_image(image: sitk.Image, path: Path | str) -> None:
-    """Write an image, compressed, whole or not at all; missing folders are made."""
+def write_image(image: sitk.Image, path: Path | str, forms: NiftiForms | None = None) -> None:
+    """Write an image, compressed, whole or not at all; missing folders are made.
+
+    Args:
+        image: to write.
+        path: the file; its suffix chooses the format.
+        forms: geometry fields that a NIfTI file gets instead of those that ITK writes.
+    """
     path = Path(path)
     if not has_suffix(path, VOLUME_SUFFIXES):
         raise MipError(f"{path}: unknown image type; use one of {', '.join(VOLUME_SUFFIXES)}")
     check_written(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as partial:
-        sitk.WriteImage(image, str(partial), useCompression=True)
+        if forms is None or forms.is_exact or not has_suffix(path, NIFTI_SUFFIXES):
+            sitk.WriteImage(image, str(partial), useCompression=True)
+        else:
+            _write_nifti(image, partial, forms)
+
+
+def _write_nifti(image: sitk.Image, path: Path, forms: NiftiForms) -> None:
+    """Write a NIfTI file with geometry fields that ITK does not write."""
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        plain = Path(folder) / "image.nii"
+        sitk.WriteImage(image, str(plain))
+        content = plain.read_bytes()
+    content = forms.put_into(content[:HEADER_BYTES]) + content[HEADER_BYTES:]
+    if has_suffix(path, (".gz",)):
+        content = bytes(imagecodecs.gzip_encode(content, level=6))
+    path.write_bytes(content)
 
 
 def write_volume(array: np.ndarray, grid: SourceGrid, path: Path | str) -> None:
     """Write a canonical (z, y, x) array onto its source grid (same header as the source file)."""
-    write_image(image_on_grid(array, grid), path)
+    write_image(image_on_grid(array, grid.as_stored()), path, grid.forms)

@@ -7,8 +7,9 @@ import numpy as np
 from nnunetv2_mip.conventions import IGNORE_LABEL
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.dicom.masks import is_dicom_file, read_dicom_mask_on
-from nnunetv2_mip.io.png import decode_mask_png, decode_png
-from nnunetv2_mip.io.read_study import read_study
+from nnunetv2_mip.io.png import decode_png
+from nnunetv2_mip.io.png_masks import decode_mask_png, decode_truth_png
+from nnunetv2_mip.io.read_study import new_warnings, read_study
 from nnunetv2_mip.io.volumes import Volume, read_mask, require_same_grid
 from nnunetv2_mip.report.case_files import CaseFiles
 from nnunetv2_mip.views.stack_files import read_stack
@@ -28,7 +29,7 @@ def read_png_case(
     elif files.is_control_image:
         truth = np.zeros(decode_png(files.truth).shape, np.uint8)
     else:
-        truth = decode_mask_png(files.truth)
+        truth = decode_truth_png(files.truth)
     prediction = None if files.prediction is None else decode_mask_png(files.prediction)
     if files.is_missing and truth is not None:
         prediction = np.zeros_like(truth)
@@ -100,6 +101,11 @@ def read_volume_case(
     suv, warnings = (None, []) if study is None else (study.suv, list(study.warnings))
     prediction = _read_mask(files.prediction, suv, None, warnings)
     truth = _read_mask(files.truth, suv, prediction, warnings)
+    known = suv
+    for mask in (truth, prediction):
+        if mask is not None:
+            warnings += mask.warnings if known is None else new_warnings(mask, known)
+            known = known or mask
     if files.is_missing and truth is not None:
         prediction = Volume(np.zeros_like(truth.array), truth.grid, truth.path)
     if suv is None and truth is not None and prediction is not None:

@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from tqdm import tqdm
 from nnunetv2_mip.conventions import BODY_LEVEL, PNG_PIXEL_MM
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
+from nnunetv2_mip.io.png import image_fault
 from nnunetv2_mip.io.volumes import body_median_suv
 from nnunetv2_mip.lesions.lesion_table import lesion_table
 from nnunetv2_mip.lesions.region_table import region_table
@@ -106,7 +107,10 @@ def read_facts(files: CaseFiles, min_overlap: float = 0.0) -> CaseFacts:
 
 
 def _png_facts(files: CaseFiles, min_overlap: float) -> CaseFacts:
-    return _view_facts(files, read_png_case(files), (PNG_PIXEL_MM, PNG_PIXEL_MM), min_overlap)
+    arrays = read_png_case(files)
+    facts = _view_facts(files, arrays, (PNG_PIXEL_MM, PNG_PIXEL_MM), min_overlap)
+    fault = None if arrays[0] is None or facts.warnings else image_fault(arrays[0])
+    return facts if fault is None else replace(facts, warnings=[fault])
 
 
 def _view_facts(

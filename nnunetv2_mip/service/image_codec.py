@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.io.png import decode_png
+from nnunetv2_mip.io.png import PngImage, read_png
 from nnunetv2_mip.service.settings import Settings
 
 # Decoders open to the network. DM i AI sends PNG; the decoder of its starter kit takes JPEG too.
@@ -43,8 +43,8 @@ def decode_base64(text: str) -> bytes:
         ) from None
 
 
-def decode_image(text: str, settings: Settings) -> np.ndarray:
-    """Levels (H, W) uint8, bright is uptake, of a base64 image.
+def decode_image(text: str, settings: Settings) -> PngImage:
+    """Image of a base64 text: levels (H, W) uint8, bright is uptake, and warnings.
 
     Raises:
         MipError: the text is no base64, no image, damaged, or larger than the limits.
@@ -52,19 +52,19 @@ def decode_image(text: str, settings: Settings) -> np.ndarray:
     return decode_bytes(decode_base64(text), settings)
 
 
-def decode_bytes(content: bytes, settings: Settings) -> np.ndarray:
-    """Levels (H, W) uint8, bright is uptake, of the bytes of an image file.
+def decode_bytes(content: bytes, settings: Settings) -> PngImage:
+    """Image of the bytes of a file: levels (H, W) uint8, bright is uptake, and warnings.
 
     Raises:
         MipError: the bytes are no image, damaged, or larger than the limits.
     """
-    levels = decode_png(content, "img", settings.polarity, settings.max_pixels, FORMATS)
-    if max(levels.shape) > settings.max_side_px:
-        rows, columns = levels.shape
+    image = read_png(content, "img", settings.polarity, settings.max_pixels, FORMATS)
+    rows, columns = image.levels.shape
+    if max(rows, columns) > settings.max_side_px:
         raise MipError(
             f"img: {columns}x{rows} pixels; sides of up to {settings.max_side_px} are served"
         )
-    return levels
+    return image
 
 
 def mask_png(mask: np.ndarray) -> bytes:

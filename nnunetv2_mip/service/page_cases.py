@@ -249,6 +249,7 @@ class CaseStore:
         with folder:
             case.state = "running"
             upload = read_upload(path, case.name, predictor.wants_ct, self._settings)
+        case.warnings = upload.warnings
         if upload.study is not None:
             case.warnings = tuple(
                 line.replace(str(path), case.name) for line in upload.study.warnings

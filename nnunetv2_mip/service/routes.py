@@ -23,6 +23,7 @@ from nnunetv2_mip.service.request_queue import Answer, PredictionRequest
 from nnunetv2_mip.service.settings import SERVICE_NAME
 
 DEGRADED_HEADER = "X-MIP-Degraded"
+WARNING_HEADER = "X-MIP-Warning"
 _HOME = """<!doctype html><html lang="en"><meta charset="utf-8"><title>nnunetv2_mip</title>
 <body style="font:16px/1.5 system-ui,sans-serif;max-width:40em;margin:3em auto;padding:0 1em">
 <h1>Your endpoint is running!</h1>
@@ -91,9 +92,13 @@ router = APIRouter()
 async def predict(body: PredictRequest, request: Request, response: Response):
     state = request.app.state
     arrived = request.state.arrived
-    levels = await asyncio.to_thread(decode_image, body.img, state.settings)
+    image = await asyncio.to_thread(decode_image, body.img, state.settings)
     del body
-    prediction = PredictionRequest(levels, arrived, arrived + state.settings.deadline_s)
+    if image.warnings:
+        response.headers[WARNING_HEADER] = request.state.notes["warning"] = "; ".join(
+            image.warnings
+        )
+    prediction = PredictionRequest(image.levels, arrived, arrived + state.settings.deadline_s)
     state.queue.submit(prediction)
     answer = await _answer_of(prediction, request)
     _record(answer, request, response, state.metrics)

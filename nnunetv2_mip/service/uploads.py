@@ -29,10 +29,12 @@ class Upload:
     Attributes:
         levels: (H, W) uint8 of an image, None for a volume.
         study: volumes of a study, None for an image.
+        warnings: lines for the user about an image.
     """
 
     levels: np.ndarray | None = None
     study: Study | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def read_upload(path: Path, name: str, wants_ct: bool, settings: Settings) -> Upload:
@@ -66,7 +68,8 @@ def _read(path: Path, wants_ct: bool, settings: Settings) -> Upload:
     if signature.startswith(_IMAGE_SIGNATURES):
         if path.stat().st_size > settings.max_body_bytes:
             raise MipError(f"{path}: is too large for an image")
-        return Upload(levels=decode_bytes(path.read_bytes(), settings))
+        image = decode_bytes(path.read_bytes(), settings)
+        return Upload(levels=image.levels, warnings=image.warnings)
     if signature.startswith(b"PK"):
         folder = Path(f"{path}.d")
         _unzip(path, folder, settings)

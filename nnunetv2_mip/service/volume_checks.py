@@ -4,6 +4,7 @@ The header of a MetaImage or NRRD file may name another file, any file of this m
 with the voxels. Any header may announce more voxels than the memory holds.
 """
 
+import math
 import mmap
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.io.image_header import read_header
 from nnunetv2_mip.io.volumes import has_suffix
 
 # Reader for each suffix. Other formats may name other files too.
@@ -49,22 +51,16 @@ def check_volume(path: Path, max_voxels: int) -> None:
     chosen = sitk.ImageFileReader.GetImageIOFromFileName(str(path))
     if chosen and chosen != _reader_of(path):
         raise MipError(f"{path}: is not what its name says; rename it, or convert it to .nii.gz")
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        # `read_study` reads it next and gives the better message.
+        header = read_header(path, with_voxels=False)
+    except MipError:
+        # `read_study` reads it next and gives the same message.
         return
-    voxels = 1.0
-    for size in reader.GetSize():
-        voxels *= size
-    values = reader.GetNumberOfComponents()
-    kind = reader.GetPixelIDValue()
-    item = sitk.Image([1, 1], kind).GetSizeOfPixelComponent() if kind >= 0 else 8
+    voxels = math.prod(header.size)
+    item, values = header.item_bytes, header.values
     if voxels * values * max(4, item) > 4 * max_voxels:
         wide = f" of {values} x {item} bytes" if values * item > 4 else ""
-        raise MipError(f"{path}: has {voxels:.0f} voxels{wide}, at most {max_voxels}")
+        raise MipError(f"{path}: has {voxels} voxels{wide}, at most {max_voxels}")
 
 
 def _reader_of(path: Path) -> str:

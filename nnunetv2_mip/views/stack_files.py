@@ -8,14 +8,13 @@ import SimpleITK as sitk
 from nnunetv2_mip.conventions import STACK_SPACING_MM, VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json, write_json
+from nnunetv2_mip.io.image_header import read_header, read_voxels
 from nnunetv2_mip.io.volumes import (
     has_suffix,
-    read_header,
-    read_voxels,
-    values_per_voxel,
     without_suffix,
     write_image,
 )
+from nnunetv2_mip.io.voxel_size import LARGEST_VOXEL_MM
 from nnunetv2_mip.views.geometry import ViewGeometry
 from nnunetv2_mip.views.intensity import levels_from_suv
 from nnunetv2_mip.views.resampling import view_shape
@@ -42,10 +41,10 @@ def read_stack(path: Path | str) -> tuple[np.ndarray, tuple[float, float, float]
         MipError: unreadable or not three-dimensional.
     """
     header = read_header(path)
-    if header.GetDimension() != 3 or values_per_voxel(header) != 1:
+    if header.grid is None or header.values != 1:
         raise MipError(f"{path}: is not a stack of views (V, H, W)")
-    spacing = header.GetSpacing()
-    return read_voxels(Path(path), header), (spacing[2], spacing[1], spacing[0])
+    spacing = header.grid.spacing
+    return read_voxels(header), (spacing[2], spacing[1], spacing[0])
 
 
 def case_of_channel_file(path: Path | str) -> str:
@@ -75,13 +74,16 @@ def is_stack_file(path: Path | str) -> bool:
         return False
     if geometry_path(path) is not None:
         return True
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
-    except RuntimeError:
+        grid = read_header(path, with_voxels=False).grid
+    except MipError:
         return False
-    return reader.GetDimension() == 3 and reader.GetSpacing()[2] >= STACK_SPACING_MM
+    # A volume in another unit may have such a spacing too, but along all axes.
+    return (
+        grid is not None
+        and grid.spacing[2] >= STACK_SPACING_MM
+        and min(grid.spacing) < LARGEST_VOXEL_MM
+    )
 
 
 def require_geometry_path(stack_path: Path | str) -> Path:

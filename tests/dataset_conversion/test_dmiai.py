@@ -144,6 +144,65 @@ def test_masks_may_have_the_name_of_their_image(tmp_path, raw):
     assert read(raw / NAME / "labelsTr" / "x_1.nii.gz").sum() == 4
 
 
+def one_patient(tmp_path: Path, image: Image.Image, mask: Image.Image) -> Path:
+    """Data of one patient more than `small_data`, whose files are given."""
+    data = small_data(tmp_path / "data")
+    image.save(data / "patients/imgs/patient_009.png")
+    mask.save(data / "patients/labels/segmentation_009.png")
+    return data
+
+
+def large() -> Image.Image:
+    return Image.fromarray(grey(9, 60, 50))
+
+
+def large_spot() -> np.ndarray:
+    return spot(60, 50)
+
+
+ODD_PICTURES = {
+    "its border is dark": (Image.fromarray(255 - grey(9, 60, 50)), large_spot()),
+    "holds black and white alone": (Image.fromarray(large_spot()), large_spot()),
+    "is the mask inverted": (large(), 255 - large_spot()),
+    # Two colours, neither of them black.
+    "(255, 255, 0)": (
+        large(),
+        np.where(large_spot()[..., None] > 0, (255, 255, 0), (0, 0, 90)).astype(np.uint8),
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", ODD_PICTURES)
+def test_what_would_be_read_wrongly_is_refused_or_left_out(reason, tmp_path, raw, capsys):
+    image, mask = ODD_PICTURES[reason]
+    data = one_patient(tmp_path, image, Image.fromarray(mask))
+    assert run("-i", data, "-d", 502) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert reason in line and "009.png" in line and "--skip-broken" in line
+    assert run("-i", data, "-d", 502, "--skip-broken") == 0
+    assert json.loads((raw / NAME / "dataset.json").read_text())["numTraining"] == 5
+
+
+def test_coloured_masks_and_fewer_bits_are_converted(tmp_path, raw, capsys):
+    wide = Image.fromarray(grey(9, 60, 50).astype(np.uint16) * 16)
+    red = np.dstack([large_spot(), large_spot() * 0, large_spot() * 0])
+    data = one_patient(tmp_path, wide, Image.fromarray(red))
+    assert run("-i", data, "-d", 502) == 0
+    assert "holds 12 bits in 16" in capsys.readouterr().err
+    assert np.array_equal(
+        read(raw / NAME / "imagesTr/patient_009_0000.nii.gz"), 255 - grey(9, 60, 50)[None]
+    )
+    assert read(raw / NAME / "labelsTr/patient_009.nii.gz").sum() == 4
+
+
+def test_files_of_macos_are_no_images(tmp_path, raw):
+    data = small_data(tmp_path / "data")
+    for path in list(data.rglob("*.png")):
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\26\7")
+    assert run("-i", data, "-d", 502) == 0
+    assert json.loads((raw / NAME / "dataset.json").read_text())["numTraining"] == 5
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_same_bytes_as_one(tmp_path, raw, monkeypatch):
     data = small_data(tmp_path / "data")

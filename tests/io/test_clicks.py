@@ -75,6 +75,36 @@ def test_a_click_outside_is_left_out(tmp_path):
     assert len(told) == 2 and "outside of the image of 10 x 12 x 14 voxels" in told[0]
 
 
+FORMS = [
+    '{"tumor": [[2, 3, 4], [5, 5, 5]], "background": [[9, 11, 0]]}',
+    '{"tumor": [[2.0, 3.0, 4.0], [5, 5, 5]], "background": [[9, 11, 0]], "case": "x", "n": 3}',
+    '{"Tumor": [{"point": [2, 3, 4]}, {"point": [5, 5, 5]}], "BACKGROUND": [[9, 11, 0]]}',
+    '{"points": [{"point": [2, 3, 4], "name": "TUMOR"}, {"point": [5, 5, 5], "name": " Tumor"}, '
+    '{"point": [9, 11, 0], "name": "Background"}]}',
+    '[{"point": [2, 3, 4], "name": "tumor"}, {"point": [5, 5, 5], "name": "tumor"}, '
+    '{"point": [9, 11, 0], "name": "background"}]',
+]
+
+
+@pytest.mark.parametrize("content", FORMS)
+@pytest.mark.parametrize("direction", [IDENTITY, FLIPPED, TURNED])
+def test_every_form_of_the_challenges_is_read(tmp_path, content, direction):
+    path = tmp_path / "clicks.json"
+    path.write_text(content)
+    there = grid(direction)
+    assert read_clicks(path, there) == Clicks(
+        (there.to_canonical_index((2, 3, 4)), there.to_canonical_index((5, 5, 5))),
+        (there.to_canonical_index((9, 11, 0)),),
+    )
+
+
+def test_training_clicks_may_be_none(tmp_path):
+    path = tmp_path / "clicks.json"
+    for content in ('{"tumor": [], "background": []}', '{"tumor": []}'):
+        path.write_text(content)
+        assert not read_clicks(path, grid())
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -82,6 +112,9 @@ def test_a_click_outside_is_left_out(tmp_path):
         ("[]", "is not a file of clicks"),
         ('{"points": null}', "is not a file of clicks"),
         ('{"type": "2D bounding box", "points": []}', "is not a file of clicks"),
+        ('{"tumor": 3}', "is not a file of clicks; expected is"),
+        ('{"lesion": [[1, 2, 3]]}', r'"tumor": \[\[x, y, z\], ...\], "background"'),
+        ('{"tumor": [[1, 2]]}', r"click 1 \(tumor\): \[x, y, z\] in voxels"),
         ('{"points": [7]}', "click 1: its name"),
         ('{"points": [{"point": [1, 2, 3], "name": "tumour"}]}', "click 1: its name"),
         ('{"points": [{"point": [1, 2, 3], "name": ["tumor"]}]}', "click 1: its name"),

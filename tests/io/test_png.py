@@ -2,13 +2,15 @@
 
 import io
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
 
 from nnunetv2_mip.dataset_conversion.body_statistics import BodyStatistics
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.io.png import decode_mask_png, decode_png, image_warning, write_mask_png
+from nnunetv2_mip.io.png import decode_png, image_warning, read_png
+from nnunetv2_mip.io.png_masks import decode_mask_png, write_mask_png
 from nnunetv2_mip.views.intensity import levels_from_suv
 
 GREY = np.array([[0, 50, 100], [150, 200, 255]], np.uint8)
@@ -23,7 +25,7 @@ def png_bytes(image: Image.Image) -> bytes:
 def in_mode(mode: str) -> Image.Image:
     grey = Image.fromarray(GREY)
     if mode == "RGBA transparent":
-        # Alpha is never signal, not even where it says "invisible".
+        # A gradient of alpha is no transparency.
         return Image.merge("RGBA", [grey] * 3 + [Image.fromarray(255 - GREY)])
     if mode == "LA":
         return Image.merge("LA", [grey, Image.fromarray(255 - GREY)])
@@ -98,3 +100,96 @@ def test_images_that_are_no_mip_pet_are_told_apart():
     assert "mask" in image_warning(np.where(grey > 20, 255, 0).astype(np.uint8))
     # A blank image is blank, whatever it is.
     assert image_warning(np.zeros((80, 50), np.uint8)) is None
+
+
+def picture() -> np.ndarray:
+    """Grey MIP-PET image (H, W): white air, a body and a hot spot."""
+    grey = np.full((80, 60), 255, np.uint8)
+    grey[8:72, 12:48] = 200
+    grey[20:24, 20:26] = 20
+    return grey
+
+
+def transparent_air(kind: str) -> Image.Image:
+    """The picture with transparent air, as editors and optimisers of PNG write it."""
+    grey = picture()
+    alpha = np.where(grey == 255, 0, 255).astype(np.uint8)
+    hidden = np.where(alpha == 0, 0, grey).astype(np.uint8)
+    if kind == "RGBA":
+        return Image.fromarray(np.dstack([hidden] * 3 + [alpha]))
+    if kind == "LA":
+        return Image.merge("LA", [Image.fromarray(hidden), Image.fromarray(alpha)])
+    if kind == "half":
+        return Image.fromarray(np.dstack([grey * 0] * 3 + [255 - grey]))
+    image = Image.fromarray(hidden)
+    if kind == "palette":
+        image = image.convert("RGB").quantize(8)
+        image.info["transparency"] = image.getpixel((0, 0))
+    else:
+        image.info["transparency"] = 0
+        image = image.convert("RGB") if kind == "RGB key" else image
+        image.info["transparency"] = (0, 0, 0) if kind == "RGB key" else 0
+    return image
+
+
+@pytest.mark.parametrize("kind", ["RGBA", "LA", "palette", "grey key", "RGB key", "half"])
+def test_transparent_air_is_white(kind):
+    image = transparent_air(kind)
+    content = io.BytesIO()
+    image.save(
+        content,
+        "PNG",
+        **({"transparency": t} if (t := image.info.get("transparency")) is not None else {}),
+    )
+    found = read_png(content.getvalue())
+    np.testing.assert_array_equal(found.levels, 255 - picture())
+    assert found.warnings == ()
+
+
+def test_soft_edges_are_blended_with_white():
+    grey = picture()
+    alpha = np.where(grey == 255, 0, 255).astype(np.uint8)
+    alpha[8, 12:48] = 128
+    pixels = np.dstack([np.where(alpha < 255, 0, grey).astype(np.uint8)] * 3 + [alpha])
+    levels = decode_png(png_bytes(Image.fromarray(pixels)))
+    assert (levels[8, 12:48] == 128).all() and (levels[:8] == 0).all() and levels[21, 21] == 235
+
+
+def test_random_alpha_is_no_transparency():
+    alpha = np.random.default_rng(0).integers(0, 256, (80, 60)).astype(np.uint8)
+    image = Image.merge("LA", [Image.fromarray(picture()), Image.fromarray(alpha)])
+    np.testing.assert_array_equal(decode_png(png_bytes(image)), 255 - picture())
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14])
+def test_fewer_bits_in_a_16_bit_file_are_read_as_such_and_told(bits):
+    wide = (picture().astype(np.uint32) * 257 >> (16 - bits)).astype(np.uint16)
+    found = read_png(png_bytes(Image.fromarray(wide)), polarity="auto")
+    np.testing.assert_array_equal(found.levels, 255 - picture())
+    (line,) = found.warnings
+    assert line.startswith(f"holds {bits} bits in 16 (its highest value is {wide.max()})")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_fewer_bits_in_colours_of_16_bits_are_read_too(mode):
+    wide = picture().astype(np.uint16) * 16
+    opaque = np.full_like(wide, 65535)
+    channels = {"RGB": [wide] * 3, "RGBA": [*[wide] * 3, opaque], "LA": [wide, opaque]}[mode]
+    found = read_png(imagecodecs.png_encode(np.dstack(channels)))
+    np.testing.assert_array_equal(found.levels, 255 - picture())
+    assert ["holds 12 bits in 16" in line for line in found.warnings] == [True]
+    whole = picture().astype(np.uint16) * 257
+    channels = {"RGB": [whole] * 3, "RGBA": [*[whole] * 3, opaque], "LA": [whole, opaque]}[mode]
+    sound = read_png(imagecodecs.png_encode(np.dstack(channels)))
+    np.testing.assert_array_equal(sound.levels, 255 - picture())
+    assert sound.warnings == ()
+
+
+def test_16_bit_images_with_all_bits_or_dark_air_are_left_alone():
+    whole = picture().astype(np.uint16) * 257
+    assert read_png(png_bytes(Image.fromarray(whole))).warnings == ()
+    dim = (255 - picture()).astype(np.uint16) * 4
+    found = read_png(png_bytes(Image.fromarray(dim)), polarity="bright")
+    np.testing.assert_array_equal(found.levels, np.rint(dim / 257))
+    inverted = read_png(png_bytes(Image.fromarray(255 - picture())))
+    assert ["border is dark" in line for line in inverted.warnings] == [True]

@@ -57,6 +57,35 @@ def test_odd_images_get_a_valid_mask(service, kind):
     accepted(service.predict(ODD[kind]), ODD[kind])
 
 
+WARNED = {
+    "inverted": "its border is dark",
+    "12 bits in 16": "holds 12 bits in 16",
+    "mask": "holds black and white alone",
+}
+
+
+@pytest.mark.parametrize("kind", WARNED)
+def test_doubtful_images_are_answered_with_a_header(service, kind):
+    content = {
+        "inverted": ODD["inverted"],
+        "12 bits in 16": png(Image.fromarray(GREY.astype(np.uint16) * 16)),
+        "mask": png(np.where(GREY > 250, 255, 0).astype(np.uint8)),
+    }[kind]
+    answer = service.predict(content)
+    accepted(answer, content)
+    assert WARNED[kind] in answer.headers["X-MIP-Warning"]
+    assert set(answer.json()) == {"img", "classification"}
+
+
+def test_sound_images_get_no_warning_and_transparent_air_is_air(service, reference):
+    assert "X-MIP-Warning" not in service.predict(KINDS["RGB"]).headers
+    alpha = np.where(GREY == 255, 0, 255).astype(np.uint8)
+    clear = np.dstack([np.where(alpha == 0, 0, GREY).astype(np.uint8)] * 3 + [alpha])
+    answer = service.predict(png(clear))
+    assert "X-MIP-Warning" not in answer.headers
+    assert np.array_equal(accepted(answer, png(clear)), reference(255 - GREY))
+
+
 TEXTS = {
     "data URI": lambda text: f"data:image/png;base64,{text}",
     "white space": lambda text: (

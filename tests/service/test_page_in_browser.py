@@ -10,7 +10,7 @@ import SimpleITK as sitk
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
-from nnunetv2_mip.io.png import decode_mask_png
+from nnunetv2_mip.io.png_masks import decode_mask_png
 from nnunetv2_mip.service.settings import Settings
 
 pytestmark = pytest.mark.browser

@@ -7,6 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from PIL import Image
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
@@ -109,9 +110,28 @@ def test_views_that_would_fill_the_memory_are_refused(tmp_path, spacing):
     picture = image()
     picture.SetSpacing(spacing)
     sitk.WriteImage(picture, str(tmp_path / "a.nii"))
-    suv = read(tmp_path / "a.nii").study.suv
-    with pytest.raises(MipError, match=r"check the spacing in its header"):
-        ViewGeometry.for_volume(suv, (0.0, 90.0), pixel_mm=2.0)
+    with pytest.raises(MipError, match=r"check the spacing in its header|which no PET has"):
+        ViewGeometry.for_volume(read(tmp_path / "a.nii").study.suv, (0.0, 90.0), pixel_mm=2.0)
+
+
+def test_doubtful_images_are_told(tmp_path):
+    levels = np.full((60, 50), 30, np.uint8)
+    levels[10:50, 10:40] = 200
+    Image.fromarray(levels).save(tmp_path / "dark.png")
+    assert ["border is dark" in line for line in read(tmp_path / "dark.png").warnings] == [True]
+    Image.fromarray(255 - levels).save(tmp_path / "sound.png")
+    assert read(tmp_path / "sound.png").warnings == ()
+
+
+def test_a_nifti_2_header_is_checked_too(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    nibabel.save(
+        nibabel.Nifti2Image(np.ones((30, 24, 40), np.float32), np.diag([4.0, 4, 3, 1])),
+        tmp_path / "a.nii",
+    )
+    assert read(tmp_path / "a.nii").study.suv.array.shape == (40, 24, 30)
+    with pytest.raises(MipError, match="28800 voxels, at most 1000"):
+        read(tmp_path / "a.nii", max_voxels=1000)
 
 
 def test_volumes_in_a_zip_are_not_opened(tmp_path, secret):

@@ -13,7 +13,7 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.dicom.series import Series, Slices, find_series, read_values, sort_slices
 from nnunetv2_mip.io.dicom.suv import suv_factors
 from nnunetv2_mip.io.resampling import resample_to_grid
-from nnunetv2_mip.io.volumes import Volume
+from nnunetv2_mip.io.volumes import Volume, without_negative
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -126,12 +126,12 @@ def read_dicom_pet(source: DicomStudy | Path | str, series: str | None = None) -
     array = read_values(slices)
     array *= factors.astype(np.float32)[:, None, None]
     # Some reconstructions leave small negative values in air; no ray and no lesion has them.
-    np.maximum(array, 0, out=array)
+    array, told = without_negative(array, folder, float(array.min()))
     if not array.max() > 0:
         raise MipError(f"{folder}: the PET series {chosen.describe()} is empty (no value above 0)")
     suv = np.ascontiguousarray(slices.grid.to_canonical(array))
     volume = Volume(suv, slices.grid, folder)
-    return DicomPet(volume, study, slices.files, slices.headers, (*warnings, *more))
+    return DicomPet(volume, study, slices.files, slices.headers, (*warnings, *more, *told))
 
 
 def choose_pet(found: Sequence[Series], folder: Path, series: str | None = None) -> Series:

@@ -33,6 +33,18 @@ def test_small_negative_values_become_zero(tmp_path, write_series, refused, know
     assert "is empty" in refused(tmp_path / "empty")
 
 
+def test_noise_around_0_is_told_and_other_negative_values_are_refused(
+    tmp_path, write_series, refused
+):
+    stored = np.arange(60).reshape(4, 3, 5)
+    write_series(tmp_path / "noise", stored=stored - 10)
+    found = read_dicom_pet(tmp_path / "noise")
+    assert found.suv.array.min() == 0
+    assert ["10 voxels are below 0" in line for line in found.warnings] == [True]
+    write_series(tmp_path / "ct", stored=stored - 40)
+    assert "is not SUV" in refused(tmp_path / "ct")
+
+
 def test_the_attenuation_corrected_and_longest_series_is_taken(
     tmp_path, write_series, assert_suv, refused, known
 ):
