@@ -14,8 +14,9 @@ from nnunetv2_mip.dataset_conversion.raw_dataset import (
     build_raw_dataset,
 )
 from nnunetv2_mip.files import write_json
+from nnunetv2_mip.io.dicom.options import FROM_HEADERS, DicomOptions
 from nnunetv2_mip.io.read_study import read_study
-from nnunetv2_mip.io.study_layouts import CT_NAME, StudyFiles, scan_tree
+from nnunetv2_mip.io.study_layouts import CT_NAME, StudyFiles, scan_tree, with_dicom_options
 from nnunetv2_mip.parallel import threads_beside
 from nnunetv2_mip.views.channels import view_study
 from nnunetv2_mip.views.labels import label_views
@@ -34,17 +35,21 @@ def convert_autopet(
     workers: int = 1,
     skip_broken: bool = False,
     dask: str | None = None,
+    options: DicomOptions = FROM_HEADERS,
 ) -> ConversionResult:
     """Convert every study of an autoPET tree (either layout) that has a SUV and a lesion mask.
 
     Beside the stacks of a case lie its geometry and its lesions (which is seen in which view).
     Where the labels are not the whole projection, that lies in `labelsTr_projected/`, to score by.
 
+    `options` are of the DICOM studies; a weight, dose or injection of one study alone.
+
     Raises:
-        MipError: see `studies.scan_tree` and `raw_dataset.build_raw_dataset`.
+        MipError: see `study_layouts.scan_tree`, `with_dicom_options`, and
+            `raw_dataset.build_raw_dataset`.
     """
     settings = settings or ViewSettings()
-    found = scan_tree(tree)
+    found = with_dicom_options(scan_tree(tree), options, tree)
     problems = list(found.problems)
     cases = []
     for study in found.studies:
@@ -66,6 +71,7 @@ def convert_autopet(
     }
     if settings.angles_deg is not None:
         view_entries["angles_deg"] = list(settings.angles_deg)
+    dicom = {"dicom": options.to_dict()} if options else {}
     labels = {"background": 0, "lesion": 1}
     if settings.labels == "ignore":
         labels["ignore"] = IGNORE_LABEL
@@ -74,7 +80,7 @@ def convert_autopet(
         name=name,
         cases=cases,
         convert=convert_study,
-        settings={"converter": "autopet", "layout": found.layout, **view_entries},
+        settings={"converter": "autopet", "layout": found.layout, **view_entries, **dicom},
         mip={"source": "autopet", **view_entries},
         source=Path(tree),
         problems=problems,
@@ -88,7 +94,8 @@ def convert_autopet(
 def convert_study(payload: tuple[StudyFiles, ViewSettings], paths: CasePaths) -> dict:
     """Write the views, labels, geometry and lesions of one study; returns its record."""
     files, settings = payload
-    study = read_study(files.suv, files.ct, files.seg, wants_ct="ct" in settings.channels)
+    wants_ct = "ct" in settings.channels
+    study = read_study(files.suv, files.ct, files.seg, wants_ct=wants_ct, options=files.options)
     views = view_study(study, settings)
     geometry, pixel, spacing = views.geometry, views.pixel_mm, views.spacing_mm
     with threads_beside(3) as beside:

@@ -19,8 +19,9 @@ from nnunetv2_mip.dataset_conversion.raw_dataset import (
 )
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.evaluation.metrics import dice
+from nnunetv2_mip.io.dicom.options import FROM_HEADERS, DicomOptions
 from nnunetv2_mip.io.read_study import read_study
-from nnunetv2_mip.io.study_layouts import CT_NAME, StudyFiles, scan_tree
+from nnunetv2_mip.io.study_layouts import CT_NAME, StudyFiles, scan_tree, with_dicom_options
 from nnunetv2_mip.io.volumes import write_volume
 from nnunetv2_mip.nnunet.second_stage_data import CUE, INTENSITY, STAGE2, stage2_input
 from nnunetv2_mip.nnunet.training_splits import training_splits
@@ -50,6 +51,7 @@ def convert_stage2(
     workers: int = 1,
     skip_broken: bool = False,
     dask: str | None = None,
+    options: DicomOptions = FROM_HEADERS,
 ) -> ConversionResult:
     """Convert every study of an autoPET tree into volumes with a cue.
 
@@ -62,6 +64,7 @@ def convert_stage2(
         with_ct: the CT is a channel too.
         device: on which the 2D model runs.
         workers, skip_broken, dask: see `raw_dataset.build_raw_dataset`.
+        options: of the DICOM studies; a weight, dose or injection of one study alone.
 
     The splits are those of the 2D model's data set, so that the second stage is validated on
     patients that neither stage has seen.
@@ -70,7 +73,7 @@ def convert_stage2(
         MipError: see `studies.scan_tree` and `raw_dataset.build_raw_dataset`; or the model's data
             set or one of its folds is missing.
     """
-    found = scan_tree(tree)
+    found = with_dicom_options(scan_tree(tree), options, tree)
     channels = ("suv", *(("ct",) if with_ct else ()), *((CUE,) if model is not None else ()))
     splits, folds = None, {}
     if model is not None:
@@ -95,13 +98,14 @@ def convert_stage2(
         else:
             payload = _Study(study, channels, model, folds.get(study.case), device)
             cases.append(Case(study.case, study.patient, payload))
+    dicom = {"dicom": options.to_dict()} if options else {}
     entries = {"channels": list(channels), "cue_from": model and model.name}
     plan = ConversionPlan(
         dataset_id=dataset_id,
         name=name,
         cases=cases,
         convert=convert_study,
-        settings={"converter": STAGE2, "layout": found.layout, **entries},
+        settings={"converter": STAGE2, "layout": found.layout, **entries, **dicom},
         mip={"source": STAGE2, **entries},
         source=Path(tree),
         problems=problems,
@@ -120,7 +124,7 @@ def convert_study(study: _Study, paths: CasePaths) -> dict:
         and "ct" in _predictor(study.model, study.fold, study.device).config.channels
     )
     files = study.files
-    found = read_study(files.suv, files.ct, files.seg, wants_ct=wants_ct)
+    found = read_study(files.suv, files.ct, files.seg, wants_ct=wants_ct, options=files.options)
     suv, ct, mask = found.suv, found.ct, found.lesion_mask
     cue = np.zeros((0,), np.float32)
     record: dict[str, Any] = {

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
+from nnunetv2_mip.commands._dicom_options import add_dicom_options, dicom_options
 from nnunetv2_mip.commands._options import add_worker_options
 from nnunetv2_mip.commands._view_options import add_view_options, view_settings
 
@@ -19,6 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-i", required=True, metavar="TREE", help="folder with the studies")
     parser.add_argument("-d", required=True, type=int, metavar="ID", help="new data set id, 1-999")
     parser.add_argument("-n", metavar="NAME", help="name of the data set (else AutoPETMIP)")
+    add_dicom_options(parser)
     add_view_options(parser)
     add_worker_options(parser)
     parser.add_argument(
@@ -32,9 +34,18 @@ def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.dataset_conversion.autopet import DEFAULT_NAME, convert_autopet
 
     name = args.n or DEFAULT_NAME
-    settings = view_settings(args)
+    settings, options = view_settings(args), dicom_options(args)
     print_conversion(
-        convert_autopet(args.i, args.d, name, settings, args.np, args.skip_broken, args.dask),
+        convert_autopet(
+            args.i,
+            args.d,
+            name,
+            settings,
+            args.np,
+            args.skip_broken,
+            args.dask,
+            options=options,
+        ),
         args.d,
     )
 

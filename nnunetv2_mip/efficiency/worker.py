@@ -73,7 +73,7 @@ def _read(
         MipError: it cannot be read, or has no truth.
     """
     wants_ct = getattr(predictor, "wants_ct", False) or "ct" in getattr(predictor, "channels", ())
-    study = read_study(files.suv, files.ct, files.seg, wants_ct=wants_ct)
+    study = read_study(files.suv, files.ct, files.seg, wants_ct=wants_ct, options=files.options)
     if study.seg is None:
         raise MipError(f"{files.suv}: has no lesion mask to compare with")
     return study, study.seg.array

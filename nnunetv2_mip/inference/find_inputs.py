@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.io.dicom.options import FROM_HEADERS, DicomOptions
 from nnunetv2_mip.io.folder_layout import FolderContent, Layout, recognise
 from nnunetv2_mip.io.png import PNG_SUFFIX
 from nnunetv2_mip.io.study_layouts import NoStudy, StudyTree, case_name, scan_tree
@@ -45,7 +46,7 @@ class Job:
 def find_jobs(
     source: Path | str,
     output: Path | str,
-    series: str | None = None,
+    options: DicomOptions = FROM_HEADERS,
     ct: Path | str | None = None,
     clicks: Path | str | None = None,
 ) -> list[Job]:
@@ -56,7 +57,7 @@ def find_jobs(
             stacks or volumes, an autoPET tree, or a folder with DICOM PET (one study or more).
         output: a file where the input is one file and `output` has its kind of suffix, else a
             folder.
-        series: SeriesInstanceUID of the PET series, where a DICOM study has several.
+        options: of DICOM; `series` leaves the others out.
         ct: CT on the grid of a single SUV volume; the studies of a tree have their own.
         clicks: file of a reader's clicks (see `clicks`) on a single SUV volume.
 
@@ -65,7 +66,9 @@ def find_jobs(
             an input or another mask.
     """
     source, output = Path(source), Path(output)
-    jobs = _list_jobs(source, output, series)
+    jobs = _list_jobs(source, output, options)
+    if not any(job.kind == "dicom" for job in jobs):
+        options.require_dicom(source)
     for option, path in (("ct", ct), ("clicks", clicks)):
         if path is None:
             continue
@@ -89,7 +92,7 @@ def find_jobs(
     return jobs
 
 
-def _list_jobs(source: Path, output: Path, series: str | None) -> list[Job]:
+def _list_jobs(source: Path, output: Path, options: DicomOptions) -> list[Job]:
     if source.is_file():
         return [_file_job(source, output)]
     if not source.is_dir():
@@ -107,7 +110,7 @@ def _list_jobs(source: Path, output: Path, series: str | None) -> list[Job]:
         return [_file_job(path, output) for path in (*pngs, *volumes)]
     found = _scan_studies(content)
     if found is None:
-        return _dicom_jobs(source, output, series)
+        return _dicom_jobs(source, output, options)
     for path, reason in found.problems:
         raise MipError(f"{path}: {reason}")
     return [
@@ -135,7 +138,7 @@ def _scan_studies(content: FolderContent) -> StudyTree | None:
         ) from None
 
 
-def _dicom_jobs(source: Path, output: Path, series: str | None) -> list[Job]:
+def _dicom_jobs(source: Path, output: Path, options: DicomOptions) -> list[Job]:
     """One job a study, named like the folder, or of several studies like the folder of each."""
     from nnunetv2_mip.io.dicom.pet import find_dicom_studies
     from nnunetv2_mip.io.dicom.seg import SEG_SUFFIX
@@ -145,7 +148,7 @@ def _dicom_jobs(source: Path, output: Path, series: str | None) -> list[Job]:
     if has_suffix(output, (SEG_SUFFIX,)):
         raise MipError(f"{output}: of DICOM come a NIfTI and a SEG file, so -o must be a folder")
     jobs = []
-    for study in find_dicom_studies(source, series):
+    for study in find_dicom_studies(source, options):
         # Absolute: "." has no name.
         parts = study.folder.relative_to(source).parts or (source.resolve().name,)
         case = case_name("", "_".join(parts)) or "study"

@@ -12,7 +12,8 @@ from nnunetv2_mip.conventions import IGNORE_LABEL, LESION, VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.fusion.fuse import fuse
 from nnunetv2_mip.fusion.rules import DEFAULT_RULE, FusionRule
-from nnunetv2_mip.io.read_study import read_study
+from nnunetv2_mip.io.dicom.options import FROM_HEADERS, DicomOptions
+from nnunetv2_mip.io.read_study import Study, read_study
 from nnunetv2_mip.io.volumes import has_suffix, write_volume
 from nnunetv2_mip.lesions.lesion_table import lesion_table, lesion_table_path, write_lesion_table
 from nnunetv2_mip.nnunet.paths import raw_dataset
@@ -47,7 +48,8 @@ def fuse_project_folder(
     rule: str | None,
     threshold: float,
     uptake_share: float = 0.0,
-) -> None:
+    options: DicomOptions = FROM_HEADERS,
+) -> tuple[str, ...]:
     """Fuse a stack of masks or probabilities that lies beside its geometry.json.
 
     A lesion table is written beside the mask.
@@ -59,6 +61,10 @@ def fuse_project_folder(
         suv_path: SUV volume or folder of a DICOM PET series, or None.
         rule: of `rules.RULES`; None is `DEFAULT_RULE`.
         threshold, uptake_share: see `FusionRule`.
+        options: of `suv_path`, a folder with DICOM.
+
+    Returns:
+        Lines for the user about the SUV.
 
     Raises:
         MipError: a file is missing, or stack, geometry and SUV do not belong together.
@@ -76,10 +82,15 @@ def fuse_project_folder(
     pixel_mm = load_pixel_mm(require_geometry_path(path))
     require_stack_shape(stack, geometry, path, pixel_mm)
     _require_probabilities(stack, path)
-    suv = None if suv_path is None else _read_suv_of_views(suv_path, geometry)
+    suv: np.ndarray | None = None
+    warnings: tuple[str, ...] = ()
+    if suv_path is not None:
+        study = _read_study_of_views(suv_path, geometry, options)
+        suv, warnings = study.suv.array, study.warnings
     stack = to_detector(stack, geometry, pixel_mm)
     mask = fuse(stack, geometry, FusionRule(rule or DEFAULT_RULE, threshold, uptake_share), suv)
     _write_mask(mask, suv, geometry, output)
+    return warnings
 
 
 def fuse_nnunet_output(
@@ -156,15 +167,16 @@ def _list_jobs(folder: Path, dataset_id: int, geometry_folder: Path | str | None
     return jobs
 
 
-def _read_suv_of_views(path: Path | str, geometry: ViewGeometry) -> np.ndarray:
-    """SUV (z, y, x) of a file, which must lie on the grid of `geometry`."""
-    volume = read_study(path).suv
+def _read_study_of_views(path: Path | str, geometry: ViewGeometry, options: DicomOptions) -> Study:
+    """Study of a SUV file or DICOM folder, which must lie on the grid of `geometry`."""
+    study = read_study(path, options=options)
+    volume = study.suv
     if not volume.grid.same_as(geometry.grid):
         raise MipError(
             f"{path}: lies on another grid than the views came from "
             f"({volume.grid.describe()} against {geometry.grid.describe()})"
         )
-    return volume.array
+    return study
 
 
 def _write_mask(

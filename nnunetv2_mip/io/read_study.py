@@ -7,6 +7,7 @@ import numpy as np
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.dicom.masks import is_dicom_file, read_dicom_mask, read_dicom_mask_on
+from nnunetv2_mip.io.dicom.options import FROM_HEADERS, DicomOptions
 from nnunetv2_mip.io.dicom.pet import (
     DicomPet,
     DicomStudy,
@@ -73,6 +74,7 @@ def read_study(
     seg: Path | str | None = None,
     *,
     wants_ct: bool = False,
+    options: DicomOptions = FROM_HEADERS,
 ) -> Study:
     """Read a study.
 
@@ -84,15 +86,16 @@ def read_study(
         seg: file of the lesion mask on the same grid; read while the PET is. It may be a DICOM SEG
             or RTSTRUCT, of the place of the PET.
         wants_ct: whether the CT is read.
+        options: of a folder with DICOM.
 
     Raises:
-        MipError: as `volumes.read_suv`, `volumes.read_mask` and `read_ct`; of DICOM as
-            `io.dicom.pet.find_dicom_study`, `read_dicom_pet` and `read_dicom_ct`.
+        MipError: `options` for a file; as `volumes.read_suv`, `volumes.read_mask` and `read_ct`;
+            of DICOM as `io.dicom.pet.find_dicom_study`, `read_dicom_pet` and `read_dicom_ct`.
     """
     if seg is None:
-        return _read_images(source, ct, wants_ct)
+        return _read_images(source, ct, wants_ct, options)
     if is_dicom_file(seg):
-        study, lines = _read_images(source, ct, wants_ct), list[str]()
+        study, lines = _read_images(source, ct, wants_ct, options), list[str]()
         if study.dicom is not None:
             mask = read_dicom_mask(seg, study.dicom, lines.append)
         else:
@@ -101,19 +104,22 @@ def read_study(
     with threads_beside(1) as beside:
         # Inflating leaves the other cores idle.
         later = beside.submit(read_mask, seg)
-        study = _read_images(source, ct, wants_ct)
+        study = _read_images(source, ct, wants_ct, options)
         mask = later.result()
     require_same_grid(mask, study.suv)
     return Study(study.suv, study.ct, mask, study.warnings, study.dicom)
 
 
-def _read_images(source: Path | str | DicomStudy, ct: Path | str | None, wants_ct: bool) -> Study:
+def _read_images(
+    source: Path | str | DicomStudy, ct: Path | str | None, wants_ct: bool, options: DicomOptions
+) -> Study:
     pet: DicomPet | None = None
     lines: tuple[str, ...] = ()
     if isinstance(source, DicomStudy) or Path(source).is_dir():
-        pet = read_dicom_pet(source)
+        pet = read_dicom_pet(source, options)
         suv, lines = pet.suv, pet.warnings
     else:
+        options.require_dicom(source)
         suv = read_suv(source)
     unit = suv_warning(suv)
     warnings = (*lines, unit) if unit else lines

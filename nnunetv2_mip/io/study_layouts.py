@@ -2,11 +2,12 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import files_below
+from nnunetv2_mip.io.dicom.options import FROM_HEADERS, DicomOptions
 from nnunetv2_mip.io.dicom.series import dicom_files
 
 SUV_NAME, CT_NAME, SEG_NAME = "SUV.nii.gz", "CTres.nii.gz", "SEG.nii.gz"
@@ -26,6 +27,7 @@ class StudyFiles:
     Attributes:
         case: name of the case, safe for nnU-Net.
         patient: all studies of one patient share this.
+        options: of `suv`, where that is a folder with DICOM.
     """
 
     case: str
@@ -33,6 +35,7 @@ class StudyFiles:
     suv: Path
     ct: Path | None
     seg: Path | None
+    options: DicomOptions = FROM_HEADERS
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,27 @@ class StudyTree:
     studies: tuple[StudyFiles, ...]
     problems: tuple[tuple[Path, str], ...]
     warnings: tuple[str, ...] = ()
+
+
+def with_dicom_options(found: StudyTree, options: DicomOptions, tree: Path | str) -> StudyTree:
+    """The same studies; those of DICOM are read with these options.
+
+    Raises:
+        MipError: options, but no DICOM study; a weight, dose or injection for several studies.
+    """
+    if not options:
+        return found
+    count = sum(study.suv.is_dir() for study in found.studies)
+    if not count:
+        options.require_dicom(tree)
+    options.require_one_study(count, tree)
+    return replace(
+        found,
+        studies=tuple(
+            replace(study, options=options) if study.suv.is_dir() else study
+            for study in found.studies
+        ),
+    )
 
 
 def find_studies(tree: Path | str) -> list[StudyFiles]:

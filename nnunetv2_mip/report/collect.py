@@ -1,6 +1,7 @@
 """Collection of a report's content: folders are read, scored, checked and drawn."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def collect(request: ReportRequest, show_progress: bool = False) -> ReportConten
     if request.predictions is not None:
         images = _images(request, beside=request.truths)
         scores, predicted = _predicted_cases(request, request.predictions, images, show_progress)
+        predicted = _with_dicom_options(predicted, request)
         _require_images(request, predicted)
         facts = read(predicted, title="lesions")
     check = None
@@ -56,6 +58,7 @@ def collect(request: ReportRequest, show_progress: bool = False) -> ReportConten
         folder = request.truths
     if folder is not None:
         checked = files_of_dataset(folder, _images(request, beside=folder))
+        checked = _with_dicom_options(checked, request)
         check = check_cases(folder, read(checked, title="data set"))
     elif request.truths is not None:
         check = check_cases(request.truths, facts)
@@ -108,6 +111,23 @@ def _images(request: ReportRequest, beside: Path | None) -> dict[str, Path]:
             if masks is not None:
                 found |= {files.case: request.images for files in files_of_predictions(masks, {})}
     return found
+
+
+def _with_dicom_options(cases: Sequence[CaseFiles], request: ReportRequest) -> list[CaseFiles]:
+    """The same cases; images that are DICOM series are read with the options of the request.
+
+    Raises:
+        MipError: options, but no such image; a weight, dose or injection for several studies.
+    """
+    options = request.dicom
+    if not options:
+        return list(cases)
+    series = [files for files in cases if files.image is not None and files.image.is_dir()]
+    where = request.images or request.truths or request.dataset or request.predictions
+    if not series:
+        options.require_dicom(str(where))
+    options.require_one_study(len(series), str(where))
+    return [replace(files, dicom=options) if files in series else files for files in cases]
 
 
 def _predicted_cases(

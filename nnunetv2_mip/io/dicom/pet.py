@@ -10,6 +10,7 @@ import numpy as np
 
 from nnunetv2_mip.conventions import AIR_HU
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.io.dicom.options import FROM_HEADERS, DicomOptions
 from nnunetv2_mip.io.dicom.series import Series, Slices, find_series, read_values, sort_slices
 from nnunetv2_mip.io.dicom.suv import suv_factors
 from nnunetv2_mip.io.resampling import resample_to_grid
@@ -27,11 +28,13 @@ class DicomStudy:
         folder: holds the study.
         pet: its PET series.
         ct: the CT series of the same study and frame of reference with the most slices, or None.
+        options: what the user says of it.
     """
 
     folder: Path
     pet: Series
     ct: Series | None
+    options: DicomOptions = FROM_HEADERS
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class DicomPet:
     warnings: tuple[str, ...]
 
 
-def find_dicom_study(folder: Path | str, series: str | None = None) -> DicomStudy:
+def find_dicom_study(folder: Path | str, options: DicomOptions = FROM_HEADERS) -> DicomStudy:
     """The one study in a folder (searched with the folders in it).
 
     Of several PET series of one study the attenuation-corrected one with the most slices is
@@ -61,39 +64,50 @@ def find_dicom_study(folder: Path | str, series: str | None = None) -> DicomStud
 
     Args:
         folder: holds one study, in one file a slice.
-        series: SeriesInstanceUID of the PET series to take.
+        options: what the user says of the study.
 
     Raises:
         MipError: pydicom is not installed; no PET series, or several that could be meant.
     """
     folder = Path(folder)
     found = find_series(folder)
-    return _study_of(choose_pet(found, folder, series), found, folder)
+    return _study_of(choose_pet(found, folder, options.series), found, folder, options)
 
 
-def find_dicom_studies(folder: Path | str, series: str | None = None) -> list[DicomStudy]:
+def find_dicom_studies(
+    folder: Path | str, options: DicomOptions = FROM_HEADERS
+) -> list[DicomStudy]:
     """All studies with a PET series in a folder, each with the folder that its PET lies in.
 
     Args:
-        folder, series: as of `find_dicom_study`.
+        folder, options: as of `find_dicom_study`; `series` leaves the others out.
 
     Raises:
         MipError: as `find_dicom_study`, of one of the studies.
     """
     folder = Path(folder)
     found = find_series(folder)
-    pets = [item for item in found if item.modality == "PT" and series in (None, item.uid)]
+    pets = [
+        item
+        for item in found
+        if item.modality == "PT" and (not options.series or item.uid in options.series)
+    ]
     studies = sorted({item.study_uid for item in pets})
     if len(studies) <= 1:
-        return [_study_of(choose_pet(found, folder, series), found, folder)]
+        return [_study_of(choose_pet(found, folder, options.series), found, folder, options)]
+    options.require_one_study(len(studies), folder)
     chosen = [choose_pet([p for p in pets if p.study_uid == uid], folder) for uid in studies]
     return [
-        _study_of(pet, found, Path(os.path.commonpath([path.parent for path in pet.files])))
+        _study_of(
+            pet, found, Path(os.path.commonpath([path.parent for path in pet.files])), options
+        )
         for pet in chosen
     ]
 
 
-def _study_of(pet: Series, found: Sequence[Series], folder: Path) -> DicomStudy:
+def _study_of(
+    pet: Series, found: Sequence[Series], folder: Path, options: DicomOptions
+) -> DicomStudy:
     fitting = [
         item
         for item in found
@@ -103,26 +117,29 @@ def _study_of(pet: Series, found: Sequence[Series], folder: Path) -> DicomStudy:
         and item.frame_uid == pet.frame_uid
         and len(item.files) > 1
     ]
-    return DicomStudy(folder, pet, max(fitting, key=lambda item: len(item.files), default=None))
+    ct = max(fitting, key=lambda item: len(item.files), default=None)
+    return DicomStudy(folder, pet, ct, options)
 
 
-def read_dicom_pet(source: DicomStudy | Path | str, series: str | None = None) -> DicomPet:
+def read_dicom_pet(
+    source: DicomStudy | Path | str, options: DicomOptions = FROM_HEADERS
+) -> DicomPet:
     """SUV by body weight of the PET series of a study.
 
     Args:
         source: series that were found, or a folder to be searched.
-        series: as of `find_dicom_study`, of a folder.
+        options: as of `find_dicom_study`, of a folder.
 
     Raises:
         MipError: as `find_dicom_study`, of a folder; missing or doubled slices; a tag that SUV
             needs is missing (names file and tag).
     """
-    study = source if isinstance(source, DicomStudy) else find_dicom_study(source, series)
+    study = source if isinstance(source, DicomStudy) else find_dicom_study(source, options)
     folder, chosen = study.folder, study.pet
     slices = sort_slices(chosen)
     warnings = _incomplete(slices)
     # The factors first: a missing tag is found before the pixels are read.
-    factors, more = suv_factors(slices)
+    factors, more = suv_factors(slices, study.options)
     array = read_values(slices)
     array *= factors.astype(np.float32)[:, None, None]
     # Some reconstructions leave small negative values in air; no ray and no lesion has them.
@@ -134,7 +151,7 @@ def read_dicom_pet(source: DicomStudy | Path | str, series: str | None = None) -
     return DicomPet(volume, study, slices.files, slices.headers, (*warnings, *more))
 
 
-def choose_pet(found: Sequence[Series], folder: Path, series: str | None = None) -> Series:
+def choose_pet(found: Sequence[Series], folder: Path, named_uids: Sequence[str] = ()) -> Series:
     """The PET series that is meant (see `find_dicom_study`).
 
     Raises:
@@ -144,10 +161,11 @@ def choose_pet(found: Sequence[Series], folder: Path, series: str | None = None)
     if not pets:
         there = ", ".join(sorted({item.modality for item in found})) or "no DICOM series at all"
         raise MipError(f"{folder}: holds no PET series (Modality PT); there is: {there}")
-    if series is not None:
-        named = [item for item in pets if item.uid == series]
+    if named_uids:
+        named = [item for item in pets if item.uid in named_uids]
         if not named:
-            raise MipError(f"{folder}: has no PET series {series}; there is: {_list(pets)}")
+            uids = " ".join(named_uids)
+            raise MipError(f"{folder}: has no PET series {uids}; there is: {_list(pets)}")
         return named[0]
     if len({item.study_uid for item in pets}) > 1:
         raise MipError(
