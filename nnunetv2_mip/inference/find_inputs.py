@@ -1,5 +1,7 @@
 """Inputs of a prediction: the images, stacks, volumes and DICOM studies of a path."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,13 +149,33 @@ def _dicom_jobs(source: Path, output: Path, options: DicomOptions) -> list[Job]:
         raise MipError(f"{output}: holds the DICOM input; choose another -o")
     if has_suffix(output, (SEG_SUFFIX,)):
         raise MipError(f"{output}: of DICOM come a NIfTI and a SEG file, so -o must be a folder")
-    jobs = []
-    for study in find_dicom_studies(source, options):
-        # Absolute: "." has no name.
-        parts = study.folder.relative_to(source).parts or (source.resolve().name,)
-        case = case_name("", "_".join(parts)) or "study"
-        jobs.append(Job("dicom", case, study.folder, output / f"{case}{FILE_ENDING}", dicom=study))
+    studies = find_dicom_studies(source, options)
+    # Absolute: "." has no name.
+    parts = [study.folder.relative_to(source).parts for study in studies]
+    folders = [case_name("", "_".join(p or (source.resolve().name,))) or "study" for p in parts]
+    jobs = [
+        Job("dicom", case, study.folder, output / f"{case}{FILE_ENDING}", dicom=study)
+        for study, case in zip(studies, _distinct_cases(folders, studies))
+    ]
     return sorted(jobs, key=lambda job: job.case)
+
+
+def _distinct_cases(folders: Sequence[str], studies: Sequence["DicomStudy"]) -> list[str]:
+    """Names of the cases of DICOM studies, made of their folders.
+
+    Studies of one folder have their date in the name; where that is the same or absent, the UID of
+    the series, which never collides.
+    """
+    names = list(folders)
+    for folder, count in Counter(folders).items():
+        mine = [index for index, own in enumerate(folders) if own == folder]
+        dates = [studies[index].pet.study_date for index in mine]
+        is_clear = len(set(dates)) == count and all(dates)
+        for index, date in zip(mine, dates):
+            if count > 1:
+                own = date if is_clear else studies[index].pet.uid.replace(".", "-")
+                names[index] = f"{folder}_{own}"
+    return names
 
 
 def _file_job(source: Path, output: Path) -> Job:

@@ -130,6 +130,7 @@ def _read_images(
         found = read_ct(ct, like=suv)
     elif pet is not None:
         found = read_dicom_ct(pet)
+        warnings = (*warnings, *pet.study.ct_warnings)
     return Study(suv, found, warnings=warnings, dicom=pet)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import files_below
+from nnunetv2_mip.io.dicom.choice import options_of_folders
 from nnunetv2_mip.io.dicom.options import FROM_HEADERS, DicomOptions
 from nnunetv2_mip.io.dicom.series import dicom_files
 
@@ -63,14 +64,12 @@ def with_dicom_options(found: StudyTree, options: DicomOptions, tree: Path | str
     """
     if not options:
         return found
-    count = sum(study.suv.is_dir() for study in found.studies)
-    if not count:
-        options.require_dicom(tree)
-    options.require_one_study(count, tree)
+    series = [study for study in found.studies if study.suv.is_dir()]
+    own = options_of_folders(options, [study.suv for study in series], tree)
     return replace(
         found,
         studies=tuple(
-            replace(study, options=options) if study.suv.is_dir() else study
+            replace(study, options=own[study.suv]) if study.suv in own else study
             for study in found.studies
         ),
     )

@@ -11,6 +11,7 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.evaluation.evaluate import evaluate
 from nnunetv2_mip.evaluation.matching import match
 from nnunetv2_mip.evaluation.summary import worst_first
+from nnunetv2_mip.io.dicom.choice import options_of_folders
 from nnunetv2_mip.parallel import for_each
 from nnunetv2_mip.report.case_facts import CaseFacts, read_all_facts
 from nnunetv2_mip.report.case_files import (
@@ -122,12 +123,12 @@ def _with_dicom_options(cases: Sequence[CaseFiles], request: ReportRequest) -> l
     options = request.dicom
     if not options:
         return list(cases)
-    series = [files for files in cases if files.image is not None and files.image.is_dir()]
     where = request.images or request.truths or request.dataset or request.predictions
-    if not series:
-        options.require_dicom(str(where))
-    options.require_one_study(len(series), str(where))
-    return [replace(files, dicom=options) if files in series else files for files in cases]
+    folders = [files.image for files in cases if files.image is not None and files.image.is_dir()]
+    own = options_of_folders(options, folders, str(where))
+    return [
+        replace(files, dicom=own[files.image]) if files.image in own else files for files in cases
+    ]
 
 
 def _predicted_cases(

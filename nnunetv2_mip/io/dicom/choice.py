@@ -5,11 +5,12 @@ correction, other reconstructions, single beds, reformats, gated and dynamic fra
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.io.dicom.find_series import Series
+from nnunetv2_mip.io.dicom.find_series import Series, find_series
+from nnunetv2_mip.io.dicom.options import DicomOptions
 
 # Lengths that differ by less are one length.
 _SAME_LENGTH = 0.1
@@ -20,14 +21,14 @@ _REMEDY = "name one with --series UID"
 
 @dataclass(frozen=True)
 class Choice:
-    """PET series of a study, and what was left out.
+    """Series of a study, and what was left out.
 
     Attributes:
-        pet: the series taken.
+        series: the series taken.
         warnings: lines for the user: others that could be meant.
     """
 
-    pet: Series
+    series: Series
     warnings: tuple[str, ...] = ()
 
 
@@ -57,6 +58,35 @@ def named_series(pets: Sequence[Series], folder: Path, uids: Sequence[str]) -> l
     return [known[uid] for uid in dict.fromkeys(uids)]
 
 
+def options_of_folders(
+    options: DicomOptions, folders: Sequence[Path], tree: Path | str
+) -> dict[Path, DicomOptions]:
+    """Options of each study of a tree: a named series belongs to the study that has it.
+
+    Args:
+        options: what the user says.
+        folders: of the DICOM studies.
+        tree: holds them, for messages.
+
+    Raises:
+        MipError: options, but no DICOM study; a weight, dose or injection for several; a series
+            that no study has.
+    """
+    if options and not folders:
+        options.require_dicom(tree)
+    options.require_one_study(len(folders), tree)
+    if not options.series:
+        return dict.fromkeys(folders, options)
+    uids = {folder: {item.uid for item in find_series(folder)} for folder in folders}
+    for uid in options.series:
+        if not any(uid in there for there in uids.values()):
+            raise MipError(f"{tree}: no DICOM study has the series {uid} of --series")
+    return {
+        folder: replace(options, series=tuple(uid for uid in options.series if uid in there))
+        for folder, there in uids.items()
+    }
+
+
 def choose_pet(pets: Sequence[Series], folder: Path) -> Choice:
     """PET series of one study that is meant.
 
@@ -82,6 +112,9 @@ def choose_pet(pets: Sequence[Series], folder: Path) -> Choice:
     equal = [item for item in best if item.extent_mm >= (1 - _SAME_LENGTH) * longest]
     finest = min(item.gap_mm for item in equal)
     like = [item for item in equal if item.gap_mm <= (1 + _SAME_GAP) * finest]
+    if not all(item.corrections for item in best):
+        # The longest may be the one without attenuation correction.
+        like = best
     if len(like) > 1:
         raise MipError(
             f"{folder}: holds {len(like)} PET series that could be meant; {_REMEDY}, or give a "
@@ -100,6 +133,31 @@ def choose_pet(pets: Sequence[Series], folder: Path) -> Choice:
         "UID takes another"
     )
     return Choice(taken, (line,))
+
+
+def choose_ct(fitting: Sequence[Series], folder: Path) -> Choice | None:
+    """CT of a PET among the series of its frame of reference; None where there is none.
+
+    Stacks of slices are taken before others, then original and axial ones, then the one that covers
+    most of the body, then the one with more slices.
+    """
+    if not fitting:
+        return None
+    ranked = sorted(
+        fitting,
+        key=lambda item: (*_ct_class(item), round(item.extent_mm, 1), len(item.files)),
+        reverse=True,
+    )
+    taken, *others = ranked
+    left = [item for item in others if _ct_class(item) == _ct_class(taken)]
+    if not left:
+        return Choice(taken)
+    line = f"{folder}: the CT series {taken.describe()} is read; left out: {_list(left)}"
+    return Choice(taken, (line,))
+
+
+def _ct_class(item: Series) -> tuple[bool, ...]:
+    return item.stack is not None, item.is_original, item.is_axial
 
 
 def _class(item: Series) -> tuple[bool, ...]:

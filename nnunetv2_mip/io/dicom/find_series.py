@@ -61,6 +61,7 @@ _NO_SLICE_TYPES = frozenset(
         "LOCALIZER",
         "MIP",
         "MPR_MIP",
+        "PROJECTION",
         "PROJECTION IMAGE",
         "VOLUME RENDERED",
         "PROTOCOL",

@@ -46,7 +46,9 @@ _CORRECTIONS = {
     "DeadTimeCorrected": "DTIM",
     "RandomsCorrected": "RAN",
 }
-_UNITS_OF_TYPES = {"BQML": "BQML", "GML": "GML", "CNTS": "CNTS", "CM2ML": "CM2ML"}
+_UNITS = ("BQML", "GML", "CNTS", "CM2ML")
+# PS3.16, CID 84; the other kinds of SUV are told by the code itself.
+_UNITS_OF_CODES = {"Bq/ml": "BQML", "g/ml{SUVbw}": "GML"}
 
 
 def is_multiframe(header: "Dataset") -> bool:
@@ -113,13 +115,19 @@ def _rename(frame: "Dataset") -> None:
 
 def _take_units(frame: "Dataset") -> None:
     """Units by Rescale Type; else scale the values by the real world value mapping."""
-    units = _UNITS_OF_TYPES.get(str(frame.get("RescaleType") or "").upper())
-    if units is not None:
+    units = str(frame.get("RescaleType") or "").upper()
+    if units in _UNITS:
         frame.Units = units
         return
     for mapping in frame.get("RealWorldValueMappingSequence") or []:
-        if "RealWorldValueSlope" in mapping and "MeasurementUnitsCodeSequence" in mapping:
-            # It maps stored values, as Rescale Slope does.
-            frame.RescaleSlope = f"{float(mapping.RealWorldValueSlope):.10g}"
-            frame.RescaleIntercept = f"{float(mapping.get('RealWorldValueIntercept') or 0):.10g}"
-            return
+        codes = mapping.get("MeasurementUnitsCodeSequence") or []
+        if not codes or "RealWorldValueSlope" not in mapping:
+            continue
+        code = str(codes[0].get("CodeValue") or "")
+        if code in _UNITS_OF_CODES:
+            frame.Units = _UNITS_OF_CODES[code]
+        # It maps stored values, as Rescale Slope does; others of the frame do not count.
+        frame.RescaleSlope = f"{float(mapping.RealWorldValueSlope):.10g}"
+        frame.RescaleIntercept = f"{float(mapping.get('RealWorldValueIntercept') or 0):.10g}"
+        frame.RealWorldValueMappingSequence = [mapping]
+        return

@@ -54,14 +54,15 @@ class DicomOptions:
 
     def describe(self) -> str:
         """Options as they are typed, for messages."""
-        return ", ".join(
-            f"--{name} {' '.join(value) if isinstance(value, list) else value}"
+        words = {
+            name: " ".join(value)
+            if isinstance(value, list)
+            else f"{value:g}"
+            if isinstance(value, (int, float))
+            else value
             for name, value in self.to_dict().items()
-        )
-
-    def only_series(self) -> "DicomOptions":
-        """The choice of series alone."""
-        return DicomOptions(series=self.series)
+        }
+        return ", ".join(f"--{name} {value}" for name, value in words.items())
 
     def require_dicom(self, source: Path | str) -> None:
         """Raise MipError where options were given for an input that is no DICOM.

@@ -10,7 +10,7 @@ import numpy as np
 
 from nnunetv2_mip.conventions import AIR_HU
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.io.dicom.choice import Choice, choose_pet, named_series, pet_series
+from nnunetv2_mip.io.dicom.choice import Choice, choose_ct, choose_pet, named_series, pet_series
 from nnunetv2_mip.io.dicom.find_series import Series, find_series, sort_slices
 from nnunetv2_mip.io.dicom.options import FROM_HEADERS, DicomOptions
 from nnunetv2_mip.io.dicom.pixels import read_values
@@ -33,7 +33,7 @@ class DicomStudy:
         ct: the CT series of the same study and frame of reference with the most slices (usable
             ones first), or None.
         options: what the user says of it.
-        warnings: lines for the user about the choice of the PET.
+        warnings, ct_warnings: lines for the user about the choice of the PET, and of the CT.
     """
 
     folder: Path
@@ -41,6 +41,7 @@ class DicomStudy:
     ct: Series | None
     options: DicomOptions = FROM_HEADERS
     warnings: tuple[str, ...] = ()
+    ct_warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,21 +113,17 @@ def find_dicom_studies(
         chosen = [Choice(item) for item in named_series(pets, folder, options.series)]
     else:
         studies = sorted({item.study_uid for item in pets})
-        chosen = []
-        for uid in studies:
-            own = [item for item in pets if item.study_uid == uid]
-            if len(studies) == 1 or any(item.is_volume for item in own):
-                chosen.append(choose_pet(own, folder))
-        if not chosen:
-            choose_pet(pets, folder)
-    options.require_one_study(len({choice.pet.study_uid for choice in chosen}), folder)
+        chosen = [
+            choose_pet([item for item in pets if item.study_uid == uid], folder) for uid in studies
+        ]
+    options.require_one_study(len({choice.series.study_uid for choice in chosen}), folder)
     if len(chosen) == 1:
         return [_study_of(chosen[0], found, folder, options)]
     return [
         _study_of(
             choice,
             found,
-            Path(os.path.commonpath([path.parent for path in choice.pet.files])),
+            Path(os.path.commonpath([path.parent for path in choice.series.files])),
             options,
         )
         for choice in chosen
@@ -136,7 +133,7 @@ def find_dicom_studies(
 def _study_of(
     choice: Choice, found: Sequence[Series], folder: Path, options: DicomOptions
 ) -> DicomStudy:
-    pet = choice.pet
+    pet = choice.series
     fitting = [
         item
         for item in found
@@ -145,8 +142,10 @@ def _study_of(
         and item.study_uid == pet.study_uid
         and item.frame_uid == pet.frame_uid
     ]
-    ct = max(fitting, key=lambda item: (item.stack is not None, len(item.files)), default=None)
-    return DicomStudy(folder, pet, ct, options, choice.warnings)
+    ct = choose_ct(fitting, folder)
+    if ct is None:
+        return DicomStudy(folder, pet, None, options, choice.warnings)
+    return DicomStudy(folder, pet, ct.series, options, choice.warnings, ct.warnings)
 
 
 def read_dicom_pet(
