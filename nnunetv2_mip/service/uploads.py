@@ -94,6 +94,14 @@ def _read(path: Path, wants_ct: bool, settings: Settings, options: DicomOptions)
     return Upload(study=study)
 
 
+def _is_hidden(name: str) -> bool:
+    """Whether a file of a zip is none of the user's: `._` files of macOS and its `__MACOSX`."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    return "__MACOSX" in parts or any(
+        part.startswith(".") and part not in (".", "..") for part in parts
+    )
+
+
 def _unzip(path: Path, folder: Path, settings: Settings) -> None:
     """Unpack a zip into `folder` under numbered names, so that no name leads out of it."""
     try:
@@ -107,6 +115,8 @@ def _unzip(path: Path, folder: Path, settings: Settings) -> None:
                 )
             folder.mkdir()
             for number, item in enumerate(files):
+                if _is_hidden(item.filename):
+                    continue
                 if item.flag_bits & 1:
                     raise MipError(f"{path}: is encrypted; unpack it and zip it without password")
                 suffix = PurePosixPath(item.filename).suffix[:8]

@@ -152,9 +152,9 @@ def test_of_several_ct_series_the_longest_is_read_and_said(tmp_path, write_serie
     write_series(tmp_path / "pet")
     write_ct(tmp_path / "long", SeriesDescription="low dose")
     write_ct(tmp_path / "short", count=6, SeriesDescription="lung")
-    assert read_study(tmp_path).warnings == ()
+    assert not [line for line in read_study(tmp_path).warnings if "CT series" in line]
     study = read_study(tmp_path, wants_ct=True)
-    (line,) = study.warnings
+    (line,) = (line for line in study.warnings if "CT series" in line)
     assert "low dose" in line.split("left out")[0] and "lung" in line.split("left out")[1]
 
 
