@@ -58,7 +58,9 @@ def convert_autopet(
         elif study.ct is None and "ct" in settings.channels and not study.suv.is_dir():
             problems.append((study.suv, f"its study has no {CT_NAME}; the channel ct needs it"))
         else:
-            cases.append(Case(study.case, study.patient, (study, settings)))
+            cases.append(
+                Case(study.case, study.patient, (study, settings), study.options.to_dict())
+            )
     view_entries: dict[str, Any] = {
         "views": settings.views,
         "arc_deg": settings.arc_deg,
@@ -71,7 +73,6 @@ def convert_autopet(
     }
     if settings.angles_deg is not None:
         view_entries["angles_deg"] = list(settings.angles_deg)
-    dicom = {"dicom": options.to_dict()} if options else {}
     labels = {"background": 0, "lesion": 1}
     if settings.labels == "ignore":
         labels["ignore"] = IGNORE_LABEL
@@ -80,7 +81,7 @@ def convert_autopet(
         name=name,
         cases=cases,
         convert=convert_study,
-        settings={"converter": "autopet", "layout": found.layout, **view_entries, **dicom},
+        settings={"converter": "autopet", "layout": found.layout, **view_entries},
         mip={"source": "autopet", **view_entries},
         source=Path(tree),
         problems=problems,

@@ -28,6 +28,8 @@ from nnunetv2_mip.views.stack_files import FILE_ENDING, GEOMETRY_SUFFIX, LESIONS
 
 SUMMARY_NAME = "conversion.json"
 _MANIFEST, _RECORDS = "manifest.json", "records"
+# Entry of a record for what the user says of its case.
+_CHOICES = "dicom"
 FORMAT_VERSION = 1
 # Always cases a second: tqdm turns the rate over when it is below one.
 _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed} gone, {remaining} left, {rate_noinv_fmt}]"
@@ -37,11 +39,19 @@ PROJECTED_LABELS = "labelsTr_projected"
 
 @dataclass(frozen=True)
 class Case:
-    """One case to convert: `payload` is what the converter's function needs (picklable)."""
+    """One case to convert.
+
+    Attributes:
+        name: of the case.
+        patient: all cases of one patient share this.
+        payload: what the converter's function needs (picklable).
+        choices: what the user says of this case alone (JSON); with others it is done again.
+    """
 
     name: str
     patient: str
     payload: Any
+    choices: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -188,7 +198,7 @@ def _convert_missing(
     plan: ConversionPlan, partial: Path, workers: int, dask: str | None
 ) -> list[tuple[str, str]]:
     """Convert the cases without a record; returns (case, reason) of the failures."""
-    todo = [case for case in plan.cases if not _record_path(partial, case.name).is_file()]
+    todo = [case for case in plan.cases if not _has_record(partial, case)]
     # Workers may have another working directory.
     work = functools.partial(_convert_case, plan.convert, partial.absolute())
     problems = []
@@ -207,6 +217,18 @@ def _convert_missing(
     return sorted(problems)
 
 
+def _has_record(partial: Path, case: Case) -> bool:
+    """Whether a case is done, with the same choices."""
+    path = _record_path(partial, case.name)
+    if not path.is_file():
+        return False
+    if read_json(path).get(_CHOICES, {}) == dict(case.choices):
+        return True
+    # A failure now must not leave the case of before.
+    path.unlink()
+    return False
+
+
 def _convert_case(convert: Callable, partial: Path, case: Case) -> str | None:
     """Convert one case and write its record last; returns the reason where that fails."""
     paths = CasePaths(partial / "imagesTr", partial / "labelsTr", case.name)
@@ -216,6 +238,8 @@ def _convert_case(convert: Callable, partial: Path, case: Case) -> str | None:
         for path in paths.files():
             path.unlink()
         return str(error)
+    if case.choices:
+        record = {**record, _CHOICES: dict(case.choices)}
     write_json(_record_path(partial, case.name), record)
     return None
 

@@ -97,15 +97,14 @@ def convert_stage2(
             )
         else:
             payload = _Study(study, channels, model, folds.get(study.case), device)
-            cases.append(Case(study.case, study.patient, payload))
-    dicom = {"dicom": options.to_dict()} if options else {}
+            cases.append(Case(study.case, study.patient, payload, study.options.to_dict()))
     entries = {"channels": list(channels), "cue_from": model and model.name}
     plan = ConversionPlan(
         dataset_id=dataset_id,
         name=name,
         cases=cases,
         convert=convert_study,
-        settings={"converter": STAGE2, "layout": found.layout, **entries, **dicom},
+        settings={"converter": STAGE2, "layout": found.layout, **entries},
         mip={"source": STAGE2, **entries},
         source=Path(tree),
         problems=problems,

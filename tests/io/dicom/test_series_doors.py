@@ -1,6 +1,7 @@
 """Every command that reads DICOM: the series and values of the user, and the lines it prints."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,7 @@ def _max(path: Path) -> float:
     return float(sitk.GetArrayFromImage(sitk.ReadImage(str(path))).max())
 
 
+@pytest.mark.slow
 def test_project_and_fuse(two, tmp_path, capsys):
     folder, first, second = two
     views = tmp_path / "views"
@@ -60,8 +62,8 @@ def test_project_and_fuse(two, tmp_path, capsys):
     assert "without --suv" in capsys.readouterr().err
 
 
-def test_convert_autopet(two, tmp_path, capsys, monkeypatch):
-    folder, _, second = two
+def test_convert_autopet(two, tmp_path, capsys, monkeypatch, write_pet):
+    folder, first, second = two
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
     (tmp_path / "raw").mkdir()
     tree = tmp_path / "tree"
@@ -70,11 +72,24 @@ def test_convert_autopet(two, tmp_path, capsys, monkeypatch):
     assert "--series UID" in capsys.readouterr().err
     assert run(convert_autopet, *options, "--series", "1.2.99") == 2
     assert "no DICOM study has the series 1.2.99" in capsys.readouterr().err
+    # A finished study waits, and is not lost by the choice for another one.
+    write_pet(tree / "PETCT_b" / "s-2")
+    shutil.copy(folder / "SEG.nii.gz", tree / "PETCT_b" / "s-2")
+    assert run(convert_autopet, *options) == 2
+    assert "1 finished cases wait" in capsys.readouterr().err
+    assert run(convert_autopet, *options, "--series", first, "--weight_kg", 70) == 2
+    assert "belongs to one study" in capsys.readouterr().err
+    images = tmp_path / "raw" / ".Dataset800_AutoPETMIP.partial" / "imagesTr"
+    before = {path.name: path.stat().st_mtime_ns for path in images.iterdir()}
     assert run(convert_autopet, *options, "--series", second) == 0
     (record,) = (tmp_path / "raw").glob("Dataset800*/conversion.json")
-    assert json.loads(record.read_text())["settings"]["dicom"] == {"series": [second]}
+    cases = json.loads(record.read_text())["cases"]
+    assert [case.get("dicom") for case in cases.values()] == [{"series": [second]}, None]
+    after = {path.name: path.stat().st_mtime_ns for path in record.with_name("imagesTr").iterdir()}
+    assert before.items() <= after.items()
 
 
+@pytest.mark.slow
 def test_report_study_and_classify(two, tmp_path, capsys):
     folder, first, second = two
     tree, page = tmp_path / "tree", tmp_path / "r.html"
