@@ -56,11 +56,14 @@ def lossy_warning(header: "Dataset", path: Path) -> str | None:
 
 def _stored(path: Path) -> np.ndarray:
     """Stored values of a file, (rows, columns) or (frames, rows, columns)."""
+    from pydicom.uid import UID
+
     data = read_file(path)
     try:
         syntax = str(data.file_meta.TransferSyntaxUID)
         if "PixelData" in data and data["PixelData"].is_undefined_length and syntax in _NATIVE:
-            syntax = data.file_meta.TransferSyntaxUID = _syntax_of_fragments(data)
+            syntax = _syntax_of_fragments(data)
+            data.file_meta.TransferSyntaxUID = UID(syntax)
         if syntax in (*_JPEG_LOSSLESS, *_JPEG_LOSSY):
             return _decode_jpeg(data, is_lossless=syntax in _JPEG_LOSSLESS)
         plain = _plain_values(data) if syntax in _NATIVE else None
