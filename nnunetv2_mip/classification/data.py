@@ -79,7 +79,9 @@ def views_of_job(
     if job.kind == "stack":
         levels, spacing = read_levels(job.source, predictor.config.window_suv)
         return levels, spacing[1:]
-    study = read_study(job.dicom or job.source, job.ct, wants_ct=predictor.wants_ct)
+    study = read_study(
+        job.dicom or job.source, job.ct, wants_ct=predictor.wants_ct, options=job.options
+    )
     for line in study.warnings:
         warn(line)
     views = predictor.view_study(study)

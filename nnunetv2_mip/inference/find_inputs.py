@@ -11,7 +11,13 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.dicom.options import FROM_HEADERS, DicomOptions
 from nnunetv2_mip.io.folder_layout import FolderContent, Layout, recognise
 from nnunetv2_mip.io.png import PNG_SUFFIX
-from nnunetv2_mip.io.study_layouts import NoStudy, StudyTree, case_name, scan_tree
+from nnunetv2_mip.io.study_layouts import (
+    NoStudy,
+    StudyTree,
+    case_name,
+    scan_tree,
+    with_dicom_options,
+)
 from nnunetv2_mip.io.volumes import check_written, has_suffix
 from nnunetv2_mip.views.stack_files import FILE_ENDING, case_of_channel_file, is_stack_file
 
@@ -34,6 +40,7 @@ class Job:
         dicom: of `dicom` the series that were found, else None.
         ct: of `volume` the CT on the same grid, or None.
         clicks: of `volume` the file of a reader's clicks, or None.
+        options: of `volume`, where `source` is a folder with DICOM.
     """
 
     kind: str
@@ -43,6 +50,7 @@ class Job:
     dicom: "DicomStudy | None" = None
     ct: Path | None = None
     clicks: Path | None = None
+    options: DicomOptions = FROM_HEADERS
 
 
 def find_jobs(
@@ -69,7 +77,7 @@ def find_jobs(
     """
     source, output = Path(source), Path(output)
     jobs = _list_jobs(source, output, options)
-    if not any(job.kind == "dicom" for job in jobs):
+    if not any(job.kind == "dicom" or job.source.is_dir() for job in jobs):
         options.require_dicom(source)
     for option, path in (("ct", ct), ("clicks", clicks)):
         if path is None:
@@ -115,6 +123,7 @@ def _list_jobs(source: Path, output: Path, options: DicomOptions) -> list[Job]:
         return _dicom_jobs(source, output, options)
     for path, reason in found.problems:
         raise MipError(f"{path}: {reason}")
+    found = with_dicom_options(found, options, source)
     return [
         Job(
             "volume",
@@ -122,6 +131,7 @@ def _list_jobs(source: Path, output: Path, options: DicomOptions) -> list[Job]:
             study.suv,
             output / f"{study.case}{FILE_ENDING}",
             ct=study.ct,
+            options=study.options,
         )
         for study in found.studies
     ]
