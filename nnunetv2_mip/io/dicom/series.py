@@ -43,11 +43,6 @@ class Slices:
     frames: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
 
-    @property
-    def is_multiframe(self) -> bool:
-        """Whether several slices lie in one file."""
-        return len(set(self.files)) < len(self.files)
-
 
 def import_pydicom() -> Any:
     """Module pydicom; MipError with the remedy where it is not installed."""
