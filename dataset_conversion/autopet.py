@@ -14,9 +14,10 @@ from nnunetv2_mip.dataset_conversion.raw_dataset import (
     build_raw_dataset,
 )
 from nnunetv2_mip.files import write_json
+from nnunetv2_mip.io.dicom.options import FROM_HEADERS, DicomOptions
 from nnunetv2_mip.io.patients import PatientOptions
 from nnunetv2_mip.io.read_study import read_study_files
-from nnunetv2_mip.io.study_layouts import CT_NAME, StudyFiles, scan_tree
+from nnunetv2_mip.io.study_layouts import CT_NAME, StudyFiles, scan_tree, with_dicom_options
 from nnunetv2_mip.parallel import threads_beside
 from nnunetv2_mip.views.channels import view_study
 from nnunetv2_mip.views.labels import label_views
@@ -37,6 +38,7 @@ def convert_autopet(
     skip_broken: bool = False,
     dask: str | None = None,
     patients: PatientOptions | None = None,
+    options: DicomOptions = FROM_HEADERS,
 ) -> ConversionResult:
     """Convert every study of a tree or release that has a SUV and a lesion mask.
 
@@ -45,12 +47,14 @@ def convert_autopet(
     Beside the stacks of a case lie its geometry and its lesions (which is seen in which view).
     Where the labels are not the whole projection, that lies in `labelsTr_projected/`, to score by.
 
+    `options` are of the DICOM studies; a weight, dose or injection of one study alone.
+
     Raises:
-        MipError: see `study_layouts.scan_tree` and `raw_dataset.build_raw_dataset`; or no name
-            says who the patients are.
+        MipError: see `study_layouts.scan_tree`, `with_dicom_options`, and
+            `raw_dataset.build_raw_dataset`; or no name says who the patients are.
     """
     settings = settings or ViewSettings()
-    found = scan_tree(tree, patients)
+    found = with_dicom_options(scan_tree(tree, patients), options, tree)
     found.grouping.require_answer()
     problems = list(found.problems)
     cases = []
@@ -61,7 +65,14 @@ def convert_autopet(
             problems.append((study.suv, f"its study has no {CT_NAME}; the channel ct needs it"))
         else:
             cases.append(
-                Case(study.case, study.patient, (study, settings), study.files, study.original)
+                Case(
+                    study.case,
+                    study.patient,
+                    (study, settings),
+                    study.files,
+                    study.original,
+                    study.options.to_dict(),
+                )
             )
     view_entries: dict[str, Any] = {
         "views": settings.views,

@@ -33,6 +33,8 @@ SUMMARY_NAME = "conversion.json"
 _MANIFEST, _RECORDS = "manifest.json", "records"
 # Entry of a record for the inputs; it gets not into the data set.
 _INPUTS = "inputs"
+# Entry of a record for what the user says of its case.
+_CHOICES = "dicom"
 FORMAT_VERSION = 1
 # Always cases a second: tqdm turns the rate over when it is below one.
 _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed} gone, {remaining} left, {rate_noinv_fmt}]"
@@ -50,6 +52,7 @@ class Case:
         payload: what the converter's function needs (picklable).
         inputs: files and folders that are read; a case whose inputs have changed is done again.
         original: name or path of the input, where `name` lacks letters of it.
+        choices: what the user says of this case alone (JSON); with others it is done again.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Case:
     payload: Any
     inputs: tuple[Path, ...] = ()
     original: str | None = None
+    choices: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -225,18 +229,20 @@ def _convert_missing(
 
 
 def _is_done(partial: Path, case: Case) -> bool:
-    """Whether a case has a record of the same inputs; says where they have changed since."""
+    """Whether a case has a record of the same inputs and choices; says which inputs changed."""
     path = _record_path(partial, case.name)
     if not path.is_file():
         return False
-    before = read_json(path).get(_INPUTS, {})
-    changed = changed_inputs(before, input_states(case.inputs))
+    record = read_json(path)
+    changed = changed_inputs(record.get(_INPUTS, {}), input_states(case.inputs))
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         tqdm.write(f"{case.name}: {changed[0]}{more} changed since; converted again", sys.stderr)
-        # A failure now must not leave the case of before.
-        path.unlink()
-    return not changed
+    elif record.get(_CHOICES, {}) == dict(case.choices):
+        return True
+    # A failure now must not leave the case of before.
+    path.unlink()
+    return False
 
 
 def _convert_case(convert: Callable, partial: Path, case: Case) -> str | None:
@@ -250,6 +256,8 @@ def _convert_case(convert: Callable, partial: Path, case: Case) -> str | None:
         for path in paths.files():
             path.unlink()
         return str(error)
+    if case.choices:
+        record = {**record, _CHOICES: dict(case.choices)}
     write_json(_record_path(partial, case.name), {**record, _INPUTS: inputs})
     return None
 

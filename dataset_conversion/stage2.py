@@ -21,9 +21,10 @@ from nnunetv2_mip.dataset_conversion.raw_dataset import (
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.evaluation.metrics import dice
 from nnunetv2_mip.inference.config import INFERENCE_FILE
+from nnunetv2_mip.io.dicom.options import FROM_HEADERS, DicomOptions
 from nnunetv2_mip.io.patients import Grouping, PatientOptions
 from nnunetv2_mip.io.read_study import read_study_files
-from nnunetv2_mip.io.study_layouts import CT_NAME, StudyFiles, scan_tree
+from nnunetv2_mip.io.study_layouts import CT_NAME, StudyFiles, scan_tree, with_dicom_options
 from nnunetv2_mip.io.volumes import write_volume
 from nnunetv2_mip.nnunet.second_stage_data import CUE, INTENSITY, STAGE2, stage2_input
 from nnunetv2_mip.nnunet.training_splits import training_splits
@@ -55,6 +56,7 @@ def convert_stage2(
     skip_broken: bool = False,
     dask: str | None = None,
     patients: PatientOptions | None = None,
+    options: DicomOptions = FROM_HEADERS,
 ) -> ConversionResult:
     """Convert every study of an autoPET tree into volumes with a cue.
 
@@ -68,6 +70,7 @@ def convert_stage2(
         device: on which the 2D model runs.
         workers, skip_broken, dask: see `raw_dataset.build_raw_dataset`.
         patients: what the user says of the patients; those of the 2D model's data set otherwise.
+        options: of the DICOM studies; a weight, dose or injection of one study alone.
 
     The splits are those of the 2D model's data set, so that the second stage is validated on
     patients that neither stage has seen.
@@ -76,7 +79,7 @@ def convert_stage2(
         MipError: see `study_layouts.scan_tree` and `raw_dataset.build_raw_dataset`; or the model's
             data set or one of its folds is missing; or no name says who the patients are.
     """
-    found = scan_tree(tree, patients)
+    found = with_dicom_options(scan_tree(tree, patients), options, tree)
     grouping = found.grouping
     channels = ("suv", *(("ct",) if with_ct else ()), *((CUE,) if model is not None else ()))
     splits, folds = None, {}
@@ -108,7 +111,8 @@ def convert_stage2(
             payload = _Study(study, channels, model, folds.get(study.case), device)
             patient = known.get(study.case, study.patient)
             inputs = (*study.files, *_model_files(payload))
-            cases.append(Case(study.case, patient, payload, inputs, study.original))
+            choices = study.options.to_dict()
+            cases.append(Case(study.case, patient, payload, inputs, study.original, choices))
     entries = {"channels": list(channels), "cue_from": model and model.name}
     plan = ConversionPlan(
         dataset_id=dataset_id,

@@ -12,6 +12,7 @@ from nnunetv2_mip.conventions import PNG_PIXEL_MM
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.inference.find_inputs import Job, find_jobs
+from nnunetv2_mip.io.dicom.options import FROM_HEADERS, DicomOptions
 from nnunetv2_mip.io.png import read_png
 from nnunetv2_mip.io.read_study import read_study
 from nnunetv2_mip.views.stack_files import FILE_ENDING, read_levels, read_stack
@@ -44,18 +45,20 @@ class LabelledStudy:
         return None if self.label is None else read_stack(self.label)[0]
 
 
-def find_studies_to_score(source: Path | str, beside: Path) -> list[Job]:
+def find_studies_to_score(
+    source: Path | str, beside: Path, options: DicomOptions = FROM_HEADERS
+) -> list[Job]:
     """Inputs that can be scored: those of `nnUNetv2_mip_predict`.
 
     Args:
-        source: see `find_inputs.find_jobs`.
+        source, options: see `find_inputs.find_jobs`.
         beside: the table to be written.
 
     Raises:
         MipError: nothing that can be scored.
     """
     # No mask is written; the folder only has to be none of the inputs.
-    jobs = find_jobs(source, beside.parent / f".{beside.name}.masks")
+    jobs = find_jobs(source, beside.parent / f".{beside.name}.masks", options)
     if not jobs:
         raise MipError(f"{source}: holds nothing that can be scored")
     return jobs
@@ -79,7 +82,9 @@ def views_of_job(
     if job.kind == "stack":
         levels, spacing = read_levels(job.source, predictor.config.window_suv)
         return levels, spacing[1:]
-    study = read_study(job.dicom or job.source, job.ct, wants_ct=predictor.wants_ct)
+    study = read_study(
+        job.dicom or job.source, job.ct, wants_ct=predictor.wants_ct, options=job.options
+    )
     for line in study.warnings:
         warn(line)
     views = predictor.view_study(study)

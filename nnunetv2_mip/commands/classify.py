@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
+from nnunetv2_mip.commands._dicom_options import add_dicom_options, dicom_options
 from nnunetv2_mip.commands._options import add_device_option
 from nnunetv2_mip.errors import MipError
 
@@ -49,6 +50,7 @@ def _add_predict(tasks) -> None:
         "--network", metavar="FOLDER", help="its segmentation model, where that was moved"
     )
     add_device_option(predict)
+    add_dicom_options(predict)
 
 
 def _add_train(tasks) -> None:
@@ -147,7 +149,7 @@ def run_predict(args: argparse.Namespace) -> None:
         raise MipError(f"{args.o}: the scores are a table; give a name that ends in .csv")
     check_output(args.o)
     find_classifier(args.m)
-    jobs = find_studies_to_score(args.i, args.o)
+    jobs = find_studies_to_score(args.i, args.o, dicom_options(args))
     classifier = load_classifier(args.m, args.network, args.device)
     from tqdm import tqdm
 

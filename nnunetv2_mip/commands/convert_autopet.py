@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
+from nnunetv2_mip.commands._dicom_options import add_dicom_options, dicom_options
 from nnunetv2_mip.commands._options import (
     add_patient_options,
     add_worker_options,
@@ -24,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-i", required=True, metavar="TREE", help="folder with the studies")
     parser.add_argument("-d", required=True, type=int, metavar="ID", help="new data set id, 1-999")
     parser.add_argument("-n", metavar="NAME", help="name of the data set (else AutoPETMIP)")
+    add_dicom_options(parser)
     add_view_options(parser)
     add_patient_options(parser)
     add_worker_options(parser)
@@ -38,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.dataset_conversion.autopet import DEFAULT_NAME, convert_autopet
 
     name = args.n or DEFAULT_NAME
-    settings = view_settings(args)
+    settings, options = view_settings(args), dicom_options(args)
     print_conversion(
         convert_autopet(
             args.i,
@@ -49,6 +51,7 @@ def run(args: argparse.Namespace) -> None:
             args.skip_broken,
             args.dask,
             patient_options(args),
+            options,
         ),
         args.d,
     )

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
+from nnunetv2_mip.commands._dicom_options import add_dicom_options, dicom_options
 from nnunetv2_mip.commands._options import (
     add_device_option,
     add_patient_options,
@@ -36,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_device_option(parser)
     add_patient_options(parser)
     add_worker_options(parser)
+    add_dicom_options(parser)
     parser.add_argument(
         "--skip-broken", action="store_true", help="leave out studies that cannot be converted"
     )
@@ -57,6 +59,7 @@ def run(args: argparse.Namespace) -> None:
         args.skip_broken,
         args.dask,
         patient_options(args),
+        dicom_options(args),
     )
     print_conversion(result, args.d)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
+from nnunetv2_mip.commands._dicom_options import add_dicom_options, dicom_options
 from nnunetv2_mip.fusion.rules import DEFAULT_RULE, RULES
 
 DEFAULT_VIEWS_FILE = "seg.nii.gz"
@@ -55,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help="with --suv: outline lesions at this share of the nearby peak uptake; 0 keeps regions",
     )
+    add_dicom_options(parser)
     return parser
 
 
@@ -64,6 +66,9 @@ def run(args: argparse.Namespace) -> None:
 
     check_output(args.o)
     _check_options(args)
+    options = dicom_options(args)
+    if not args.suv:
+        options.require_dicom("without --suv the input")
     if args.d is None:
         warnings = fuse_project_folder(
             args.i,
@@ -73,6 +78,7 @@ def run(args: argparse.Namespace) -> None:
             args.rule,
             args.threshold,
             args.uptake_share,
+            options,
         )
         for line in warnings:
             print(f"warning: {line}", file=sys.stderr)

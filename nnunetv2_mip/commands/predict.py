@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
+from nnunetv2_mip.commands._dicom_options import add_dicom_options, dicom_options
 from nnunetv2_mip.commands._options import add_device_option
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.dicom.options import DICOM_OBJECTS
@@ -59,7 +60,6 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="JSON",
         help="tumour and background clicks on a single SUV volume (autoPET IV's file)",
     )
-    parser.add_argument("--series", metavar="UID", help="DICOM: the PET series, if there are more")
     parser.add_argument(
         "--dicom",
         nargs="+",
@@ -74,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_device_option(parser)
     parser.add_argument("--save_views", action="store_true", help="volumes: keep the views")
     parser.add_argument("--save_probabilities", action="store_true", help="keep probabilities")
+    add_dicom_options(parser)
     return parser
 
 
@@ -86,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
 
     check_output(args.o)
     folder = model_folder(args)
-    jobs = find_jobs(args.i, args.o, args.series, args.ct, args.clicks)
+    jobs = find_jobs(args.i, args.o, dicom_options(args), args.ct, args.clicks)
     if args.dicom:
         from nnunetv2_mip.io.dicom.objects import require_libraries
 

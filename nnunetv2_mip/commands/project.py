@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
+from nnunetv2_mip.commands._dicom_options import add_dicom_options, dicom_options
 from nnunetv2_mip.commands._view_options import add_view_options, view_settings
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="also png/view_000.png …: 8 bit, dark = uptake, brightest at --window, square pixels "
         "of 2 mm (or --pixel), like the DM-i-AI images",
     )
+    add_dicom_options(parser)
     add_view_options(parser)
     return parser
 
@@ -45,8 +47,9 @@ def run(args: argparse.Namespace) -> None:
 
     check_output(args.o)
     settings = view_settings(args)
+    options = dicom_options(args)
     _check_options(args, settings)
-    study = read_study(args.i, args.ct, args.seg, wants_ct=bool(args.ct))
+    study = read_study(args.i, args.ct, args.seg, wants_ct=bool(args.ct), options=options)
     for line in study.warnings:
         print(f"warning: {line}", file=sys.stderr)
     folder = _new_folder(Path(args.o))

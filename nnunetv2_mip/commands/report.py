@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
+from nnunetv2_mip.commands._dicom_options import add_dicom_options, dicom_options
 from nnunetv2_mip.commands._options import add_scoring_options, process_count
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--window", type=float, default=10.0, metavar="SUV", help="SUV drawn black"
     )
     add_scoring_options(parser)
+    add_dicom_options(parser)
     parser.add_argument(
         "-np", dest="processes", type=process_count, default=1, help="processes for reading"
     )
@@ -94,6 +96,7 @@ def _request(args: argparse.Namespace) -> "ReportRequest":
         only_predicted=args.only_predicted,
         min_overlap=args.min_overlap,
         processes=args.processes,
+        dicom=dicom_options(args),
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
+from nnunetv2_mip.commands._dicom_options import add_dicom_options, dicom_options
 from nnunetv2_mip.commands._options import add_device_option, add_patient_options, patient_options
 from nnunetv2_mip.errors import MipError
 
@@ -49,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-f", metavar="FOLD", help="fold of the models (all there are; with -d: 0)")
     parser.add_argument("-chk", default="checkpoint_final.pth", metavar="FILE", help="checkpoint")
     add_device_option(parser)
+    add_dicom_options(parser)
     parser.add_argument("--disable_tta", action="store_true", help="no mirroring")
     parser.add_argument(
         "--reference-views",
@@ -102,13 +104,15 @@ def run(args: argparse.Namespace) -> None:
 
     check_output(args.o)
     options_of_patients = patient_options(args)
+    dicom = dicom_options(args)
     models = read_models(args.models, None if fold is None else [fold], args.chk)
     if dataset_fold is not None:
         if options_of_patients != PatientOptions():
             raise MipError("a data set names its patients itself: leave them out with -d")
+        dicom.require_dicom(f"data set {args.d}")
         studies = studies_of_dataset(raw_dataset(args.d), dataset_fold)
     else:
-        studies, grouping = studies_of_tree(args.i, options_of_patients)
+        studies, grouping = studies_of_tree(args.i, options_of_patients, dicom)
         if grouping.line:
             print(f"patients: {grouping.line}")
         for line in (*grouping.warnings, grouping.question):

@@ -15,10 +15,13 @@ process of its own, so that its memory is measured alone.
 import hashlib
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from nnunetv2_mip import __version__
 from nnunetv2_mip.efficiency.tables import CELLS, SETTINGS_FILE, TRAINING, VOLUME_CELL
@@ -74,7 +77,7 @@ class EfficiencyStudy:
             "reference_views": options.reference_views,
             "device": self.options.device,
             "energy": options.energy,
-            "studies": {study.case: _digest(*study.files) for study in self.studies},
+            "studies": {study.case: _digest_of_study(study) for study in self.studies},
             "models": {},
         }
         path = self.out / SETTINGS_FILE
@@ -176,16 +179,28 @@ class EfficiencyStudy:
         context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         if "forkserver" in methods:
             context.set_forkserver_preload(["nnunetv2_mip.efficiency.worker"])
+        said: set[str] = set()
         for task in tasks:
             # A measurement is a file, a cell a folder of files.
             folder = task.target.parent if task.iterations else task.target
             folder.mkdir(parents=True, exist_ok=True)
-            for name in _run_in_process(context, task):
-                done(task, name)
+            for kind, content in _run_in_process(context, task):
+                if kind == "done":
+                    done(task, content)
+                elif content not in said:
+                    # Once, not for every network and number of views.
+                    said.add(content)
+                    tqdm.write(f"warning: {content}", file=sys.stderr)
 
 
-def _run_in_process(context, task: Task) -> Iterator[str]:
-    """Names that the process of a task reports as finished, each as it arrives."""
+def _digest_of_study(study: StudyFiles) -> str:
+    """Digest of the files of a study, and what the user says of its DICOM series."""
+    said = f" {study.options.describe()}" if study.options else ""
+    return _digest(*study.files) + said
+
+
+def _run_in_process(context, task: Task) -> Iterator[tuple[str, str]]:
+    """What the process of a task reports as it arrives: ("done", study) or ("warning", line)."""
     ours, theirs = context.Pipe(duplex=False)
     environment = {key: value for key, value in os.environ.items() if _is_passed_on(key)}
     process = context.Process(target=run_task, args=(task, theirs, environment), daemon=True)
@@ -201,7 +216,7 @@ def _run_in_process(context, task: Task) -> Iterator[str]:
                 raise MipError(content)
             if kind == "broken":
                 raise RuntimeError(content)
-            yield content
+            yield kind, content
         process.join()
         if process.exitcode:
             views = "" if task.views is None else f" with {task.views} views"

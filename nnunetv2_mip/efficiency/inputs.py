@@ -8,8 +8,9 @@ from nnunetv2_mip.efficiency.tasks import Model
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.inference.config import INFERENCE_FILE, InferenceConfig
+from nnunetv2_mip.io.dicom.options import FROM_HEADERS, DicomOptions
 from nnunetv2_mip.io.patients import Grouping, PatientOptions
-from nnunetv2_mip.io.study_layouts import StudyFiles, scan_tree
+from nnunetv2_mip.io.study_layouts import StudyFiles, scan_tree, with_dicom_options
 from nnunetv2_mip.nnunet.model_folder import CHECKPOINT, folds_with_checkpoint
 from nnunetv2_mip.nnunet.second_stage_data import CUE, STAGE2
 from nnunetv2_mip.nnunet.splits import SPLITS_FILE, check_format
@@ -18,14 +19,16 @@ from nnunetv2_mip.views.settings import check_channels
 
 
 def studies_of_tree(
-    tree: Path | str, patients: PatientOptions | None = None
+    tree: Path | str,
+    patients: PatientOptions | None = None,
+    options: DicomOptions = FROM_HEADERS,
 ) -> tuple[list[StudyFiles], Grouping]:
     """Studies of a tree, each with its truth, and how they were given to patients.
 
     Raises:
-        MipError: as `scan_tree`; or a study is broken or has no truth.
+        MipError: as `scan_tree` and `with_dicom_options`; or a study is broken or has no truth.
     """
-    found = scan_tree(tree, patients)
+    found = with_dicom_options(scan_tree(tree, patients), options, tree)
     for path, reason in found.problems:
         raise MipError(f"{path}: {reason}")
     for study in found.studies:

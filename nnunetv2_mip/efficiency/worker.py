@@ -9,7 +9,7 @@ import dataclasses
 import math
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -32,7 +32,8 @@ def run_task(task: Task, pipe, environment: dict[str, str]) -> None:
 
     Args:
         task: the work.
-        pipe: receives ("done", study), ("failed", line for the user) or ("broken", traceback).
+        pipe: receives ("warning", line for the user), ("done", study), ("failed", line for the
+            user) or ("broken", traceback).
         environment: variables to set; the fork server may have been started with others.
     """
     os.environ.update(environment)
@@ -41,7 +42,7 @@ def run_task(task: Task, pipe, environment: dict[str, str]) -> None:
             _measure_training(task)
             pipe.send(("done", task.model.name))
         else:
-            for case in _measure_studies(task):
+            for case in _measure_studies(task, lambda line: pipe.send(("warning", line))):
                 pipe.send(("done", case))
     except MipError as error:
         pipe.send(("failed", str(error)))
@@ -79,8 +80,8 @@ def _read(
     return study, study.seg.array
 
 
-def _measure_studies(task: Task) -> Iterator[str]:
-    """Names of the studies of a task, each when its record is written."""
+def _measure_studies(task: Task, warn: Callable[[str], None]) -> Iterator[str]:
+    """Names of the studies of a task, each when its record is written; `warn` gets the lines."""
     predictor = _load(task)
     count, meter = OperationCount(predictor), Meter(predictor.device, task.energy)
     if isinstance(predictor, MIPPredictor):
@@ -88,6 +89,8 @@ def _measure_studies(task: Task) -> Iterator[str]:
         predictor.override(views=1).predict_study(_read(task.studies[0], predictor)[0])
     for files in task.studies:
         study, truth = _read(files, predictor)
+        for line in study.warnings:
+            warn(line)
         scores: dict[str, float] = {}
         with count.counting() as operations, meter.measuring() as cost:
             if isinstance(predictor, SecondStagePredictor):
@@ -102,6 +105,7 @@ def _measure_studies(task: Task) -> Iterator[str]:
             "case": files.case,
             "patient": files.patient,
             "has_lesion": bool(truth.any()),
+            **({"warnings": "; ".join(study.warnings)} if study.warnings else {}),
             **{name: None if math.isnan(value) else value for name, value in scores.items()},
             "parameters": predictor.parameters,
             "operations": operations[0],

@@ -1,14 +1,23 @@
 """Inputs of a prediction: the images, stacks, volumes and DICOM studies of a path."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.io.dicom.options import FROM_HEADERS, DicomOptions
 from nnunetv2_mip.io.folder_layout import FolderContent, Layout, recognise
 from nnunetv2_mip.io.png import PNG_SUFFIX
-from nnunetv2_mip.io.study_layouts import NoStudy, StudyTree, folder_cases, scan_tree
+from nnunetv2_mip.io.study_layouts import (
+    NoStudy,
+    StudyTree,
+    folder_cases,
+    scan_tree,
+    with_dicom_options,
+)
 from nnunetv2_mip.io.volumes import check_written, has_suffix
 from nnunetv2_mip.views.stack_files import FILE_ENDING, case_of_channel_file, is_stack_file
 
@@ -32,6 +41,7 @@ class Job:
         ct: of `volume` the CT on the same grid, or None.
         clicks: of `volume` the file of a reader's clicks, or None.
         original: path of the study in its tree, where `case` lacks letters of it.
+        options: of `volume`, where `source` is a folder with DICOM.
     """
 
     kind: str
@@ -42,12 +52,13 @@ class Job:
     ct: Path | None = None
     clicks: Path | None = None
     original: str | None = None
+    options: DicomOptions = FROM_HEADERS
 
 
 def find_jobs(
     source: Path | str,
     output: Path | str,
-    series: str | None = None,
+    options: DicomOptions = FROM_HEADERS,
     ct: Path | str | None = None,
     clicks: Path | str | None = None,
 ) -> list[Job]:
@@ -58,7 +69,7 @@ def find_jobs(
             stacks or volumes, an autoPET tree, or a folder with DICOM PET (one study or more).
         output: a file where the input is one file and `output` has its kind of suffix, else a
             folder.
-        series: SeriesInstanceUID of the PET series, where a DICOM study has several.
+        options: of DICOM; `series` leaves the others out.
         ct: CT on the grid of a single SUV volume; the studies of a tree have their own.
         clicks: file of a reader's clicks (see `clicks`) on a single SUV volume.
 
@@ -67,7 +78,9 @@ def find_jobs(
             an input or another mask.
     """
     source, output = Path(source), Path(output)
-    jobs = _list_jobs(source, output, series)
+    jobs = _list_jobs(source, output, options)
+    if not any(job.kind == "dicom" or job.source.is_dir() for job in jobs):
+        options.require_dicom(source)
     for option, path in (("ct", ct), ("clicks", clicks)):
         if path is None:
             continue
@@ -91,7 +104,7 @@ def find_jobs(
     return jobs
 
 
-def _list_jobs(source: Path, output: Path, series: str | None) -> list[Job]:
+def _list_jobs(source: Path, output: Path, options: DicomOptions) -> list[Job]:
     if source.is_file():
         return [_file_job(source, output)]
     if not source.is_dir():
@@ -109,9 +122,10 @@ def _list_jobs(source: Path, output: Path, series: str | None) -> list[Job]:
         return [_file_job(path, output) for path in (*pngs, *volumes)]
     found = _scan_studies(content)
     if found is None:
-        return _dicom_jobs(source, output, series)
+        return _dicom_jobs(source, output, options)
     for path, reason in found.problems:
         raise MipError(f"{path}: {reason}")
+    found = with_dicom_options(found, options, source)
     return [
         Job(
             "volume",
@@ -120,6 +134,7 @@ def _list_jobs(source: Path, output: Path, series: str | None) -> list[Job]:
             output / f"{study.case}{FILE_ENDING}",
             ct=study.ct,
             original=study.original,
+            options=study.options,
         )
         for study in found.studies
     ]
@@ -138,7 +153,7 @@ def _scan_studies(content: FolderContent) -> StudyTree | None:
         ) from None
 
 
-def _dicom_jobs(source: Path, output: Path, series: str | None) -> list[Job]:
+def _dicom_jobs(source: Path, output: Path, options: DicomOptions) -> list[Job]:
     """One job a study, named like the folder, or of several studies like the folder of each."""
     from nnunetv2_mip.io.dicom.pet import find_dicom_studies
     from nnunetv2_mip.io.dicom.seg import SEG_SUFFIX
@@ -147,14 +162,34 @@ def _dicom_jobs(source: Path, output: Path, series: str | None) -> list[Job]:
         raise MipError(f"{output}: holds the DICOM input; choose another -o")
     if has_suffix(output, (SEG_SUFFIX,)):
         raise MipError(f"{output}: of DICOM come a NIfTI and a SEG file, so -o must be a folder")
-    studies = find_dicom_studies(source, series)
-    folders = [study.folder for study in studies]
-    cases = folder_cases(source, folders, [study.pet.study_uid for study in studies])
+    studies = find_dicom_studies(source, options)
+    folders = {study.folder: study.pet.study_uid for study in studies}
+    cases = folder_cases(source, list(folders), list(folders.values()))
+    of_folder = dict(zip(folders, cases))
+    names = _distinct_cases([of_folder[study.folder][0] for study in studies], studies)
     jobs = []
-    for study, (case, original) in zip(studies, cases):
-        target = output / f"{case}{FILE_ENDING}"
+    for study, case in zip(studies, names):
+        target, original = output / f"{case}{FILE_ENDING}", of_folder[study.folder][1]
         jobs.append(Job("dicom", case, study.folder, target, dicom=study, original=original))
     return sorted(jobs, key=lambda job: job.case)
+
+
+def _distinct_cases(folders: Sequence[str], studies: Sequence["DicomStudy"]) -> list[str]:
+    """Names of the cases of DICOM studies, made of their folders.
+
+    Studies of one folder have their date in the name; where that is the same or absent, the UID of
+    the series, which never collides.
+    """
+    names = list(folders)
+    for folder, count in Counter(folders).items():
+        mine = [index for index, own in enumerate(folders) if own == folder]
+        dates = [studies[index].pet.study_date for index in mine]
+        is_clear = len(set(dates)) == count and all(dates)
+        for index, date in zip(mine, dates):
+            if count > 1:
+                own = date if is_clear else studies[index].pet.uid.replace(".", "-")
+                names[index] = f"{folder}_{own}"
+    return names
 
 
 def _file_job(source: Path, output: Path) -> Job:

@@ -12,6 +12,7 @@ from nnunetv2_mip.conventions import IGNORE_LABEL, LESION, VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.fusion.fuse import fuse
 from nnunetv2_mip.fusion.rules import DEFAULT_RULE, FusionRule
+from nnunetv2_mip.io.dicom.options import FROM_HEADERS, DicomOptions
 from nnunetv2_mip.io.read_study import Study, read_study
 from nnunetv2_mip.io.volumes import has_suffix, write_volume
 from nnunetv2_mip.lesions.lesion_table import lesion_table, lesion_table_path, write_lesion_table
@@ -47,6 +48,7 @@ def fuse_project_folder(
     rule: str | None,
     threshold: float,
     uptake_share: float = 0.0,
+    options: DicomOptions = FROM_HEADERS,
 ) -> tuple[str, ...]:
     """Fuse a stack of masks or probabilities that lies beside its geometry.json.
 
@@ -59,9 +61,10 @@ def fuse_project_folder(
         suv_path: SUV volume or folder of a DICOM PET series, or None.
         rule: of `rules.RULES`; None is `DEFAULT_RULE`.
         threshold, uptake_share: see `FusionRule`.
+        options: of `suv_path`, a folder with DICOM.
 
     Returns:
-        Lines for the user about the SUV volume.
+        Lines for the user about the SUV.
 
     Raises:
         MipError: a file is missing, or stack, geometry and SUV do not belong together.
@@ -79,7 +82,7 @@ def fuse_project_folder(
     pixel_mm = load_pixel_mm(require_geometry_path(path))
     require_stack_shape(stack, geometry, path, pixel_mm)
     _require_probabilities(stack, path)
-    study = None if suv_path is None else _read_study_of_views(suv_path, geometry)
+    study = None if suv_path is None else _read_study_of_views(suv_path, geometry, options)
     suv = None if study is None else study.suv.array
     stack = to_detector(stack, geometry, pixel_mm)
     mask = fuse(stack, geometry, FusionRule(rule or DEFAULT_RULE, threshold, uptake_share), suv)
@@ -161,9 +164,9 @@ def _list_jobs(folder: Path, dataset_id: int, geometry_folder: Path | str | None
     return jobs
 
 
-def _read_study_of_views(path: Path | str, geometry: ViewGeometry) -> Study:
-    """Study of a SUV volume, which must have the voxels of `geometry`."""
-    study = read_study(path)
+def _read_study_of_views(path: Path | str, geometry: ViewGeometry, options: DicomOptions) -> Study:
+    """Study of a SUV file or DICOM folder, which must have the voxels of `geometry`."""
+    study = read_study(path, options=options)
     if not study.grid.same_as(geometry.grid):
         raise MipError(
             f"{path}: lies on another grid than the views came from "

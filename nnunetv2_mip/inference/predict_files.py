@@ -96,7 +96,7 @@ def _run_stack(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | Non
 
 
 def _run_volume(job: Job, predictor: "MIPPredictor", extras: Extras) -> str | None:
-    study = read_study(job.source, job.ct, wants_ct=predictor.wants_ct)
+    study = read_study(job.source, job.ct, wants_ct=predictor.wants_ct, options=job.options)
     warnings = list(study.warnings)
     clicks = None
     if job.clicks is not None:

@@ -7,10 +7,10 @@ import numpy as np
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.dicom.masks import is_dicom_file, read_dicom_mask, read_dicom_mask_on
+from nnunetv2_mip.io.dicom.options import FROM_HEADERS, DicomOptions
 from nnunetv2_mip.io.dicom.pet import (
     DicomPet,
     DicomStudy,
-    find_dicom_study,
     read_dicom_ct,
     read_dicom_pet,
 )
@@ -75,6 +75,7 @@ def read_study(
     seg: Path | str | None = None,
     *,
     wants_ct: bool = False,
+    options: DicomOptions = FROM_HEADERS,
 ) -> Study:
     """Read a study.
 
@@ -86,15 +87,16 @@ def read_study(
         seg: file of the lesion mask on the same grid; read while the PET is. It may be a DICOM SEG
             or RTSTRUCT, of the place of the PET.
         wants_ct: whether the CT is read.
+        options: of a folder with DICOM.
 
     Raises:
-        MipError: as `volumes.read_suv`, `volumes.read_mask` and `read_ct`; of DICOM as
-            `io.dicom.pet.find_dicom_study`, `read_dicom_pet` and `read_dicom_ct`.
+        MipError: `options` for a file; as `volumes.read_suv`, `volumes.read_mask` and `read_ct`;
+            of DICOM as `io.dicom.pet.find_dicom_study`, `read_dicom_pet` and `read_dicom_ct`.
     """
     if seg is None:
-        return _read_images(source, ct, wants_ct)
+        return _read_images(source, ct, wants_ct, options)
     if is_dicom_file(seg):
-        study, lines = _read_images(source, ct, wants_ct), list[str]()
+        study, lines = _read_images(source, ct, wants_ct, options), list[str]()
         if study.dicom is not None:
             mask = read_dicom_mask(seg, study.dicom, lines.append)
         else:
@@ -103,7 +105,7 @@ def read_study(
     with threads_beside(1) as beside:
         # Inflating leaves the other cores idle.
         later = beside.submit(read_mask, seg)
-        study = _read_images(source, ct, wants_ct)
+        study = _read_images(source, ct, wants_ct, options)
         mask = later.result()
     require_same_grid(mask, study.suv)
     return replace(study, seg=mask, warnings=(*study.warnings, *new_warnings(mask, study.suv)))
@@ -115,19 +117,22 @@ def read_study_files(files: StudyFiles, *, wants_ct: bool = False) -> Study:
     Raises:
         MipError: as `read_study`.
     """
-    source: Path | DicomStudy = files.suv
-    if files.series is not None:
-        source = find_dicom_study(files.suv, files.series)
-    return read_study(source, files.ct, files.seg, wants_ct=wants_ct)
+    options = files.options
+    if files.series is not None and not options.series:
+        options = replace(options, series=(files.series,))
+    return read_study(files.suv, files.ct, files.seg, wants_ct=wants_ct, options=options)
 
 
-def _read_images(source: Path | str | DicomStudy, ct: Path | str | None, wants_ct: bool) -> Study:
+def _read_images(
+    source: Path | str | DicomStudy, ct: Path | str | None, wants_ct: bool, options: DicomOptions
+) -> Study:
     pet: DicomPet | None = None
     lines: tuple[str, ...] = ()
     if isinstance(source, DicomStudy) or Path(source).is_dir():
-        pet = read_dicom_pet(source)
+        pet = read_dicom_pet(source, options)
         suv, lines = pet.suv, pet.warnings
     else:
+        options.require_dicom(source)
         suv = read_suv(source)
     unit = suv_warning(suv)
     warnings = (*lines, *suv.warnings, *((unit,) if unit else ()))
@@ -139,6 +144,7 @@ def _read_images(source: Path | str | DicomStudy, ct: Path | str | None, wants_c
         warnings = (*warnings, *new_warnings(found, suv))
     elif pet is not None:
         found = read_dicom_ct(pet)
+        warnings = (*warnings, *pet.study.ct_warnings)
     return Study(suv, found, warnings=warnings, dicom=pet)
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nnunetv2_mip.errors import MipError
@@ -13,6 +13,8 @@ from nnunetv2_mip.io.case_names import (
     distinct_names,
     keeps_letters,
 )
+from nnunetv2_mip.io.dicom.choice import options_of_folders
+from nnunetv2_mip.io.dicom.options import FROM_HEADERS, DicomOptions
 from nnunetv2_mip.io.folder_patients import (
     Owner,
     is_marked,
@@ -57,6 +59,7 @@ class StudyFiles:
         original: path of the study in its tree, where `case` lacks letters of it.
         no_seg: why `seg` is None where the study has masks.
         series: SeriesInstanceUID of the PET that a DICOM `seg` refers to, or None.
+        options: of `suv`, where that is a folder with DICOM.
     """
 
     case: str
@@ -67,6 +70,7 @@ class StudyFiles:
     original: str | None = None
     no_seg: str | None = None
     series: str | None = None
+    options: DicomOptions = FROM_HEADERS
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -91,6 +95,25 @@ class StudyTree:
     problems: tuple[tuple[Path, str], ...]
     warnings: tuple[str, ...] = ()
     grouping: Grouping = field(default_factory=Grouping)
+
+
+def with_dicom_options(found: StudyTree, options: DicomOptions, tree: Path | str) -> StudyTree:
+    """The same studies; those of DICOM are read with these options.
+
+    Raises:
+        MipError: options, but no DICOM study; a weight, dose or injection for several studies.
+    """
+    if not options:
+        return found
+    series = [study for study in found.studies if study.suv.is_dir()]
+    own = options_of_folders(options, [study.suv for study in series], tree)
+    return replace(
+        found,
+        studies=tuple(
+            replace(study, options=own[study.suv]) if study.suv in own else study
+            for study in found.studies
+        ),
+    )
 
 
 def find_studies(tree: Path | str, patients: PatientOptions | None = None) -> list[StudyFiles]:

@@ -97,7 +97,7 @@ def read_volume_case(
     Raises:
         MipError: a file that cannot be read, or files on different grids.
     """
-    study = None if files.image is None else read_study(files.image)
+    study = None if files.image is None else read_study(files.image, options=files.dicom)
     suv, warnings = (None, []) if study is None else (study.suv, list(study.warnings))
     prediction = _read_mask(files.prediction, suv, None, warnings)
     truth = _read_mask(files.truth, suv, prediction, warnings)

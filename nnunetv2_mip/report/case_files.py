@@ -9,6 +9,7 @@ from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.evaluation.matching import Pair, predictions_of, truths_of
 from nnunetv2_mip.files import is_hidden
+from nnunetv2_mip.io.dicom.options import FROM_HEADERS, DicomOptions
 from nnunetv2_mip.io.dmiai_layout import CONTROLS, IMAGES, PATIENTS, images_in
 from nnunetv2_mip.io.folder_layout import Layout, recognise
 from nnunetv2_mip.io.png import PNG_SUFFIX
@@ -36,6 +37,7 @@ class CaseFiles:
         lesions: lesion file of a stack: volumes, and the views in which each lesion is visible.
         is_control_image: whether `truth` is the image of a case without lesions.
         is_missing: whether the prediction is missing and counts as empty.
+        dicom: of `image`, where that is a folder with a DICOM PET series.
     """
 
     case: str
@@ -46,6 +48,7 @@ class CaseFiles:
     lesions: Path | None = None
     is_control_image: bool = False
     is_missing: bool = False
+    dicom: DicomOptions = FROM_HEADERS
 
 
 def files_of_pairs(

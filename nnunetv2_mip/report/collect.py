@@ -1,6 +1,7 @@
 """Collection of a report's content: folders are read, scored, checked and drawn."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.evaluation.evaluate import evaluate
 from nnunetv2_mip.evaluation.matching import match
 from nnunetv2_mip.evaluation.summary import worst_first
+from nnunetv2_mip.io.dicom.choice import options_of_folders
 from nnunetv2_mip.parallel import for_each
 from nnunetv2_mip.report.case_facts import CaseFacts, read_all_facts
 from nnunetv2_mip.report.case_files import (
@@ -47,6 +49,7 @@ def collect(request: ReportRequest, show_progress: bool = False) -> ReportConten
     if request.predictions is not None:
         images = _images(request, beside=request.truths)
         scores, predicted = _predicted_cases(request, request.predictions, images, show_progress)
+        predicted = _with_dicom_options(predicted, request)
         _require_images(request, predicted)
         facts = read(predicted, title="lesions")
     check = None
@@ -56,6 +59,7 @@ def collect(request: ReportRequest, show_progress: bool = False) -> ReportConten
         folder = request.truths
     if folder is not None:
         checked = files_of_dataset(folder, _images(request, beside=folder))
+        checked = _with_dicom_options(checked, request)
         check = check_cases(folder, read(checked, title="data set"))
     elif request.truths is not None:
         check = check_cases(request.truths, facts)
@@ -108,6 +112,23 @@ def _images(request: ReportRequest, beside: Path | None) -> dict[str, Path]:
             if masks is not None:
                 found |= {files.case: request.images for files in files_of_predictions(masks, {})}
     return found
+
+
+def _with_dicom_options(cases: Sequence[CaseFiles], request: ReportRequest) -> list[CaseFiles]:
+    """The same cases; images that are DICOM series are read with the options of the request.
+
+    Raises:
+        MipError: options, but no such image; a weight, dose or injection for several studies.
+    """
+    options = request.dicom
+    if not options:
+        return list(cases)
+    where = request.images or request.truths or request.dataset or request.predictions
+    folders = [files.image for files in cases if files.image is not None and files.image.is_dir()]
+    own = options_of_folders(options, folders, str(where))
+    return [
+        replace(files, dicom=own[files.image]) if files.image in own else files for files in cases
+    ]
 
 
 def _predicted_cases(

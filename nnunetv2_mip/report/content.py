@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nnunetv2_mip.io.dicom.options import FROM_HEADERS, DicomOptions
 from nnunetv2_mip.report.case_facts import CaseFacts
 from nnunetv2_mip.report.dataset_check import DatasetCheck
 from nnunetv2_mip.report.rotating_mip import RotatingMIP, RotatingMIPSettings
@@ -20,6 +21,7 @@ class ReportRequest:
         dataset: raw nnU-Net data set to check.
         model: model folder whose training is shown.
         images: where the images are, if neither truths nor data set have them.
+        dicom: of images that are DICOM series.
         title: of the page; None makes one.
         shown: so many of the worst and of the best cases are drawn.
         drawing: settings of the rotating MIPs.
@@ -39,6 +41,7 @@ class ReportRequest:
     only_predicted: bool = False
     min_overlap: float = 0.0
     processes: int = 1
+    dicom: DicomOptions = FROM_HEADERS
 
 
 @dataclass(frozen=True)

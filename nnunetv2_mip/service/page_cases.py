@@ -23,6 +23,7 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.inference.deadline import Cancelled, Deadline
 from nnunetv2_mip.inference.postprocessing import mask_of_view
 from nnunetv2_mip.inference.predictor import MIPPredictor, StudyPrediction
+from nnunetv2_mip.io.dicom.options import FROM_HEADERS, DicomOptions
 from nnunetv2_mip.io.read_study import Study
 from nnunetv2_mip.io.volumes import write_volume
 from nnunetv2_mip.lesions.lesion_table import lesion_table
@@ -75,6 +76,7 @@ class Case:
 
     Attributes:
         name: file name given by the user.
+        options: of a zip with DICOM.
         key: random text that identifies the case in URLs.
         state: `waiting`, `running`, `done` or `failed`.
         progress: finished share, 0 to 1.
@@ -92,6 +94,7 @@ class Case:
     """
 
     name: str
+    options: DicomOptions = FROM_HEADERS
     key: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     state: str = "waiting"
     progress: float = 0.0
@@ -149,7 +152,7 @@ class CaseStore:
         """Number of files being received, waiting or in work, of removed cases too."""
         return self._pending
 
-    def reserve(self, name: str) -> Case:
+    def reserve(self, name: str, options: DicomOptions = FROM_HEADERS) -> Case:
         """New case for a file not yet received; `start` or `release` must follow.
 
         Raises:
@@ -161,7 +164,7 @@ class CaseStore:
                     f"{name}: {self._pending} files are being worked on; come again later"
                 )
             self._pending += 1
-        return Case(name)
+        return Case(name, options)
 
     def release(self) -> None:
         """End a reservation: the file was not received, or will not be worked on."""
@@ -248,7 +251,7 @@ class CaseStore:
         predictor = self._queue.predictor
         with folder:
             case.state = "running"
-            upload = read_upload(path, case.name, predictor.wants_ct, self._settings)
+            upload = read_upload(path, case.name, predictor.wants_ct, self._settings, case.options)
         case.warnings = upload.warnings
         if upload.study is not None:
             case.warnings = tuple(

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from nnunetv2_mip.conventions import VOLUME_SUFFIXES
+from nnunetv2_mip.io.dicom.options import check_options
 from nnunetv2_mip.service.page_cases import Case, CaseMask, CaseStore, mask_file
 from nnunetv2_mip.service.page_report import TITLES, render_case_report
 from nnunetv2_mip.visualization.view_sheet import SHEET_COLUMNS, view_sheet_png
@@ -55,12 +56,23 @@ def add_page(app: FastAPI) -> None:
 
 
 @router.post("", status_code=202)
-async def upload(request: Request, name: str = "file"):
-    """Receive a file and start work on it; replies with the key of its case."""
+async def upload(
+    request: Request,
+    name: str = "file",
+    series: str | None = None,
+    weight_kg: float | None = None,
+    dose_mbq: float | None = None,
+    injection_time: str | None = None,
+):
+    """Receive a file and start work on it; replies with the key of its case.
+
+    The last four are of a zip with DICOM (see `io.dicom.options`).
+    """
+    options = check_options((series,) if series else (), weight_kg, dose_mbq, injection_time)
     cases = request.app.state.cases
     name = Path(name.replace("\\", "/")).name[:120] or "file"
     # Before the body is received: the disk has space for only so many files.
-    case = cases.reserve(name)
+    case = cases.reserve(name, options)
     folder = tempfile.TemporaryDirectory(prefix="nnunetv2_mip_", ignore_cleanup_errors=True)
     try:
         path = Path(folder.name) / f"upload{_suffix(name)}"

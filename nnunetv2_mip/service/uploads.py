@@ -11,6 +11,7 @@ import numpy as np
 
 from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.io.dicom.options import FROM_HEADERS, DicomOptions
 from nnunetv2_mip.io.read_study import Study, read_study
 from nnunetv2_mip.io.volumes import has_suffix
 from nnunetv2_mip.service.image_codec import decode_bytes
@@ -37,7 +38,13 @@ class Upload:
     warnings: tuple[str, ...] = ()
 
 
-def read_upload(path: Path, name: str, wants_ct: bool, settings: Settings) -> Upload:
+def read_upload(
+    path: Path,
+    name: str,
+    wants_ct: bool,
+    settings: Settings,
+    options: DicomOptions = FROM_HEADERS,
+) -> Upload:
     """Uploaded file, read by its content.
 
     Args:
@@ -45,22 +52,23 @@ def read_upload(path: Path, name: str, wants_ct: bool, settings: Settings) -> Up
         name: file name given by the user, for messages.
         wants_ct: whether the model has the channel `ct`.
         settings: limits.
+        options: of a zip with DICOM.
 
     Raises:
         MipError: the format is not accepted, or the file is damaged or too large. The message has
             the user's file name.
     """
     try:
-        return _read(path, wants_ct, settings)
+        return _read(path, wants_ct, settings, options)
     except MipError as error:
         # Files of a zip lie in a temporary folder, which the user must not see.
         reason = str(error).replace(f"{path}.d/", f"{name}: ").replace(f"{path}.d", name)
         reason = reason.replace(str(path), name)
-        reason = reason.removeprefix("img: ")
+        reason = reason.removeprefix("img: ").replace("--series UID", "Series under DICOM")
         raise MipError(reason if name in reason else f"{name}: {reason}") from None
 
 
-def _read(path: Path, wants_ct: bool, settings: Settings) -> Upload:
+def _read(path: Path, wants_ct: bool, settings: Settings, options: DicomOptions) -> Upload:
     with path.open("rb") as stream:
         signature = stream.read(8)
     if not signature:
@@ -68,15 +76,16 @@ def _read(path: Path, wants_ct: bool, settings: Settings) -> Upload:
     if signature.startswith(_IMAGE_SIGNATURES):
         if path.stat().st_size > settings.max_body_bytes:
             raise MipError(f"{path}: is too large for an image")
+        options.require_dicom(path)
         image = decode_bytes(path.read_bytes(), settings)
         return Upload(levels=image.levels, warnings=image.warnings)
     if signature.startswith(b"PK"):
         folder = Path(f"{path}.d")
         _unzip(path, folder, settings)
-        study = read_study(folder, wants_ct=wants_ct)
+        study = read_study(folder, wants_ct=wants_ct, options=options)
     elif has_suffix(path, VOLUME_SUFFIXES):
         check_volume(path, settings.max_voxels)
-        study = read_study(path)
+        study = read_study(path, options=options)
     else:
         raise MipError(
             f"{path}: is none of the kinds that are taken: PNG, SUV volume (.nii.gz, .nii, .mha, "
@@ -86,6 +95,14 @@ def _read(path: Path, wants_ct: bool, settings: Settings) -> Upload:
     if voxels > settings.max_voxels:
         raise MipError(f"{path}: has {voxels} voxels, at most {settings.max_voxels}")
     return Upload(study=study)
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a file of a zip is none of the user's: `._` files of macOS and its `__MACOSX`."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    return "__MACOSX" in parts or any(
+        part.startswith(".") and part not in (".", "..") for part in parts
+    )
 
 
 def _unzip(path: Path, folder: Path, settings: Settings) -> None:
@@ -101,6 +118,8 @@ def _unzip(path: Path, folder: Path, settings: Settings) -> None:
                 )
             folder.mkdir()
             for number, item in enumerate(files):
+                if _is_hidden(item.filename):
+                    continue
                 if item.flag_bits & 1:
                     raise MipError(f"{path}: is encrypted; unpack it and zip it without password")
                 suffix = PurePosixPath(item.filename).suffix[:8]

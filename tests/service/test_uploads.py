@@ -1,6 +1,8 @@
 """Uploads that are unsafe: files that name other files, exaggerate their size, or inflate."""
 
 import gzip
+import io
+import shutil
 import tracemalloc
 import zipfile
 
@@ -154,3 +156,74 @@ def test_a_damaged_zip_is_reported(tmp_path, kind):
     path.write_bytes(content)
     with pytest.raises(MipError, match=r"^a\.zip: cannot be unpacked"):
         read(path)
+
+
+def test_a_zip_of_two_series_names_the_field_that_tells_them_apart(tmp_path):
+    """The advice can be followed on the page; hidden files of macOS do not matter."""
+    pytest.importorskip("pydicom")
+    from nnunetv2_mip.io.dicom.options import DicomOptions
+
+    path, uids = tmp_path / "two.zip", ("1.2.3", "1.2.4")
+    with zipfile.ZipFile(path, "w") as archive:
+        for level, uid in enumerate(uids, start=1):
+            for index in range(3):
+                archive.writestr(f"pet/{uid}/{index}.dcm", _slice(uid, index, level))
+        archive.writestr("__MACOSX/pet/._0.dcm", b"\0\5\26\7" * 40)
+    with pytest.raises(MipError, match="name one with Series under DICOM") as caught:
+        read(path)
+    assert all(uid in str(caught.value) for uid in uids)
+    shutil.rmtree(f"{path}.d")
+    for level, uid in enumerate(uids, start=1):
+        found = read_upload(path, path.name, False, Settings(), DicomOptions((uid,)))
+        assert found.study.suv.array.max() == level
+        shutil.rmtree(f"{path}.d")
+
+
+def test_options_of_dicom_are_refused_of_other_files(tmp_path):
+    pytest.importorskip("pydicom")
+    from nnunetv2_mip.io.dicom.options import DicomOptions
+
+    path = tmp_path / "a.mha"
+    sitk.WriteImage(image(), str(path))
+    with pytest.raises(MipError, match="--weight_kg 70: is for DICOM"):
+        read_upload(path, path.name, False, Settings(), DicomOptions(weight_kg=70.0))
+
+
+def _slice(series: str, index: int, level: int) -> bytes:
+    """File of a PET slice in SUV."""
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.128"
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    data = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+    values = {
+        "SOPClassUID": meta.MediaStorageSOPClassUID,
+        "SOPInstanceUID": meta.MediaStorageSOPInstanceUID,
+        "StudyInstanceUID": "1.2",
+        "SeriesInstanceUID": series,
+        "Modality": "PT",
+        "Units": "GML",
+        "CorrectedImage": ["DECY", "ATTN"],
+        "ImagePositionPatient": [0, 0, 3 * index],
+        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+        "PixelSpacing": [3, 3],
+        "RescaleSlope": "1",
+        "RescaleIntercept": "0",
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "Rows": 4,
+        "Columns": 4,
+        "BitsAllocated": 16,
+        "BitsStored": 16,
+        "HighBit": 15,
+        "PixelRepresentation": 0,
+        "PixelData": np.full((4, 4), level, np.uint16).tobytes(),
+    }
+    for keyword, value in values.items():
+        setattr(data, keyword, value)
+    stream = io.BytesIO()
+    data.save_as(stream)
+    return stream.getvalue()

@@ -10,7 +10,11 @@ import numpy as np
 
 from nnunetv2_mip.conventions import AIR_HU
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.io.dicom.series import Series, Slices, find_series, read_values, sort_slices
+from nnunetv2_mip.io.dicom.choice import Choice, choose_ct, choose_pet, named_series, pet_series
+from nnunetv2_mip.io.dicom.find_series import Series, find_series, sort_slices
+from nnunetv2_mip.io.dicom.options import FROM_HEADERS, DicomOptions
+from nnunetv2_mip.io.dicom.pixels import read_values
+from nnunetv2_mip.io.dicom.series import Slices
 from nnunetv2_mip.io.dicom.suv import suv_factors
 from nnunetv2_mip.io.resampling import resample_to_grid
 from nnunetv2_mip.io.volumes import Volume, without_negative
@@ -26,12 +30,18 @@ class DicomStudy:
     Attributes:
         folder: holds the study.
         pet: its PET series.
-        ct: the CT series of the same study and frame of reference with the most slices, or None.
+        ct: the CT series of the same study and frame of reference with the most slices (usable
+            ones first), or None.
+        options: what the user says of it.
+        warnings, ct_warnings: lines for the user about the choice of the PET, and of the CT.
     """
 
     folder: Path
     pet: Series
     ct: Series | None
+    options: DicomOptions = FROM_HEADERS
+    warnings: tuple[str, ...] = ()
+    ct_warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,76 +63,110 @@ class DicomPet:
     warnings: tuple[str, ...]
 
 
-def find_dicom_study(folder: Path | str, series: str | None = None) -> DicomStudy:
+def find_dicom_study(folder: Path | str, options: DicomOptions = FROM_HEADERS) -> DicomStudy:
     """The one study in a folder (searched with the folders in it).
 
-    Of several PET series of one study the attenuation-corrected one with the most slices is
-    taken. Other series and other files in the folder do not matter.
+    Of several PET series one is chosen (see `choice`). Other series and other files in the folder
+    do not matter.
 
     Args:
-        folder: holds one study, in one file a slice.
-        series: SeriesInstanceUID of the PET series to take.
+        folder: holds one study.
+        options: what the user says of the study.
 
     Raises:
         MipError: pydicom is not installed; no PET series, or several that could be meant.
     """
     folder = Path(folder)
     found = find_series(folder)
-    return _study_of(choose_pet(found, folder, series), found, folder)
+    pets = pet_series(found, folder)
+    if options.series:
+        named = named_series(pets, folder, options.series)
+        if len(named) > 1:
+            raise MipError(f"{folder}: --series names {len(named)} series; one is read here")
+        return _study_of(Choice(named[0]), found, folder, options)
+    if len({item.study_uid for item in pets}) > 1:
+        there = "; ".join(item.describe() for item in pets)
+        raise MipError(
+            f"{folder}: holds PET series of several studies; give the folder of one, or name the "
+            f"series with --series UID: {there}"
+        )
+    return _study_of(choose_pet(pets, folder), found, folder, options)
 
 
-def find_dicom_studies(folder: Path | str, series: str | None = None) -> list[DicomStudy]:
+def find_dicom_studies(
+    folder: Path | str, options: DicomOptions = FROM_HEADERS
+) -> list[DicomStudy]:
     """All studies with a PET series in a folder, each with the folder that its PET lies in.
 
     Args:
-        folder, series: as of `find_dicom_study`.
+        folder, options: as of `find_dicom_study`; `series` leaves the others out, and may name
+            several of one study.
 
     Raises:
-        MipError: as `find_dicom_study`, of one of the studies.
+        MipError: as `find_dicom_study`, of one of the studies; a weight, dose or injection of
+            several studies.
     """
     folder = Path(folder)
     found = find_series(folder)
-    pets = [item for item in found if item.modality == "PT" and series in (None, item.uid)]
-    studies = sorted({item.study_uid for item in pets})
-    if len(studies) <= 1:
-        return [_study_of(choose_pet(found, folder, series), found, folder)]
-    chosen = [choose_pet([p for p in pets if p.study_uid == uid], folder) for uid in studies]
+    pets = pet_series(found, folder)
+    if options.series:
+        chosen = [Choice(item) for item in named_series(pets, folder, options.series)]
+    else:
+        studies = sorted({item.study_uid for item in pets})
+        chosen = [
+            choose_pet([item for item in pets if item.study_uid == uid], folder) for uid in studies
+        ]
+    options.require_one_study(len({choice.series.study_uid for choice in chosen}), folder)
+    if len(chosen) == 1:
+        return [_study_of(chosen[0], found, folder, options)]
     return [
-        _study_of(pet, found, Path(os.path.commonpath([path.parent for path in pet.files])))
-        for pet in chosen
+        _study_of(
+            choice,
+            found,
+            Path(os.path.commonpath([path.parent for path in choice.series.files])),
+            options,
+        )
+        for choice in chosen
     ]
 
 
-def _study_of(pet: Series, found: Sequence[Series], folder: Path) -> DicomStudy:
+def _study_of(
+    choice: Choice, found: Sequence[Series], folder: Path, options: DicomOptions
+) -> DicomStudy:
+    pet = choice.series
     fitting = [
         item
         for item in found
         if item.modality == "CT"
-        and not item.localizer
+        and item.is_volume
         and item.study_uid == pet.study_uid
         and item.frame_uid == pet.frame_uid
-        and len(item.files) > 1
     ]
-    return DicomStudy(folder, pet, max(fitting, key=lambda item: len(item.files), default=None))
+    ct = choose_ct(fitting, folder)
+    if ct is None:
+        return DicomStudy(folder, pet, None, options, choice.warnings)
+    return DicomStudy(folder, pet, ct.series, options, choice.warnings, ct.warnings)
 
 
-def read_dicom_pet(source: DicomStudy | Path | str, series: str | None = None) -> DicomPet:
+def read_dicom_pet(
+    source: DicomStudy | Path | str, options: DicomOptions = FROM_HEADERS
+) -> DicomPet:
     """SUV by body weight of the PET series of a study.
 
     Args:
         source: series that were found, or a folder to be searched.
-        series: as of `find_dicom_study`, of a folder.
+        options: as of `find_dicom_study`, of a folder.
 
     Raises:
         MipError: as `find_dicom_study`, of a folder; missing or doubled slices; a tag that SUV
             needs is missing (names file and tag).
     """
-    study = source if isinstance(source, DicomStudy) else find_dicom_study(source, series)
+    study = source if isinstance(source, DicomStudy) else find_dicom_study(source, options)
     folder, chosen = study.folder, study.pet
     slices = sort_slices(chosen)
-    warnings = _incomplete(slices)
+    warnings = (*study.warnings, *slices.warnings, *_incomplete(slices))
     # The factors first: a missing tag is found before the pixels are read.
-    factors, more = suv_factors(slices)
+    factors, more = suv_factors(slices, study.options)
     array = read_values(slices)
     array *= factors.astype(np.float32)[:, None, None]
     # Some reconstructions leave small negative values in air; no ray and no lesion has them.
@@ -132,45 +176,6 @@ def read_dicom_pet(source: DicomStudy | Path | str, series: str | None = None) -
     suv = np.ascontiguousarray(slices.grid.to_canonical(array))
     volume = Volume(suv, slices.grid, folder)
     return DicomPet(volume, study, slices.files, slices.headers, (*warnings, *more, *told))
-
-
-def choose_pet(found: Sequence[Series], folder: Path, series: str | None = None) -> Series:
-    """The PET series that is meant (see `find_dicom_study`).
-
-    Raises:
-        MipError: there is none, or several could be meant; names them.
-    """
-    pets = [item for item in found if item.modality == "PT"]
-    if not pets:
-        there = ", ".join(sorted({item.modality for item in found})) or "no DICOM series at all"
-        raise MipError(f"{folder}: holds no PET series (Modality PT); there is: {there}")
-    if series is not None:
-        named = [item for item in pets if item.uid == series]
-        if not named:
-            raise MipError(f"{folder}: has no PET series {series}; there is: {_list(pets)}")
-        return named[0]
-    if len({item.study_uid for item in pets}) > 1:
-        raise MipError(
-            f"{folder}: holds PET series of several studies; give the folder of one, or name the "
-            f"series: {_list(pets)}"
-        )
-    pets.sort(key=_suitability, reverse=True)
-    if len(pets) > 1 and _suitability(pets[0]) == _suitability(pets[1]):
-        like = [item for item in pets if _suitability(item) == _suitability(pets[0])]
-        raise MipError(
-            f"{folder}: holds {len(like)} PET series that could be meant; give a folder with one "
-            f"of them, or name the series: {_list(like)}"
-        )
-    return pets[0]
-
-
-def _suitability(item: Series) -> tuple[bool, int]:
-    """Attenuation corrected before not, then the longer the better."""
-    return "ATTN" in item.corrections, len(item.files)
-
-
-def _list(items: Sequence[Series]) -> str:
-    return "; ".join(item.describe() for item in items)
 
 
 def _incomplete(slices: Slices) -> list[str]:

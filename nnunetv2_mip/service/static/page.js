@@ -42,6 +42,16 @@ async function ask(path, options) {
   return answer;
 }
 
+// File name, and what the user says of a zip with DICOM.
+function query(file) {
+  const said = new URLSearchParams({ name: file.name });
+  for (const id of ["series", "weight_kg", "dose_mbq", "injection_time"]) {
+    const text = $(id).value.trim();
+    if (text) said.set(id, text);
+  }
+  return said;
+}
+
 async function start(file) {
   reset();
   const own = run;
@@ -51,7 +61,7 @@ async function start(file) {
   $("step").textContent = `Sending ${file.name}`;
   $("progress").removeAttribute("value");
   try {
-    const answer = await ask(`cases?name=${encodeURIComponent(file.name)}`, {
+    const answer = await ask(`cases?${query(file)}`, {
       method: "POST",
       headers: { "Content-Type": "application/octet-stream" },
       body: file,

@@ -17,6 +17,7 @@ from nnunetv2_mip.errors import MipError  # noqa: E402
 from nnunetv2_mip.fusion.rules import FusionRule  # noqa: E402
 from nnunetv2_mip.inference.find_inputs import find_jobs  # noqa: E402
 from nnunetv2_mip.io.dicom.masks import read_dicom_mask  # noqa: E402
+from nnunetv2_mip.io.dicom.options import DicomOptions  # noqa: E402
 from nnunetv2_mip.io.dicom.pet import read_dicom_ct, read_dicom_pet  # noqa: E402
 from nnunetv2_mip.io.volumes import read_mask, write_volume  # noqa: E402
 from nnunetv2_mip.views.geometry import ViewGeometry  # noqa: E402
@@ -91,7 +92,7 @@ def test_jobs_of_dicom_folders(tmp_path, monkeypatch, write_pet):
     write_pet(tmp_path / "in" / "bob")
     ann, bob = find_jobs(tmp_path / "in", tmp_path / "out")
     assert (ann.source, bob.source) == (source, tmp_path / "in" / "bob")
-    (one,) = find_jobs(tmp_path / "in", tmp_path / "out", series=bob.dicom.pet.uid)
+    (one,) = find_jobs(tmp_path / "in", tmp_path / "out", DicomOptions(series=(bob.dicom.pet.uid,)))
     assert one.dicom.pet.uid == bob.dicom.pet.uid
 
 

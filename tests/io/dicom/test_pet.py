@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("pydicom")
 from pydicom.uid import generate_uid
 
+from nnunetv2_mip.io.dicom.options import DicomOptions
 from nnunetv2_mip.io.dicom.pet import read_dicom_ct, read_dicom_pet
 from nnunetv2_mip.io.read_study import read_study
 from nnunetv2_mip.io.volumes import read_suv, write_volume
@@ -58,8 +59,8 @@ def test_the_attenuation_corrected_and_longest_series_is_taken(
     message = refused(tmp_path)
     assert chosen in message
     assert twin in message
-    assert_suv(tmp_path, 2 * known.one_half_life, series=twin)
-    assert "1.2.3" in refused(tmp_path, series="1.2.3")
+    assert_suv(tmp_path, 2 * known.one_half_life, options=DicomOptions((twin,)))
+    assert "1.2.3" in refused(tmp_path, options=DicomOptions(("1.2.3",)))
 
 
 def test_two_studies_are_not_guessed_between(tmp_path, write_series, refused):

@@ -11,8 +11,9 @@ pytest.importorskip("pydicom")
 
 from pet_headers import factor_of, pet_slices
 
+from nnunetv2_mip.io.dicom.find_series import find_series, sort_slices
 from nnunetv2_mip.io.dicom.pet import read_dicom_pet
-from nnunetv2_mip.io.dicom.series import find_series, number_of, sort_slices
+from nnunetv2_mip.io.dicom.series import number_of
 from nnunetv2_mip.io.dicom.suv import suv_factors
 
 # github.com/oncoray/suv_computation: the right answer in every object.
