@@ -6,13 +6,8 @@ from typing import Any
 
 from nnunetv2_mip.conventions import IGNORE_LABEL
 from nnunetv2_mip.dataset_conversion.body_statistics import BodyStatistics
-from nnunetv2_mip.dataset_conversion.raw_dataset import (
-    Case,
-    CasePaths,
-    ConversionPlan,
-    ConversionResult,
-    build_raw_dataset,
-)
+from nnunetv2_mip.dataset_conversion.conversion_plan import Case, CasePaths, ConversionPlan
+from nnunetv2_mip.dataset_conversion.raw_dataset import ConversionResult, build_raw_dataset
 from nnunetv2_mip.files import write_json
 from nnunetv2_mip.io.dicom.options import FROM_HEADERS, DicomOptions
 from nnunetv2_mip.io.patients import PatientOptions

@@ -7,13 +7,8 @@ import numpy as np
 
 from nnunetv2_mip.conventions import DEFAULT_WINDOW_SUV, PNG_PIXEL_MM, VIEW_AXIS_SPACING_MM
 from nnunetv2_mip.dataset_conversion.body_statistics import BodyStatistics
-from nnunetv2_mip.dataset_conversion.raw_dataset import (
-    Case,
-    CasePaths,
-    ConversionPlan,
-    ConversionResult,
-    build_raw_dataset,
-)
+from nnunetv2_mip.dataset_conversion.conversion_plan import Case, CasePaths, ConversionPlan
+from nnunetv2_mip.dataset_conversion.raw_dataset import ConversionResult, build_raw_dataset
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import write_json
 from nnunetv2_mip.io.case_names import distinct_names, keeps_letters, safe_name

@@ -12,130 +12,37 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from nnunetv2_mip.conventions import LEVEL_MAX
 from nnunetv2_mip.dataset_conversion.body_statistics import BodyStatistics
+from nnunetv2_mip.dataset_conversion.conversion_plan import (
+    PROJECTED_LABELS,
+    Case,
+    CasePaths,
+    ConversionPlan,
+)
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json, write_json
 from nnunetv2_mip.io.input_states import changed_inputs, input_states
 from nnunetv2_mip.nnunet.paths import dataset_name, existing_datasets, nnunet_folder
 from nnunetv2_mip.nnunet.splits import patient_grouped_splits
 from nnunetv2_mip.parallel import for_each
-from nnunetv2_mip.views.stack_files import FILE_ENDING, GEOMETRY_SUFFIX, LESIONS_SUFFIX
+from nnunetv2_mip.views.stack_files import FILE_ENDING
 
 SUMMARY_NAME = "conversion.json"
 _MANIFEST, _RECORDS = "manifest.json", "records"
-# Entry of a record for the inputs; it gets not into the data set.
+# Entry of a record for the inputs; the data set does not get it.
 _INPUTS = "inputs"
 # Entry of a record for what the user says of its case.
 _CHOICES = "dicom"
 FORMAT_VERSION = 1
 # Always cases a second: tqdm turns the rate over when it is below one.
 _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed} gone, {remaining} left, {rate_noinv_fmt}]"
-# Truth to score by where the labels to train on are not the whole projection.
-PROJECTED_LABELS = "labelsTr_projected"
-
-
-@dataclass(frozen=True)
-class Case:
-    """One case to convert.
-
-    Attributes:
-        name: of the case.
-        patient: all cases of one patient share this.
-        payload: what the converter's function needs (picklable).
-        inputs: files and folders that are read; a case whose inputs have changed is done again.
-        original: name or path of the input, where `name` lacks letters of it.
-        choices: what the user says of this case alone (JSON); with others it is done again.
-    """
-
-    name: str
-    patient: str
-    payload: Any
-    inputs: tuple[Path, ...] = ()
-    original: str | None = None
-    choices: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class CasePaths:
-    """Paths of the files of a case."""
-
-    images: Path
-    labels: Path
-    case: str
-
-    def channel(self, index: int) -> Path:
-        return self.images / f"{self.case}_{index:04d}{FILE_ENDING}"
-
-    @property
-    def label(self) -> Path:
-        return self.labels / f"{self.case}{FILE_ENDING}"
-
-    @property
-    def geometry(self) -> Path:
-        return self.images / f"{self.case}{GEOMETRY_SUFFIX}"
-
-    @property
-    def projected_label(self) -> Path:
-        """Path of the projected label, where the label to train on is another kind."""
-        return self.labels.with_name(PROJECTED_LABELS) / self.label.name
-
-    @property
-    def lesions(self) -> Path:
-        """Path of the table of lesions and the views that show them."""
-        return self.images / f"{self.case}{LESIONS_SUFFIX}"
-
-    def files(self) -> list[Path]:
-        """Existing files of this case alone (`p_1` is no file of `p`)."""
-        channels = self.images.glob(f"{self.case}_[0-9][0-9][0-9][0-9]{FILE_ENDING}")
-        others = (self.label, self.projected_label, self.geometry, self.lesions)
-        return [path for path in (*channels, *others) if path.is_file()]
-
-
-@dataclass
-class ConversionPlan:
-    """Plan of a conversion.
-
-    Attributes:
-        dataset_id, name: of the target, `Dataset<id>_<name>`.
-        cases: to convert.
-        convert: (payload, CasePaths) → record: a JSON dict with `has_lesion`, `body` (for every
-            channel the list of `BodyStatistics`), optional `warnings`, and whatever the summary
-            should tell.
-        settings: everything that decides the bytes of the data set (JSON).
-        mip: entries for `dataset.json["mip"]`; its `channels` name the channels of the data set.
-        source: the folder the cases come from.
-        problems: (path, reason) found before converting.
-        warnings: lines for the user.
-        labels: of dataset.json; nnU-Net wants `ignore` to be the highest.
-        totals: entries of the records whose sums the summary tells.
-        intensity: for every channel the constants (`mean`, `std`, `low`, `high`) to standardise it
-            by; None takes them from the records' `body`, which is needed only then.
-        splits: of the cases (what is not converted is left out); None draws them.
-        grouping: how the cases were given to patients; empty where it is certain.
-    """
-
-    dataset_id: int
-    name: str
-    cases: Sequence[Case]
-    convert: Callable[[Any, CasePaths], dict]
-    settings: Mapping[str, Any]
-    mip: Mapping[str, Any]
-    source: Path
-    problems: Sequence[tuple[Path, str]] = ()
-    warnings: Sequence[str] = ()
-    labels: Mapping[str, int] = field(default_factory=lambda: {"background": 0, "lesion": 1})
-    totals: Sequence[str] = ()
-    intensity: Mapping[str, Mapping[str, float]] | None = None
-    splits: Sequence[Mapping[str, Sequence[str]]] | None = None
-    grouping: str = ""
 
 
 @dataclass

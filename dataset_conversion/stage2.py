@@ -11,13 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from nnunetv2_mip.dataset_conversion.raw_dataset import (
-    Case,
-    CasePaths,
-    ConversionPlan,
-    ConversionResult,
-    build_raw_dataset,
-)
+from nnunetv2_mip.dataset_conversion.conversion_plan import Case, CasePaths, ConversionPlan
+from nnunetv2_mip.dataset_conversion.raw_dataset import ConversionResult, build_raw_dataset
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.evaluation.metrics import dice
 from nnunetv2_mip.inference.config import INFERENCE_FILE

@@ -25,12 +25,16 @@ os.environ["nnUNet_def_n_proc"] = "1"
 os.environ["nnUNet_n_proc_DA"] = "0"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
+import hypothesis
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 import nnunetv2_mip
 
+# A machine with other work needs longer for an example than the deadline of 0.2 s.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 pytest.register_assert_rewrite("helpers")
 
 # Words in the reasons of skipped tests that would have tried an attack or a sandbox.

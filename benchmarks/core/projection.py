@@ -42,7 +42,7 @@ import SimpleITK as sitk
 
 from nnunetv2_mip.conventions import DEFAULT_WINDOW_SUV
 from nnunetv2_mip.dataset_conversion.autopet import convert_study
-from nnunetv2_mip.dataset_conversion.raw_dataset import CasePaths
+from nnunetv2_mip.dataset_conversion.conversion_plan import CasePaths
 from nnunetv2_mip.io.grid import SourceGrid
 from nnunetv2_mip.io.study_layouts import StudyFiles
 from nnunetv2_mip.io.volumes import Volume, read_mask, read_suv, write_volume
@@ -294,7 +294,7 @@ def measure_memory(study: StudyFiles, folder: Path) -> dict:
         "import sys, time\n"
         "from pathlib import Path\n"
         "from nnunetv2_mip.dataset_conversion.autopet import convert_study\n"
-        "from nnunetv2_mip.dataset_conversion.raw_dataset import CasePaths\n"
+        "from nnunetv2_mip.dataset_conversion.conversion_plan import CasePaths\n"
         "from nnunetv2_mip.io.study_layouts import StudyFiles\n"
         "from nnunetv2_mip.views.settings import ViewSettings\n"
         "suv, seg, out = map(Path, sys.argv[1:])\n"

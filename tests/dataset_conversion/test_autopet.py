@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from nnunetv2_mip.commands import convert_autopet as command
 from nnunetv2_mip.dataset_conversion import autopet, raw_dataset
-from nnunetv2_mip.dataset_conversion.raw_dataset import Case, ConversionPlan, build_raw_dataset
+from nnunetv2_mip.dataset_conversion.conversion_plan import Case, ConversionPlan
+from nnunetv2_mip.dataset_conversion.raw_dataset import build_raw_dataset
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.nnunet.splits import check_splits
 from nnunetv2_mip.views.geometry import ViewGeometry

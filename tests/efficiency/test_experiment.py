@@ -95,7 +95,7 @@ def test_scores_and_operations_are_those_of_the_predictors(ready, finished, monk
 def test_killed_and_run_again(ready, finished, tmp_path):
     out = tmp_path / "study"
     models = read_models([f"flat={ready.flat}"])
-    begun = EfficiencyStudy(out, studies_of_tree(ready.tree), RunOptions(False, 2, "cpu", False))
+    begun = EfficiencyStudy(out, studies_of_tree(ready.tree)[0], RunOptions(False, 2, "cpu", False))
     begun.add_models(models)
 
     def kill(task, name):
@@ -248,7 +248,7 @@ def test_a_folder_made_with_other_settings(ready, finished, tmp_path, capsys):
     shutil.copytree(patient, tmp_path / "fewer" / patient.name)
     other = ("-i", tmp_path / "fewer", "--models", f"flat={ready.flat}", *ready.options(finished))
     assert ready.study(*other) == 2
-    assert "other settings (other studies)" in capsys.readouterr().err
+    assert "studies that are gone" in capsys.readouterr().err
     swapped = ("-i", ready.tree, "--models", f"flat={ready.deep}", *ready.options(finished))
     assert ready.study(*swapped) == 2
     assert "flat was another network before" in capsys.readouterr().err

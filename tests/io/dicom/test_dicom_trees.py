@@ -18,6 +18,7 @@ from pydicom.uid import generate_uid
 
 from nnunetv2_mip.commands import convert_autopet, evaluate
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.io.dicom.options import DicomOptions
 from nnunetv2_mip.io.dicom.pet import find_dicom_study, read_dicom_pet
 from nnunetv2_mip.io.dicom.seg import write_dicom_seg
 from nnunetv2_mip.io.study_layouts import find_studies, scan_tree
@@ -71,7 +72,8 @@ def test_it_converts_and_scores_as_with_a_nifti_mask(tmp_path, monkeypatch, down
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
     tree = download.parents[1]
     assert run(convert_autopet, "-i", tree, "-d", 7, "--views", 2, "--channels", "suv,ct") == 0
-    pet = read_dicom_pet(find_dicom_study(download, series_of(download / "1.000000-PET AC-1")))
+    options = DicomOptions((series_of(download / "1.000000-PET AC-1"),))
+    pet = read_dicom_pet(find_dicom_study(download, options))
     mask = (pet.suv.array > 5).astype(np.uint8)
     summary = json.loads((tmp_path / "raw/Dataset007_AutoPETMIP/conversion.json").read_text())
     lesion_ml = mask.sum() * pet.suv.grid.voxel_ml

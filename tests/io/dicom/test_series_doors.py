@@ -96,7 +96,7 @@ def test_report_study_and_classify(two, tmp_path, capsys):
     assert run(report, "-g", tree, "-o", page, "--views", 2) == 2
     assert "--series UID" in capsys.readouterr().err
     assert run(report, "-g", tree, "-o", page, "--views", 2, "--series", first) == 0
-    (study,) = studies_of_tree(tree, DicomOptions((second,)))
+    (study,), _ = studies_of_tree(tree, options=DicomOptions((second,)))
     assert study.options.series == (second,)
     jobs = find_studies_to_score(folder / second[-6:], tmp_path / "s.csv", DicomOptions((second,)))
     assert [job.dicom.pet.uid for job in jobs] == [second]
@@ -112,7 +112,7 @@ def test_options_are_refused_where_no_dicom_is_read(said, tmp_path, two, capsys)
     with pytest.raises(MipError, match="is for DICOM"):
         find_studies_to_score(suv, tmp_path / "s.csv", options)
     with pytest.raises(MipError, match="is for DICOM"):
-        studies_of_tree(tmp_path / "plain", options)
+        studies_of_tree(tmp_path / "plain", options=options)
     words = options.describe().split()
     for command, where in ((project, suv), (report, tmp_path / "plain")):
         option = "-g" if command is report else "-i"
