@@ -1,3 +1,3 @@
 """Tumour segmentation in PET on rotating maximum intensity projections, inside nnU-Net v2."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

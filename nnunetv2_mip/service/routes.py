@@ -41,7 +41,7 @@ class PredictRequest(BaseModel):
 
 
 class Classification(BaseModel):
-    """What rides along."""
+    """Probability and number of regions of a mask."""
 
     lesion_probability: float = Field(
         description="the highest probability of any pixel; not calibrated"
