@@ -37,7 +37,8 @@ def test_views_equal_resample_then_max(size, spacing, angles, seed):
     assert np.isnan(found.depth_mm[~hit]).all()
     # Where two samples are as good as equal either may win.
     differs = np.abs(found.depth_mm - depths) > geometry.bin_mm + 1e-4
-    assert (differs & hit).mean() < 0.02
+    # One pixel is more than 2 % of the smallest views.
+    assert (differs & hit).sum() <= max(1, 0.02 * hit.size)
 
 
 @pytest.mark.parametrize("size", [(64, 33, 70), (65, 70, 30), (130, 64, 66)])
