@@ -173,6 +173,7 @@ def _first_bytes(path: Path, size: int) -> bytes:
     """First `size` bytes of a file, inflated as a stream; its checksum is verified at its end."""
     # Python takes the memory before it reads.
     size = min(size, 1032 * path.stat().st_size)
+    _require_honest_suffix(path)
     try:
         if not path.name.lower().endswith(".gz"):
             with path.open("rb") as stream:
@@ -185,3 +186,18 @@ def _first_bytes(path: Path, size: int) -> bytes:
     # isal's hints declare its exception class as an instance.
     except (OSError, EOFError, zlib.error, isal_zlib.error) as error:  # type: ignore[misc]
         raise MipError(f"{path}: is truncated or damaged; copy it again ({error})") from None
+
+
+def _require_honest_suffix(path: Path) -> None:
+    """Raise MipError where a file is gzipped and its name says that it is not, or the reverse."""
+    with path.open("rb") as stream:
+        is_gzipped = stream.read(2) == b"\x1f\x8b"
+    named_so = path.name.lower().endswith(".gz")
+    if is_gzipped and not named_so:
+        raise MipError(f"{path}: is gzipped; rename it to {path.name}.gz")
+    if named_so and not is_gzipped:
+        with path.open("rb") as stream:
+            # The size of the header, in either byte order.
+            size = stream.read(4)
+        if size in (b"\x5c\x01\0\0", b"\0\0\x01\x5c", b"\x1c\x02\0\0", b"\0\0\x02\x1c"):
+            raise MipError(f"{path}: is not gzipped; rename it to {path.name[:-3]}")

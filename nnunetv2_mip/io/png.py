@@ -99,6 +99,10 @@ def read_png(
     return PngImage(levels, tuple(line for line in doubts if line is not None))
 
 
+# Brightest level of air: scatter and noise of real images stay far below.
+MOST_AIR_LEVEL = 40
+
+
 def has_dark_border(grey: np.ndarray) -> bool:
     """Whether the frame of an image (H, W), 0–255, is darker than middle grey (its median is).
 
@@ -110,7 +114,16 @@ def has_dark_border(grey: np.ndarray) -> bool:
 
 def image_warning(levels: np.ndarray) -> str | None:
     """Reason why levels (H, W), bright = uptake, are hardly those of a MIP-PET image, or None."""
-    return image_fault(levels) or _size_warning(levels)
+    return image_fault(levels) or _air_warning(levels) or _size_warning(levels)
+
+
+def _air_warning(levels: np.ndarray) -> str | None:
+    """A line where the frame is grey: the air of MIP-PET images is white."""
+    frame = np.concatenate([levels[0], levels[-1], levels[:, 0], levels[:, -1]])
+    level = float(np.median(frame))
+    if level <= MOST_AIR_LEVEL:
+        return None
+    return f"its border is grey ({LEVEL_MAX - level:.0f}); in a MIP-PET image air is white (255)"
 
 
 def image_fault(levels: np.ndarray) -> str | None:

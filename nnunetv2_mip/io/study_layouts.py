@@ -246,6 +246,8 @@ def _scan_nnunet(tree: Path, options: PatientOptions) -> StudyTree:
         StudyPlace(case, (raw,), owner_in_release(raw)) for case, raw in zip(cases, raw_cases)
     ]
     patients, grouping = give_patients(places, tree, options)
+    orphans = sorted(label_names - {f"{raw}.nii.gz" for raw in raw_cases})
+    lines = tuple(f"{labels / name}: is the mask of no image in {images}" for name in orphans)
     studies = []
     for raw, case, name, patient in zip(raw_cases, cases, named, patients):
         suv, ct, seg = f"{raw}_0001.nii.gz", f"{raw}_0000.nii.gz", f"{raw}.nii.gz"
@@ -260,7 +262,7 @@ def _scan_nnunet(tree: Path, options: PatientOptions) -> StudyTree:
             )
         )
     ordered = tuple(sorted(studies, key=lambda study: study.case))
-    return StudyTree("nnunet", ordered, tuple(problems), (), grouping)
+    return StudyTree("nnunet", ordered, tuple(problems), lines, grouping)
 
 
 def _names_in(folder: Path) -> set[str]:

@@ -77,3 +77,15 @@ def test_bytes_behind_the_voxels_are_left_alone(tmp_path):
     content = (tmp_path / "whole.nii").read_bytes() + bytes(1000)
     (tmp_path / "more.nii.gz").write_bytes(gzip.compress(content))
     np.testing.assert_array_equal(read_nifti_voxels(tmp_path / "more.nii.gz"), expected)
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_a_name_that_lies_about_compression_is_named(ending, tmp_path):
+    path = tmp_path / f"x{ending}"
+    write(path, "f4")
+    content = path.read_bytes()
+    wrong = gzip.compress(content) if ending == ".nii" else gzip.decompress(content)
+    path.write_bytes(wrong)
+    other = "x.nii.gz" if ending == ".nii" else "x.nii"
+    with pytest.raises(MipError, match=rf"gzipped; rename it to {other}$"):
+        read_nifti_voxels(path)

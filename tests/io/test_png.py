@@ -193,3 +193,11 @@ def test_16_bit_images_with_all_bits_or_dark_air_are_left_alone():
     np.testing.assert_array_equal(found.levels, np.rint(dim / 257))
     inverted = read_png(png_bytes(Image.fromarray(255 - picture())))
     assert ["border is dark" in line for line in inverted.warnings] == [True]
+
+
+@pytest.mark.parametrize(("air", "told"), [(255, False), (230, False), (160, True)])
+def test_grey_air_is_told(air, told):
+    grey = np.full((300, 200), air, np.uint8)
+    grey[50:250, 50:150] = 60
+    line = image_warning(255 - grey)
+    assert (line is not None and "air is white" in line) == told

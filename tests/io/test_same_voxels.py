@@ -103,3 +103,14 @@ def test_the_same_numbers_in_other_directions_are_another_place(tmp_path, capsys
         assert run(command, *options) == 2
         line = capsys.readouterr().err.splitlines()[-1]
         assert f"{mirrored}: lies on another grid" in line and "axes RPS against LPS" in line
+
+
+def test_a_mask_of_most_voxels_is_doubted(tmp_path):
+    lesion = np.zeros((6, 8, 10), np.uint8)
+    lesion[2:4, 3:5, 4:6] = 1
+    sitk.WriteImage(sitk.GetImageFromArray(lesion * 5.0 + 1), str(tmp_path / "suv.nii.gz"))
+    for name, mask, count in (("mask", lesion, 0), ("inverted", 1 - lesion, 1)):
+        path = tmp_path / f"{name}.nii.gz"
+        sitk.WriteImage(sitk.GetImageFromArray(mask), str(path))
+        study = read_study(tmp_path / "suv.nii.gz", seg=path)
+        assert sum("is the mask inverted?" in line for line in study.warnings) == count

@@ -200,3 +200,15 @@ def test_a_folder_that_may_not_be_read_is_a_problem(tmp_path, monkeypatch):
     ((path, reason),) = found.problems
     assert path == denied
     assert "permission denied" in reason
+
+
+def test_a_mask_of_no_image_in_a_release_is_told(tmp_path):
+    touch(
+        tmp_path / "imagesTr" / "fdg_a_2001-01-01_0001.nii.gz",
+        tmp_path / "labelsTr" / "fdg_a_2001-01-01.nii.gz",
+        tmp_path / "labelsTr" / "fdg_b_2001-01-01.nii.gz",
+    )
+    found = scan_tree(tmp_path)
+    assert [study.case for study in found.studies] == ["fdg_a_2001-01-01"]
+    (line,) = found.warnings
+    assert "fdg_b_2001-01-01.nii.gz: is the mask of no image" in line

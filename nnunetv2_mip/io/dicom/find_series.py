@@ -1,7 +1,7 @@
 """Image series of a folder: their files, and whether they are a stack of slices."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,8 @@ _NO_SLICES = (
     "1.2.840.10008.5.1.4.1.1.104",
     "1.2.840.10008.5.1.4.1.1.88",
 )
+# PET and CT images, multi-frame ones too.
+_IMAGE_CLASSES = ("1.2.840.10008.5.1.4.1.1.128", "1.2.840.10008.5.1.4.1.1.2")
 # Values of Image Type of images that are no slices.
 _NO_SLICE_TYPES = frozenset(
     {
@@ -94,6 +96,8 @@ class Series:
         problem: why it is no stack of slices; empty where it is.
         is_volume: whether it is meant as a volume; a broken one is.
         span_mm: distance of its outermost slices, and one slice.
+        broken: files that are no whole DICOM files, of the series or beside its slices: one of
+            them may be a slice.
     """
 
     uid: str
@@ -112,6 +116,7 @@ class Series:
     problem: str = ""
     is_volume: bool = True
     span_mm: float = 0.0
+    broken: tuple[Path, ...] = ()
 
     @property
     def is_axial(self) -> bool:
@@ -145,6 +150,7 @@ class _Found:
     header: "Dataset"
     slices: dict[tuple, tuple[Path, int, "Dataset"]] = field(default_factory=dict)
     others: list[Path] = field(default_factory=list)
+    broken: list[Path] = field(default_factory=list)
 
 
 def find_series(folder: Path | str) -> list[Series]:
@@ -158,12 +164,19 @@ def find_series(folder: Path | str) -> list[Series]:
         reason = "is a file, a folder is needed" if folder.exists() else "no such folder"
         raise MipError(f"{folder}: {reason}")
     found: dict[str, _Found] = {}
+    broken: list[Path] = []
     for path in dicom_files(folder):
         header = _scan(path)
-        if header is None or not header.get("Modality") or not header.get("SeriesInstanceUID"):
+        if header is None:
+            continue
+        if not header.get("Modality") or not header.get("SeriesInstanceUID"):
+            if _claims_to_be_image(header, path):
+                broken.append(path)
             continue
         one = found.setdefault(str(header.SeriesInstanceUID), _Found(header))
-        if header.Modality not in _VOLUMES or not _is_slice(header):
+        if header.Modality in _VOLUMES and not header.get("Rows") and _is_image_class(header):
+            one.broken.append(path)
+        elif header.Modality not in _VOLUMES or not _is_slice(header):
             one.others.append(path)
         elif is_multiframe(header):
             _add_frames(one, path)
@@ -172,7 +185,25 @@ def find_series(folder: Path | str) -> list[Series]:
                 # The first slice speaks for the series, not a capture of it.
                 one.header = header
             one.slices.setdefault(_key(header, path), (path, 0, header))
-    return [_series_of(uid, one) for uid, one in sorted(found.items())]
+    all_series = [_series_of(uid, one) for uid, one in sorted(found.items())]
+    return [_with_broken(series, broken) for series in all_series]
+
+
+def _with_broken(series: Series, broken: Sequence[Path]) -> Series:
+    """The same series with the broken files that lie beside its slices."""
+    folders = {path.parent for path in series.files}
+    beside = tuple(path for path in broken if path.parent in folders)
+    return replace(series, broken=(*series.broken, *beside)) if beside else series
+
+
+def _claims_to_be_image(header: "Dataset", path: Path) -> bool:
+    """Whether a file without modality or series is one by its name or class: cut, or empty."""
+    return has_dicom_suffix(path) or _is_image_class(header)
+
+
+def _is_image_class(header: "Dataset") -> bool:
+    """Whether the SOP class is that of PET or CT images."""
+    return str(header.get("SOPClassUID", "")).startswith(_IMAGE_CLASSES)
 
 
 def _scan(path: Path) -> "Dataset | None":
@@ -226,7 +257,10 @@ def _series_of(uid: str, one: _Found) -> Series:
     files: tuple[Path, ...] = tuple(path for path, _, _ in one.slices.values())
     frames: tuple[int, ...] = tuple(index for _, index, _ in one.slices.values())
     stack, problem, is_volume, span_mm, repeats = None, "", True, 0.0, False
-    if not files:
+    if not files and not one.others:
+        files = tuple(one.broken)
+        problem = f"{files[0]}: is no whole DICOM file (cut or empty); copy it again"
+    elif not files:
         files = tuple(one.others)
         problem, is_volume = _why_no_slices(header, files[0]), False
     elif header.Modality in _VOLUMES:
@@ -259,6 +293,7 @@ def _series_of(uid: str, one: _Found) -> Series:
         problem=problem,
         is_volume=is_volume,
         span_mm=span_mm,
+        broken=tuple(one.broken),
     )
 
 
@@ -294,6 +329,12 @@ def sort_slices(series: Series) -> Slices:
     """
     if series.stack is None:
         raise MipError(series.problem)
+    if series.broken:
+        more = f" (and {len(series.broken) - 1} more)" if len(series.broken) > 1 else ""
+        raise MipError(
+            f"{series.broken[0]}: is no whole DICOM file (cut or empty){more} and may be a slice "
+            f"of the series {series.describe()}; copy it again, or remove it"
+        )
     headers: list[Dataset] = []
     last: tuple[Path, list[Dataset]] | None = None
     for path, frame in zip(series.files, series.frames):

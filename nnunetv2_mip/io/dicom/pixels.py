@@ -43,7 +43,20 @@ def read_values(slices: Slices) -> np.ndarray:
         if stored.shape != values.shape[1:]:
             raise MipError(f"{path}: has {stored.shape} pixels, not those of its header")
         values[index] = stored.astype(np.float64) * slope + intercept
+        if header.get("Modality") == "PT":
+            values[index][_is_padding(stored, header)] = 0
     return values
+
+
+def _is_padding(stored: np.ndarray, header: "Dataset") -> np.ndarray | bool:
+    """Pixels outside of what was measured, by Pixel Padding Value and its range."""
+    try:
+        low = int(header["PixelPaddingValue"].value)
+        high = int(header.get("PixelPaddingRangeLimit", low))
+    except (KeyError, TypeError, ValueError):
+        return False
+    low, high = sorted((low, high))
+    return False if low == high == 0 else (stored >= low) & (stored <= high)
 
 
 def lossy_warning(header: "Dataset", path: Path) -> str | None:

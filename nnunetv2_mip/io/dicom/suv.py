@@ -36,7 +36,13 @@ if TYPE_CHECKING:
 _PHILIPS = (0x7053, "Philips PET Private Group")
 _PHILIPS_SUV, _PHILIPS_ACTIVITY = 0x00, 0x09
 # One value for all slices of a series; another one in some slice is a mixture of series.
-_SERIES_WIDE = ("Units", "DecayCorrection", "SUVType", "PatientWeight")
+_SERIES_WIDE = ("PatientID", "Units", "DecayCorrection", "SUVType", "PatientWeight")
+_INJECTION_WIDE = (
+    "RadionuclideTotalDose",
+    "RadionuclideHalfLife",
+    "RadiopharmaceuticalStartTime",
+    "RadiopharmaceuticalStartDateTime",
+)
 _BQML_PER = {"BQML": 1.0, "KBQML": 1000.0}
 # PS3.16, CID 84 and 85.
 _UCUM_UNITS = {
@@ -241,6 +247,8 @@ def _require_attenuation_correction(header: "Dataset", path: Path) -> None:
 
 
 def _require_one_series(slices: Slices, options: DicomOptions) -> None:
+    """Raise MipError where slices contradict each other in what one series has once."""
+    _require_one_injection(slices, options)
     for keyword in _SERIES_WIDE:
         if keyword == "PatientWeight" and options.weight_kg is not None:
             continue
@@ -252,3 +260,23 @@ def _require_one_series(slices: Slices, options: DicomOptions) -> None:
                     f"{path}: {tag_name(keyword)} is {other}, in {slices.files[0].name} it is "
                     f"{first}; is this one series?"
                 )
+
+
+def _require_one_injection(slices: Slices, options: DicomOptions) -> None:
+    replaced = {
+        "RadionuclideTotalDose": options.dose_mbq,
+        "RadiopharmaceuticalStartTime": options.injection_time,
+        "RadiopharmaceuticalStartDateTime": options.injection_time,
+    }
+    first: dict[str, str] = {}
+    for header, path in zip(slices.headers, slices.files):
+        for item in list(header.get("RadiopharmaceuticalInformationSequence") or [])[:1]:
+            for keyword in _INJECTION_WIDE:
+                value = text_or_none(item, keyword)
+                if value is None or replaced.get(keyword) is not None:
+                    continue
+                if first.setdefault(keyword, value) != value:
+                    raise MipError(
+                        f"{path}: {tag_name(keyword)} is {value}, in {slices.files[0].name} it is "
+                        f"{first[keyword]}; is this one series?"
+                    )

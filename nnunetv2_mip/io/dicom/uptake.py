@@ -4,6 +4,7 @@ The start of the injection is a date and time, a time of day, or both. A date th
 scan (it was shifted or removed) leaves the time of day, if the half-life is short enough for it.
 """
 
+import re
 from datetime import datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,6 +67,13 @@ def uptake_seconds(
             raise
     if dated is not None:
         start = parse_datetime(dated, header, path, tag_name("RadiopharmaceuticalStartDateTime"))
+        has_zone = re.search(r"[+-]\d{4}$", dated.strip()) is not None
+        if has_zone and text_or_none(header, "TimezoneOffsetFromUTC") is None and clock is None:
+            lines.append(
+                f"{path}: {tag_name('RadiopharmaceuticalStartDateTime')} is {dated}, with a time "
+                "zone that the times of the series lack; it is read on their clock; give it with "
+                "--injection_time if that is wrong"
+            )
         if at is not None:
             start = _agreed_start(start, at, dated, header, path, lines)
         span_s = (scan - start).total_seconds()

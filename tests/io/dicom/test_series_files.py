@@ -155,3 +155,42 @@ def test_positions_rounded_to_whole_mm(tmp_path, write_series, refused):
     assert "a slice is missing" in refused(tmp_path / "lost")
     write_series(tmp_path / "unstated", 12, edit=_rounded)
     assert "mm apart" in refused(tmp_path / "unstated")
+
+
+@pytest.mark.parametrize("bytes_left", [0, 500])
+def test_a_cut_file_at_the_end_is_no_slice_less(bytes_left, tmp_path, write_series, refused):
+    last = write_series(tmp_path)[-1]
+    last.write_bytes(last.read_bytes()[:bytes_left])
+    line = refused(tmp_path)
+    assert line.startswith(f"{last}: is no whole DICOM file")
+    assert "copy it again, or remove it" in line
+
+
+def test_a_page_that_was_saved_as_a_slice_is_named(tmp_path, write_series, refused):
+    write_series(tmp_path)
+    (tmp_path / "999.dcm").write_text("<html>not found</html>" * 20)
+    assert "999.dcm: is no whole DICOM file" in refused(tmp_path)
+
+
+def test_broken_files_in_other_folders_do_not_matter(tmp_path, write_series, assert_suv, known):
+    write_series(tmp_path / "pet")
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "page.dcm").write_text("<html>report</html>" * 20)
+    assert_suv(tmp_path, known.one_half_life)
+
+
+@pytest.mark.parametrize("padding", [32767, -32768])
+def test_padding_counts_as_no_uptake(padding, tmp_path, write_series, known):
+    stored = np.random.default_rng(1).integers(1, 20000, (4, 16, 18))
+    inside = np.ones(stored.shape, bool)
+    inside[:, :3] = False
+
+    def edit(data, _):
+        data.PixelRepresentation = 1
+        data.add_new((0x0028, 0x0120), "SS", padding)
+
+    write_series(tmp_path / "plain", stored=np.where(inside, stored, 0))
+    write_series(tmp_path / "padded", stored=np.where(inside, stored, padding), edit=edit)
+    padded = read_dicom_pet(tmp_path / "padded")
+    np.testing.assert_array_equal(padded.suv.array, read_dicom_pet(tmp_path / "plain").suv.array)
+    assert padded.warnings == ()

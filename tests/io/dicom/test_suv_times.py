@@ -319,3 +319,40 @@ def test_a_nuclide_of_half_a_day_has_a_line_for_the_day():
     _, lines = factor_of(pet_slices(tracer=tracer))
     (line,) = lines
     assert "day of injection" in line
+
+
+@pytest.mark.parametrize(
+    ("keyword", "values", "option"),
+    [
+        ("RadionuclideTotalDose", ("350000000", "300000000"), {"dose_mbq": 350}),
+        ("RadionuclideHalfLife", ("6600", "4062"), None),
+        ("RadiopharmaceuticalStartTime", ("100000", "101500"), None),
+    ],
+)
+def test_slices_of_two_injections_are_no_series(keyword, values, option):
+    def edit(header, index):
+        setattr(header.RadiopharmaceuticalInformationSequence[0], keyword, values[index])
+
+    assert "is this one series?" in refusal_of(pet_slices(edit=edit))
+    if option is not None:
+        factor, _ = factor_of(pet_slices(edit=edit), **option)
+        assert factor == pytest.approx(AT_SERIES, rel=1e-6)
+
+
+def test_slices_of_two_patients_are_no_series():
+    slices = pet_slices(edit=lambda header, index: setattr(header, "PatientID", "AB"[index]))
+    assert "Patient ID (0010,0020) is B, in slice_0.dcm it is A" in refusal_of(slices)
+
+
+@pytest.mark.parametrize("zone", [None, "+0000"])
+def test_a_time_zone_of_the_injection_alone_is_told(zone):
+    tracer = {
+        "RadiopharmaceuticalStartTime": None,
+        "RadiopharmaceuticalStartDateTime": "20200115100000.000000+0000",
+    }
+    factor, lines = factor_of(pet_slices(tracer=tracer, TimezoneOffsetFromUTC=zone))
+    assert factor == pytest.approx(AT_SERIES, rel=1e-6)
+    assert [line for line in lines if "time zone" in line and "--injection_time" in line] == (
+        lines if zone is None else []
+    )
+    assert len(lines) == (zone is None)
