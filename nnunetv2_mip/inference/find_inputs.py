@@ -1,5 +1,6 @@
 """Inputs of a prediction: the images, stacks, volumes and DICOM studies of a path."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -163,13 +164,15 @@ def _dicom_jobs(source: Path, output: Path, options: DicomOptions) -> list[Job]:
     if has_suffix(output, (SEG_SUFFIX,)):
         raise MipError(f"{output}: of DICOM come a NIfTI and a SEG file, so -o must be a folder")
     studies = find_dicom_studies(source, options)
-    folders = {study.folder: study.pet.study_uid for study in studies}
+    # The folder of a single study is the whole source; the name is that of its PET's folders.
+    own = [Path(os.path.commonpath([path.parent for path in s.pet.files])) for s in studies]
+    folders = {folder: study.pet.study_uid for folder, study in zip(own, studies)}
     cases = folder_cases(source, list(folders), list(folders.values()))
     of_folder = dict(zip(folders, cases))
-    names = _distinct_cases([of_folder[study.folder][0] for study in studies], studies)
+    names = _distinct_cases([of_folder[folder][0] for folder in own], studies)
     jobs = []
-    for study, case in zip(studies, names):
-        target, original = output / f"{case}{FILE_ENDING}", of_folder[study.folder][1]
+    for study, folder, case in zip(studies, own, names):
+        target, original = output / f"{case}{FILE_ENDING}", of_folder[folder][1]
         jobs.append(Job("dicom", case, study.folder, target, dicom=study, original=original))
     return sorted(jobs, key=lambda job: job.case)
 

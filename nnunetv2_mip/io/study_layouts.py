@@ -12,6 +12,7 @@ from nnunetv2_mip.io.case_names import (
     case_name_of_folders,
     distinct_names,
     keeps_letters,
+    shortened,
 )
 from nnunetv2_mip.io.dicom.choice import options_of_folders
 from nnunetv2_mip.io.dicom.options import FROM_HEADERS, DicomOptions
@@ -186,7 +187,7 @@ def _named(
     tree: Path, found: Sequence[FoundStudy], options: PatientOptions
 ) -> tuple[list[StudyFiles], Grouping]:
     """Studies with the names of their cases and their patients, in the same order."""
-    paths = [_parts(tree, study.folder) for study in found]
+    paths = [_parts(tree, study.folder, is_dicom=bool(study.uid)) for study in found]
     owners, doubt = owners_by_folders(paths)
     named = [
         _case_of_path(tree, study, parts, owner, alone=len(found) == 1)
@@ -278,12 +279,16 @@ def _names_in(folder: Path) -> set[str]:
     return {name for name in names if name.endswith(".nii.gz") and not is_hidden(name)}
 
 
-def _parts(tree: Path, folder: Path) -> tuple[str, ...]:
+def _parts(tree: Path, folder: Path, is_dicom: bool) -> tuple[str, ...]:
     """Folders of a study below its tree, with the tree where it is itself a patient's or study's.
 
     The folder of a series of a TCIA download is none of a study.
     """
     parts = folder.relative_to(tree).parts
+    if is_dicom:
+        # Below the folder of a study lie those of its series, whatever they are called.
+        inner = [index for index, part in enumerate(parts) if shortened(part) != part]
+        parts = parts[: inner[0] + 1] if inner else parts
     if parts and TCIA_SERIES.match(parts[-1]):
         parts = parts[:-1]
     if not parts or is_marked(tree.name):

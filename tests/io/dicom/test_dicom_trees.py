@@ -18,6 +18,7 @@ from pydicom.uid import generate_uid
 
 from nnunetv2_mip.commands import convert_autopet, evaluate
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.inference.find_inputs import find_jobs
 from nnunetv2_mip.io.dicom.options import DicomOptions
 from nnunetv2_mip.io.dicom.pet import find_dicom_study, read_dicom_pet
 from nnunetv2_mip.io.dicom.seg import write_dicom_seg
@@ -154,3 +155,18 @@ def test_the_line_of_an_empty_folder_says_what_would_do(tmp_path):
         scan_tree(tmp_path)
     for word in ("SUV.nii.gz", "SEG.nii.gz", "DICOM SEG or RTSTRUCT", "imagesTr"):
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("patients", [1, 2])
+def test_masks_are_named_as_the_conversion_names_the_studies(patients, tmp_path, write_series):
+    tree = tmp_path / "tree"
+    for number in range(patients):
+        study = tree / f"PETCT_{number}" / f"01-01-2001-NA-PET CT-1234{number}"
+        uid = generate_uid()
+        write_series(study / "PET_AC", StudyInstanceUID=uid)
+    jobs = find_jobs(tree, tmp_path / "out")
+    for study in list(tree.glob("*/*")):
+        # Its content does not matter for the name.
+        (study / "SEG.nii.gz").write_bytes(b"")
+    assert [job.case for job in jobs] == [study.case for study in find_studies(tree)]
+    assert jobs[0].case == "PETCT_0_01-01-2001_12340"
