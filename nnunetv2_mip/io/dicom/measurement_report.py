@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import nnunetv2_mip
-from nnunetv2_mip.io.dicom.seg import SEGMENT_LABEL, import_highdicom
+from nnunetv2_mip.io.dicom.seg import SEGMENT_LABEL, import_highdicom, new_instance
 from nnunetv2_mip.io.dicom.source_headers import SourceHeaders, quiet_pydicom
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def measurement_report(
         seg: the SEG with one segment a lesion.
         sources: headers of the PET series.
     """
-    highdicom = import_highdicom()
+    import_highdicom()
     from highdicom import sr
     from pydicom.sr.codedict import codes
 
@@ -59,14 +59,7 @@ def measurement_report(
         return sr.Comprehensive3DSR(
             evidence=[*sources.slices, seg],
             content=content,
-            series_instance_uid=highdicom.UID(),
-            series_number=_SERIES_NUMBER,
-            sop_instance_uid=highdicom.UID(),
-            instance_number=1,
-            manufacturer=name,
-            manufacturer_model_name=name,
-            software_versions=nnunetv2_mip.__version__,
-            device_serial_number="1",
+            **new_instance(_SERIES_NUMBER),
             series_description="Lesion measurements (MIP)",
             is_complete=True,
         )

@@ -35,6 +35,21 @@ def import_highdicom() -> Any:
     return highdicom
 
 
+def new_instance(series_number: int) -> dict[str, Any]:
+    """UIDs and equipment of a new object, alone in its series, as highdicom's classes take them."""
+    highdicom = import_highdicom()
+    return {
+        "series_instance_uid": highdicom.UID(),
+        "series_number": series_number,
+        "sop_instance_uid": highdicom.UID(),
+        "instance_number": 1,
+        "manufacturer": "nnunetv2_mip",
+        "manufacturer_model_name": "nnunetv2_mip",
+        "software_versions": nnunetv2_mip.__version__,
+        "device_serial_number": "1",
+    }
+
+
 def write_dicom_seg(mask: np.ndarray, pet: DicomPet, path: Path | str) -> tuple[str, ...]:
     """Write a mask as DICOM SEG of one segment (see `dicom_seg`).
 
@@ -79,7 +94,6 @@ def dicom_seg(
         raise ValueError(f"mask {numbers.shape} does not lie on the series {pet.suv.array.shape}")
     highdicom = import_highdicom()
     labels = [f"{SEGMENT_LABEL} {n}" for n in range(1, segments + 1)] if segments else []
-    name, version = "nnunetv2_mip", nnunetv2_mip.__version__
     wanted = numbers if labels else numbers != 0
     kind = np.uint16 if len(labels) > 255 else np.uint8
     frames = np.ascontiguousarray(pet.suv.grid.from_canonical(wanted)).astype(kind)
@@ -94,14 +108,7 @@ def dicom_seg(
                     _segment(number, label)
                     for number, label in enumerate(labels or [SEGMENT_LABEL], start=1)
                 ],
-                series_instance_uid=highdicom.UID(),
-                series_number=_SERIES_NUMBER,
-                sop_instance_uid=highdicom.UID(),
-                instance_number=1,
-                manufacturer=name,
-                manufacturer_model_name=name,
-                software_versions=version,
-                device_serial_number="1",
+                **new_instance(_SERIES_NUMBER),
                 content_label="LESION",
                 content_description="Tumour mask from rotating MIPs",
                 series_description="Tumour mask (MIP)",
