@@ -34,6 +34,7 @@ from nnunetv2_mip.io.read_study import new_warnings, read_study_files
 from nnunetv2_mip.io.volumes import (
     Volume,
     has_suffix,
+    inverted_warning,
     read_volume,
     require_same_grid,
 )
@@ -184,6 +185,8 @@ def _score_volume(
     lines += [line for line in truth.warnings if line not in lines]
     is_stack = pair.study is None and is_stack_file(pair.truth)
     true_mask = _checked_labels(truth, (0, 1, IGNORE_LABEL) if is_stack else None)
+    doubt = None if is_stack else inverted_warning(true_mask, truth.path)
+    lines += [doubt] if doubt and doubt not in lines else []
     prediction = np.zeros(true_mask.shape, bool)
     if predicted is not None:
         require_same_grid(predicted, truth)

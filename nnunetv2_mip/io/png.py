@@ -39,6 +39,8 @@ _DEPTHS = (8, 10, 12, 14)
 # Share of the visible pixels that are wholly opaque in a picture with transparent air; the others
 # are soft edges. Other alpha channels are noise or a gradient, and no transparency.
 _OPAQUE_SHARE = 0.75
+# A pixel whose channels differ by more is coloured; an image with more of them than this share is.
+_GREY_SPREAD, _COLOURED_SHARE = 24, 0.01
 
 
 @dataclass(frozen=True)
@@ -209,9 +211,21 @@ def _to_grey(image: Image.Image) -> tuple[np.ndarray, str | None]:
     pixels = np.asarray(image.convert("RGBA"))
     colours = pixels[..., :3]
     grey = colours[..., 0]
+    doubt = None
     if not (colours == grey[..., None]).all():
+        doubt = _colour_warning(colours[pixels[..., 3] > 0])
         grey = np.rint(colours.astype(np.float32).mean(-1)).astype(np.uint8)
-    return _on_white(grey, pixels[..., 3]), None
+    return _on_white(grey, pixels[..., 3]), doubt
+
+
+def _colour_warning(colours: np.ndarray) -> str | None:
+    """A line where many of the pixels (N, 3) uint8 are coloured: a colour map is no uptake."""
+    spread = colours.max(-1, initial=0) - colours.min(-1, initial=255)
+    if len(colours) == 0 or (spread > _GREY_SPREAD).mean() <= _COLOURED_SHARE:
+        return None
+    return (
+        "is in colour; the mean of its channels is read as grey, which of a colour map is no uptake"
+    )
 
 
 def _wide_colours(image: Image.Image) -> np.ndarray | None:

@@ -26,9 +26,6 @@ from nnunetv2_mip.io.volumes import (
 )
 from nnunetv2_mip.parallel import threads_beside
 
-# A mask of more voxels than this share is hardly one of lesions: most of a volume is air.
-MOST_LESION_SHARE = 0.5
-
 
 @dataclass(frozen=True)
 class Study:
@@ -111,10 +108,7 @@ def read_study(
         study = _read_images(source, ct, wants_ct, options)
         mask = later.result()
     require_same_grid(mask, study.suv)
-    lines = [*study.warnings, *new_warnings(mask, study.suv)]
-    if mask.array.mean() > MOST_LESION_SHARE:
-        lines.append(f"{seg}: marks more than half of all voxels; is the mask inverted?")
-    return replace(study, seg=mask, warnings=tuple(lines))
+    return replace(study, seg=mask, warnings=(*study.warnings, *new_warnings(mask, study.suv)))
 
 
 def read_study_files(files: StudyFiles, *, wants_ct: bool = False) -> Study:

@@ -26,6 +26,8 @@ NEGATIVE_SUV_ROUNDING = 1e-3
 # Noise around 0 (filtered backprojection, undershoot of a resampler) is less than this share of the
 # uptake: its lowest value of the highest, and its sum of the positive sum. HU have more of either.
 MOST_NEGATIVE_SHARE = 0.5
+# Lesions fill less than this share of a volume: most of it is air.
+MOST_LESION_SHARE = 0.5
 # The median SUV of the body lies here in any FDG or PSMA study; far from it the unit is not SUV.
 PLAUSIBLE_BODY_MEDIAN_SUV = (0.3, 3.0)
 
@@ -168,7 +170,16 @@ def read_mask(path: Path | str, like: Volume | None = None) -> Volume:
         shown = ", ".join(f"{value:g}" for value in values[:6])
         raise MipError(f"{path}: is not a binary mask (values {shown}{', …' * (len(values) > 6)})")
     mask = np.ascontiguousarray(volume.grid.to_canonical(foreground)).view(np.uint8)
-    return Volume(mask, volume.grid, volume.path, volume.warnings)
+    doubt = inverted_warning(foreground, volume.path)
+    warnings = (*volume.warnings, *((doubt,) if doubt else ()))
+    return Volume(mask, volume.grid, volume.path, warnings)
+
+
+def inverted_warning(mask: np.ndarray, path: Path) -> str | None:
+    """A line where most voxels of a mask are marked, as if lesions and the rest were exchanged."""
+    if np.count_nonzero(mask) <= MOST_LESION_SHARE * mask.size:
+        return None
+    return f"{path}: marks more than half of all voxels; is the mask inverted?"
 
 
 def require_same_grid(volume: Volume, like: Volume) -> None:

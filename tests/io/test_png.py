@@ -201,3 +201,17 @@ def test_grey_air_is_told(air, told):
     grey[50:250, 50:150] = 60
     line = image_warning(255 - grey)
     assert (line is not None and "air is white" in line) == told
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P"])
+def test_a_colour_map_is_told_and_a_tint_is_not(mode):
+    grey = np.full((300, 200), 255, np.uint8)
+    grey[50:250, 50:150] = 60
+    mapped = np.dstack([grey, 255 - grey, np.full_like(grey, 40)])
+    tinted = np.dstack([grey, grey, grey - 9])
+    for colours, told in ((mapped, True), (tinted, False)):
+        stream = io.BytesIO()
+        image = Image.fromarray(colours)
+        (image.quantize(8) if mode == "P" else image).save(stream, "PNG")
+        lines = read_png(stream.getvalue()).warnings
+        assert any("is in colour" in line for line in lines) == told
