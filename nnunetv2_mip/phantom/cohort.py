@@ -9,6 +9,7 @@ Bodies are the phantom's own, or are built around the real organs of label maps
 Truth is drawn as a reader with a contouring tool would draw it: for every lesion the iso-contour at
 45 % of its contrast over its surroundings, in the image after the scanner's blur and before its
 noise. A cold necrotic core is therefore outside, and the truth is the metabolically active tumour.
+Large masses of the wide variety (`phantom.masses`) are outlined whole, cold parts included.
 
 The difficulty is fixed: `PHANTOM_VERSION` changes whenever a phantom of the same seed changes.
 """

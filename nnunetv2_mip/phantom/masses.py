@@ -73,10 +73,10 @@ def draw_wide_lesions(pattern: str, anatomy: Anatomy, rng: np.random.Generator) 
 
 
 def _large_mass(anatomy: Anatomy, rng: np.random.Generator) -> Lesion:
-    """Mass of 50 to 130 mm in soft tissue, faint or uneven, with cold parts in half of the cases.
+    """Mass of 50 to 130 mm (neck: 40 to 75 mm) in soft tissue, faint or uneven.
 
-    Its uptake is mostly 2 to 5 SUV: muscle has 0.7, liver 2. Its outline is that of the whole mass,
-    necrotic parts included, as a radiotherapist draws it.
+    Half of the masses have cold parts. Uptake is 1.6 to 6 SUV: muscle has 0.7, liver 2. The outline
+    is that of the whole mass, necrotic parts included, as a radiotherapist draws it.
     """
     site = str(rng.choice(list(MASS_SITES), p=list(MASS_SITES.values())))
     diameter = log_uniform(rng, 40, 75) if site == "neck" else log_uniform(rng, 50, 130)

@@ -48,7 +48,7 @@ def _add_ureters(anatomy: Anatomy, scan: Generator) -> None:
         steps = np.linspace(0, 1, 12)[:, None]
         course = start + steps * (end - start)
         # Towards the midline along the spine, out over the pelvic brim, back to the bladder.
-        course[:, 0] += side * (-14 * np.sin(np.pi * steps[:, 0]) + 0)
+        course[:, 0] -= side * 14 * np.sin(np.pi * steps[:, 0])
         course[6:11, 0] += side * np.array([4, 14, 22, 18, 8]) * float(scan.uniform(0.3, 1.3))
         course[1:-1] += np.cumsum(scan.normal(0, 2.6, (10, 3)), axis=0) * [1, 0.8, 0]
         radius = float(scan.uniform(1.8, 5.0))
