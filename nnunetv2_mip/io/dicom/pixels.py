@@ -38,7 +38,8 @@ def read_values(slices: Slices) -> np.ndarray:
         slope = number_of(header, "RescaleSlope", path)
         intercept = number_of(header, "RescaleIntercept", path)
         if last is None or last[0] != path:
-            last = path, _stored(path)
+            plain = _plain_pixels(path, header)
+            last = path, _stored(path) if plain is None else plain
         stored = last[1] if last[1].ndim == 2 else last[1][frame]
         if stored.shape != values.shape[1:]:
             raise MipError(f"{path}: has {stored.shape} pixels, not those of its header")
@@ -65,6 +66,32 @@ def lossy_warning(header: "Dataset", path: Path) -> str | None:
     if values_of(header, "LossyImageCompression") != ["01"] and syntax not in _JPEG_LOSSY:
         return None
     return f"{path}: its series was compressed with loss; its values are not those of the scanner"
+
+
+def _plain_pixels(path: Path, header: "Dataset") -> np.ndarray | None:
+    """Stored values (rows, columns) of a plain file that ends with them; None of other files.
+
+    Its header has been read: parsing all of it again takes several times as long.
+    """
+    syntax = str(getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", ""))
+    bits = (header.get("BitsAllocated"), header.get("BitsStored"), header.get("SamplesPerPixel", 1))
+    if syntax not in _NATIVE or bits != (16, 16, 1) or "NumberOfFrames" in header:
+        return None
+    rows, columns = int(header.Rows), int(header.Columns)
+    length = 2 * rows * columns
+    size = length.to_bytes(4, "little")
+    # Pixel Data (7FE0,0010) with its length, and with its type where the syntax has types.
+    starts = [b"\xe0\x7f\x10\0" + size]
+    if syntax != _NATIVE[0]:
+        starts = [b"\xe0\x7f\x10\0" + kind + b"\0\0" + size for kind in (b"OW", b"OB")]
+    with path.open("rb") as stream:
+        content = stream.read()
+    if content[-length - len(starts[0]) : -length] not in starts:
+        return None
+    kind = "<i2" if header.get("PixelRepresentation") else "<u2"
+    return np.frombuffer(content, kind, rows * columns, len(content) - length).reshape(
+        rows, columns
+    )
 
 
 def _stored(path: Path) -> np.ndarray:

@@ -194,3 +194,20 @@ def test_padding_counts_as_no_uptake(padding, tmp_path, write_series, known):
     padded = read_dicom_pet(tmp_path / "padded")
     np.testing.assert_array_equal(padded.suv.array, read_dicom_pet(tmp_path / "plain").suv.array)
     assert padded.warnings == ()
+
+
+@pytest.mark.parametrize("representation", [0, 1])
+def test_pixels_that_do_not_end_the_file_are_read_too(
+    representation, tmp_path, write_series, known
+):
+    stored = np.random.default_rng(2).integers(0, 30000, (4, 16, 18))
+    write_series(tmp_path / "plain", stored=stored)
+
+    def edit(data, _):
+        data.PixelRepresentation = representation
+        # Data Set Trailing Padding.
+        data.add_new((0xFFFC, 0xFFFC), "OB", b"\0" * 10)
+
+    write_series(tmp_path / "padded", stored=stored, edit=edit)
+    found = [read_dicom_pet(tmp_path / name).suv.array for name in ("plain", "padded")]
+    np.testing.assert_array_equal(*found)
