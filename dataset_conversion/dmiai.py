@@ -20,6 +20,7 @@ from nnunetv2_mip.io.dmiai_layout import (
     images_in,
     mask_of_image,
 )
+from nnunetv2_mip.io.folder_layout import left_out_images
 from nnunetv2_mip.io.folder_patients import owner_of_image
 from nnunetv2_mip.io.patients import describe_patients
 from nnunetv2_mip.io.png import image_fault, read_png
@@ -75,6 +76,7 @@ def convert_dmiai(
             f"{controls} asked; --controls all takes those that are there"
         )
     cases, grouping = _cases([*pairs, *((image, None) for image in healthy[:controls])])
+    others = [left_out_images(folder) for folder in (images, labels)]
     plan = ConversionPlan(
         dataset_id=dataset_id,
         name=name,
@@ -95,6 +97,7 @@ def convert_dmiai(
         },
         source=data,
         problems=problems,
+        warnings=[line for line in others if line is not None],
         grouping=grouping,
     )
     return build_raw_dataset(plan, workers, skip_broken, dask)

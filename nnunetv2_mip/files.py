@@ -11,6 +11,8 @@ from typing import Any
 
 from nnunetv2_mip.errors import MipError
 
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
+
 
 @contextmanager
 def atomic_path(target: Path | str) -> Iterator[Path]:
@@ -135,3 +137,9 @@ def null_for_nan(content):
     if isinstance(content, list):
         return [null_for_nan(value) for value in content]
     return None if isinstance(content, float) and math.isnan(content) else content
+
+
+def archives_hint(folder: Path) -> str:
+    """Words for an error line about a folder that holds archives instead of what is looked for."""
+    names = sorted(path.name for path in folder.iterdir() if path.name.lower().endswith(_ARCHIVES))
+    return f"; there is {names[0]}: unpack it" if names else ""

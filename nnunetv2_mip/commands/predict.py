@@ -83,11 +83,15 @@ def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.inference.config import InferenceConfig
     from nnunetv2_mip.inference.find_inputs import VOLUMES, find_jobs
     from nnunetv2_mip.inference.predict_files import Extras, run_jobs
+    from nnunetv2_mip.io.folder_layout import left_out_images
     from nnunetv2_mip.nnunet.model_folder import folds_with_checkpoint
 
     check_output(args.o)
     folder = model_folder(args)
     jobs = find_jobs(args.i, args.o, dicom_options(args), args.ct, args.clicks)
+    others = left_out_images(Path(args.i)) if Path(args.i).is_dir() else None
+    if others is not None:
+        print(f"warning: {others}", file=sys.stderr)
     if args.dicom:
         from nnunetv2_mip.io.dicom.objects import require_libraries
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.files import archives_hint
 from nnunetv2_mip.io.dicom.options import FROM_HEADERS, DicomOptions
 from nnunetv2_mip.io.folder_layout import FolderContent, Layout, recognise
 from nnunetv2_mip.io.png import PNG_SUFFIX
@@ -151,6 +152,7 @@ def _scan_studies(content: FolderContent) -> StudyTree | None:
         raise MipError(
             f"{content.folder}: holds nothing to predict; expected PNGs (no JPEGs), stacks of "
             "views, SUV volumes (.nii.gz, .mha, .nrrd), an autoPET tree, or DICOM PET"
+            + archives_hint(content.folder)
         ) from None
 
 

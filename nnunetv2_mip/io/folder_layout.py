@@ -12,6 +12,8 @@ from nnunetv2_mip.io.png import PNG_SUFFIX
 from nnunetv2_mip.io.study_layouts import IMAGES_FOLDER, LABELS_FOLDER, SUV_NAME
 from nnunetv2_mip.io.volumes import has_suffix
 
+OTHER_IMAGES = (".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+
 
 class Layout(Enum):
     """Layouts of a folder, in the order in which they are looked for."""
@@ -55,6 +57,14 @@ def recognise(folder: Path) -> FolderContent:
     else:
         layout = Layout.FILES if pngs or volumes else Layout.TREE
     return FolderContent(folder, layout, tuple(pngs), tuple(volumes))
+
+
+def left_out_images(folder: Path) -> str | None:
+    """A line about JPEG, TIFF and BMP files beside PNGs or volumes, which are not read."""
+    names = [path.name for path in files_with_suffix(folder, OTHER_IMAGES)]
+    if not names:
+        return None
+    return f"{folder}: {len(names)} images left out (first: {names[0]}); only PNGs are read"
 
 
 def files_with_suffix(folder: Path, suffixes: Sequence[str] = VOLUME_SUFFIXES) -> list[Path]:

@@ -77,6 +77,11 @@ def read_image(path: Path | str) -> sitk.Image:
 
 
 def _unreadable(path: Path, error: RuntimeError) -> MipError:
+    with path.open("rb") as stream:
+        if stream.read(4) == b"PK\3\4":
+            return MipError(
+                f"{path}: is a zip archive; unpack it and give the folder or file in it"
+            )
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = lines[-1] if lines else "unknown reason"
     if any(text in str(error) for text in _NO_VOXEL_SIZE):

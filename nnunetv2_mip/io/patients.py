@@ -221,13 +221,20 @@ def _by_regex(places: Sequence[StudyPlace], text: str) -> list[str]:
 def _by_table(places: Sequence[StudyPlace], path: Path) -> list[str]:
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.DictReader(stream, skipinitialspace=True))
+            header = stream.readline()
+            # Spreadsheets of many countries write semicolons.
+            separator = next((sign for sign in ",;\t" if sign in header), ",")
+            names = [name.strip().strip('"').lower() for name in header.split(separator)]
+            rows = list(csv.DictReader(stream, names, delimiter=separator, skipinitialspace=True))
     except FileNotFoundError:
         raise MipError(f"{path}: no such file") from None
     except (OSError, ValueError, csv.Error) as error:
         raise MipError(f"{path}: cannot be read as CSV ({error})") from None
     if not rows or not {"case", "patient"} <= set(rows[0]):
-        raise MipError(f"{path}: needs the columns case,patient, and a row for each study")
+        raise MipError(
+            f"{path}: needs the columns case,patient, and a row for each study; it has "
+            f"{', '.join(names)}, and {len(rows)} rows"
+        )
     known: dict[str, str] = {}
     for row in rows:
         case, patient = ((row[key] or "").strip() for key in ("case", "patient"))

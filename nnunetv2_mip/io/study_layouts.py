@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.files import cannot_read, is_hidden
+from nnunetv2_mip.files import archives_hint, cannot_read, is_hidden
 from nnunetv2_mip.io.case_names import (
     case_name,
     case_name_of_folders,
@@ -160,7 +160,7 @@ def scan_tree(
         ordered = tuple(sorted(studies, key=lambda study: study.case))
         found = StudyTree("tcia", ordered, content.problems, content.warnings, grouping)
     if not found.studies and not found.problems:
-        raise NoStudy(f"{tree}: no study found; {EXPECTED}")
+        raise NoStudy(f"{tree}: no study found; {EXPECTED}{archives_hint(tree)}")
     return found
 
 

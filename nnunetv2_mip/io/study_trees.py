@@ -68,7 +68,8 @@ def studies_in_tree(tree: Path, dicom_alone: bool = True, needs_suv: bool = True
     hidden: list[Path] = []
     files = list(files_below(tree, problems, hidden))
     problems = [(path, f"{reason}; the studies in it are not known") for path, reason in problems]
-    warnings = list(_hidden_studies(hidden))
+    files, derived = _without_derivatives(tree, files)
+    warnings = [*_hidden_studies(hidden), *derived]
     folders = _study_folders(files)
     studies = []
     for folder in sorted(folders):
@@ -87,6 +88,26 @@ def studies_in_tree(tree: Path, dicom_alone: bool = True, needs_suv: bool = True
                 f"lie beside the folders of {SUV_NAME} and are taken for the same studies"
             )
     return TreeContent(tuple(studies), tuple(problems), tuple(warnings))
+
+
+def _without_derivatives(tree: Path, files: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Files outside of BIDS's folders of results, and a line about those within.
+
+    `derivatives` beside the `sub-…` folders holds further copies of their studies.
+    """
+    kept: list[Path] = []
+    left: dict[Path, int] = {}
+    in_bids: dict[Path, bool] = {}
+    for path in files:
+        named = (p for p in path.parents if p.name == "derivatives" and tree in p.parents)
+        inner = next(named, None)
+        if inner is not None and inner not in in_bids:
+            in_bids[inner] = any(p.is_dir() for p in inner.parent.glob("sub-*"))
+        if inner is not None and in_bids[inner]:
+            left[inner] = left.get(inner, 0) + 1
+        else:
+            kept.append(path)
+    return kept, [f"{folder}: BIDS derivatives, {n} files left out" for folder, n in left.items()]
 
 
 def _study_folders(files: Sequence[Path]) -> set[Path]:

@@ -137,6 +137,15 @@ def test_a_png_that_is_no_mip_pet_gets_a_warning_with_its_name(eager, tmp_path, 
     assert f"warning: {tmp_path / 'inverted.png'}: its border is dark" in capsys.readouterr().err
 
 
+def test_jpegs_beside_pngs_are_told(eager, tmp_path, capsys):
+    source = tmp_path / "in"
+    source.mkdir()
+    in_mode(picture(), "L").save(source / "a.png")
+    in_mode(picture(), "L").save(source / "b.jpg")
+    assert run("-i", source, "-o", tmp_path / "out", *eager) == 0
+    assert "1 images left out (first: b.jpg); only PNGs are read" in capsys.readouterr().err
+
+
 def test_pngs_of_any_mode_give_the_same_mask_of_their_size(eager, tmp_path, capsys):
     source = tmp_path / "in"
     source.mkdir()

@@ -8,6 +8,7 @@ import pytest
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.nifti import read_nifti_voxels
+from nnunetv2_mip.io.volumes import read_volume
 
 nibabel = pytest.importorskip("nibabel")
 
@@ -89,3 +90,10 @@ def test_a_name_that_lies_about_compression_is_named(ending, tmp_path):
     other = "x.nii.gz" if ending == ".nii" else "x.nii"
     with pytest.raises(MipError, match=rf"gzipped; rename it to {other}$"):
         read_nifti_voxels(path)
+
+
+def test_a_zip_archive_is_named(tmp_path):
+    path = tmp_path / "pet.zip"
+    path.write_bytes(b"PK\3\4" + b"\0" * 400)
+    with pytest.raises(MipError, match="is a zip archive; unpack it"):
+        read_volume(path)

@@ -195,3 +195,24 @@ def test_one_identity_in_all_headers_tells_nothing(tmp_path):
     assert "no name says" in flat.grouping.question
     anonymous = scan_tree(dicom_tree(tmp_path / "none", a="ANONYMOUS", b="ANONYMOUS"))
     assert "no name says" in anonymous.grouping.question
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_table_of_any_spreadsheet_is_read(separator, tmp_path):
+    table = tmp_path / "patients.csv"
+    rows = [("Case", "Patient"), ("a_1", "P1"), ("b_1", "P1")]
+    table.write_bytes("\r\n".join(separator.join(row) for row in rows).encode("utf-8-sig"))
+    for name in "ab":
+        (tmp_path / "tree" / name / "1").mkdir(parents=True)
+        (tmp_path / "tree" / name / "1" / "SUV.nii.gz").touch()
+    found = scan_tree(tmp_path / "tree", PatientOptions(table=table))
+    assert [study.patient for study in found.studies] == ["P1", "P1"]
+
+
+def test_a_table_with_other_columns_names_them(tmp_path):
+    table = tmp_path / "patients.csv"
+    table.write_text("study;person\na_1;P1\n")
+    (tmp_path / "tree" / "a" / "1").mkdir(parents=True)
+    (tmp_path / "tree" / "a" / "1" / "SUV.nii.gz").touch()
+    with pytest.raises(MipError, match="it has study, person, and 1 rows"):
+        scan_tree(tmp_path / "tree", PatientOptions(table=table))

@@ -212,3 +212,19 @@ def test_a_mask_of_no_image_in_a_release_is_told(tmp_path):
     assert [study.case for study in found.studies] == ["fdg_a_2001-01-01"]
     (line,) = found.warnings
     assert "fdg_b_2001-01-01.nii.gz: is the mask of no image" in line
+
+
+def test_derivatives_of_a_bids_tree_are_no_studies_and_said(tmp_path):
+    for place in ("sub-1/ses-1/pet", "sub-2/ses-1/pet", "derivatives/suv/sub-1/ses-1/pet"):
+        study(tmp_path / place)
+    found = scan_tree(tmp_path)
+    assert len(found.studies) == 2
+    assert any("derivatives: BIDS derivatives, 3 files left out" in w for w in found.warnings)
+    # Alone they are what was asked for.
+    assert len(scan_tree(tmp_path / "derivatives").studies) == 1
+
+
+def test_a_zip_in_a_tree_is_named(tmp_path):
+    (tmp_path / "PETCT_1.zip").write_bytes(b"PK\3\4")
+    with pytest.raises(MipError, match=r"there is PETCT_1\.zip: unpack it"):
+        scan_tree(tmp_path)

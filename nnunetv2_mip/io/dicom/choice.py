@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.files import archives_hint
 from nnunetv2_mip.io.dicom.find_series import Series, find_series
 from nnunetv2_mip.io.dicom.options import DicomOptions
 
@@ -41,7 +42,9 @@ def pet_series(found: Sequence[Series], folder: Path) -> list[Series]:
     pets = [item for item in found if item.modality == "PT"]
     if not pets:
         there = ", ".join(sorted({item.modality for item in found})) or "no DICOM series at all"
-        raise MipError(f"{folder}: holds no PET series (Modality PT); there is: {there}")
+        raise MipError(
+            f"{folder}: holds no PET series (Modality PT); there is: {there}{archives_hint(folder)}"
+        )
     return pets
 
 

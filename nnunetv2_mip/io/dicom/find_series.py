@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.io.dicom.copies import contradiction_of_copies
 from nnunetv2_mip.io.dicom.frames import frame_headers, is_multiframe
 from nnunetv2_mip.io.dicom.pixels import lossy_warning
 from nnunetv2_mip.io.dicom.read_header import read_header
@@ -98,6 +99,7 @@ class Series:
         span_mm: distance of its outermost slices, and one slice.
         broken: files that are no whole DICOM files, of the series or beside its slices: one of
             them may be a slice.
+        contradiction: which two files are one slice with other values; empty where none are.
     """
 
     uid: str
@@ -117,6 +119,7 @@ class Series:
     is_volume: bool = True
     span_mm: float = 0.0
     broken: tuple[Path, ...] = ()
+    contradiction: str = ""
 
     @property
     def is_axial(self) -> bool:
@@ -151,6 +154,7 @@ class _Found:
     slices: dict[tuple, tuple[Path, int, "Dataset"]] = field(default_factory=dict)
     others: list[Path] = field(default_factory=list)
     broken: list[Path] = field(default_factory=list)
+    contradiction: str = ""
 
 
 def find_series(folder: Path | str) -> list[Series]:
@@ -184,7 +188,8 @@ def find_series(folder: Path | str) -> list[Series]:
             if not one.slices:
                 # The first slice speaks for the series, not a capture of it.
                 one.header = header
-            one.slices.setdefault(_key(header, path), (path, 0, header))
+            first, _, _ = one.slices.setdefault(_key(header, path), (path, 0, header))
+            one.contradiction = one.contradiction or contradiction_of_copies(first, path)
     all_series = [_series_of(uid, one) for uid, one in sorted(found.items())]
     return [_with_broken(series, broken) for series in all_series]
 
@@ -294,6 +299,7 @@ def _series_of(uid: str, one: _Found) -> Series:
         is_volume=is_volume,
         span_mm=span_mm,
         broken=tuple(one.broken),
+        contradiction=one.contradiction,
     )
 
 
@@ -329,6 +335,8 @@ def sort_slices(series: Series) -> Slices:
     """
     if series.stack is None:
         raise MipError(series.problem)
+    if series.contradiction:
+        raise MipError(series.contradiction)
     if series.broken:
         more = f" (and {len(series.broken) - 1} more)" if len(series.broken) > 1 else ""
         raise MipError(

@@ -171,14 +171,18 @@ def _agreed_start(
 ) -> datetime:
     """Start of injection by its two elements, with a line where they differ.
 
-    The one with a date counts, unless its time zone is not the header's or is not known to be.
+    The one with a date counts, unless its time zone is not the header's or is not known to be, or
+    its time of day was removed (midnight).
     """
     half = timedelta(seconds=_DAY_S / 2)
     gap = (datetime.combine(start.date(), at) - start + half) % (2 * half) - half
     if abs(gap.total_seconds()) <= _SAME_TIME_S:
         return start
     foreign = dated[-5:-4] in ("+", "-") and text_or_none(header, "TimezoneOffsetFromUTC") is None
-    used = start + gap if foreign else start
+    if foreign:
+        used = start + gap
+    else:
+        used = datetime.combine(start.date(), at) if start.time() == time() else start
     lines.append(
         f"{path}: {tag_name('RadiopharmaceuticalStartDateTime')} is {dated}, "
         f"{tag_name('RadiopharmaceuticalStartTime')} {at}; {used} is used"

@@ -1,5 +1,7 @@
 """Files of a series as archives and old software write them: meta information, pixels, UIDs."""
 
+import shutil
+
 import imagecodecs
 import numpy as np
 import pytest
@@ -211,3 +213,30 @@ def test_pixels_that_do_not_end_the_file_are_read_too(
     write_series(tmp_path / "padded", stored=stored, edit=edit)
     found = [read_dicom_pet(tmp_path / name).suv.array for name in ("plain", "padded")]
     np.testing.assert_array_equal(*found)
+
+
+def test_copies_of_a_slice_that_differ_are_named(
+    tmp_path, write_series, assert_suv, refused, known
+):
+    paths = write_series(tmp_path / "export")
+    again = [shutil.copy(path, tmp_path / f"copy_{path.name}") for path in paths]
+    assert_suv(tmp_path, known.one_half_life)
+    for path in again:
+        data = pydicom.dcmread(path)
+        data.PatientName = "Anonymous"
+        data.save_as(path)
+    assert_suv(tmp_path, known.one_half_life)
+    data.PatientWeight = "140"
+    data.save_as(path)
+    line = refused(tmp_path)
+    assert "is the same slice as" in line
+    assert "Patient's Weight (0010,1030)" in line
+    data = pydicom.dcmread(paths[-1])
+    data.PixelData = bytes(len(data.PixelData))
+    data.save_as(path)
+    assert "Pixel Data (7FE0,0010); remove one of the two" in refused(tmp_path)
+
+
+def test_a_folder_with_an_archive_says_so(tmp_path, refused):
+    (tmp_path / "pet.zip").write_bytes(b"PK\3\4")
+    assert "there is pet.zip: unpack it" in refused(tmp_path)

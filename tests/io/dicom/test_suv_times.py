@@ -356,3 +356,15 @@ def test_a_time_zone_of_the_injection_alone_is_told(zone):
         lines if zone is None else []
     )
     assert len(lines) == (zone is None)
+
+
+@pytest.mark.parametrize("dated", ["20200115000000", "20200115"])
+def test_a_start_whose_time_of_day_was_removed_leaves_it_to_the_other_element(dated):
+    tracer = {
+        "RadiopharmaceuticalStartDateTime": dated,
+        "RadiopharmaceuticalStartTime": "100000",
+    }
+    factor, lines = factor_of(pet_slices(tracer=tracer))
+    assert factor == pytest.approx(AT_SERIES)
+    (line,) = lines
+    assert "2020-01-15 10:00:00 is used" in line
