@@ -13,7 +13,6 @@ def add_dicom_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--series",
         nargs="+",
-        default=(),
         metavar="UID",
         help="SeriesInstanceUID of the PET series to read, where a study has several",
     )
@@ -44,4 +43,6 @@ def dicom_options(args: argparse.Namespace) -> "DicomOptions":
     """
     from nnunetv2_mip.io.dicom.options import check_options
 
-    return check_options(tuple(args.series), args.weight_kg, args.dose_mbq, args.injection_time)
+    return check_options(
+        tuple(args.series or ()), args.weight_kg, args.dose_mbq, args.injection_time
+    )

@@ -197,7 +197,14 @@ def _require_honest_suffix(path: Path) -> None:
         raise MipError(f"{path}: is gzipped; rename it to {path.name}.gz")
     if named_so and not is_gzipped:
         with path.open("rb") as stream:
-            # The size of the header, in either byte order.
-            size = stream.read(4)
-        if size in (b"\x5c\x01\0\0", b"\0\0\x01\x5c", b"\x1c\x02\0\0", b"\0\0\x02\x1c"):
+            # A NIfTI file begins with the size of its header, in either byte order.
+            start = stream.read(4)
+        if start in (b"\x5c\x01\0\0", b"\0\0\x01\x5c", b"\x1c\x02\0\0", b"\0\0\x02\x1c"):
             raise MipError(f"{path}: is not gzipped; rename it to {path.name[:-3]}")
+        if start[:2] == b"PK":
+            raise MipError(f"{path}: is a zip archive; unpack it")
+        if start:
+            raise MipError(
+                f"{path}: is neither gzipped nor NIfTI (it begins with {start!r}): another kind of "
+                "file under this name, or a download that failed"
+            )

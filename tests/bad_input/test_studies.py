@@ -69,7 +69,7 @@ BAD_SUV = {
     "no byte": (lambda p: p.write_bytes(b""), "truncated|damaged"),
     "truncated inside": (cut_inside_gzip, "truncated"),
     "flipped bit": (flip_a_bit, "damaged"),
-    "no image": (write_garbage, "truncated|damaged"),
+    "no image": (write_garbage, "neither gzipped nor NIfTI"),
     "oblique": (oblique, "oblique"),
 }
 BAD_SEG = {

@@ -92,6 +92,20 @@ def test_a_name_that_lies_about_compression_is_named(ending, tmp_path):
         read_nifti_voxels(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"<html>login</html>" * 50, r"neither gzipped nor NIfTI \(it begins with b'<htm'\)"),
+        (b"PK\3\4" * 200, "is a zip archive; unpack it"),
+    ],
+)
+def test_another_file_under_the_name_of_a_nifti_is_told(content, said, tmp_path):
+    path = tmp_path / "x.nii.gz"
+    path.write_bytes(content)
+    with pytest.raises(MipError, match=said):
+        read_volume(path)
+
+
 def test_a_zip_archive_is_named(tmp_path):
     path = tmp_path / "pet.zip"
     path.write_bytes(b"PK\3\4" + b"\0" * 400)
