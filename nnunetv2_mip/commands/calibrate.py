@@ -1,6 +1,7 @@
-"""`nnUNetv2_mip_calibrate`: threshold and smallest component from out-of-fold predictions."""
+"""`nnUNetv2_mip_calibrate`: threshold, smallest component and healthy images, judged out of fold."""
 
 import argparse
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from nnunetv2_mip.nnunet.model_folder import CHECKPOINT
 if TYPE_CHECKING:
     import numpy as np
 
+    from nnunetv2_mip.evaluation.healthy_calibration import HealthyCalibration, JudgedImage
+    from nnunetv2_mip.inference.config import InferenceConfig
     from nnunetv2_mip.inference.out_of_fold import TrainingData
 
 
@@ -45,12 +48,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--write", action="store_true", help="write the choice into the model's inference.json"
     )
+    parser.add_argument(
+        "--healthy",
+        action="store_true",
+        help="also choose the evidence below which a PNG is called healthy and gets an empty mask, "
+        "so that no image with lesions is; needs images without lesions",
+    )
     add_device_option(parser)
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.commands.predict import model_folder
+    from nnunetv2_mip.evaluation.healthy_calibration import calibrate_healthy
     from nnunetv2_mip.evaluation.threshold_calibration import calibrate
     from nnunetv2_mip.files import check_output
     from nnunetv2_mip.inference.config import INFERENCE_FILE, InferenceConfig
@@ -63,7 +73,8 @@ def run(args: argparse.Namespace) -> None:
     if args.write:
         check_output(folder / INFERENCE_FILE)
     data = TrainingData.of_model(folder)
-    found = calibrate(_with_truth(_probabilities(args, folder, data), data))
+    judged: list[JudgedImage] | None = [] if args.healthy else None
+    found = calibrate(_with_truth(_probabilities(args, folder, data), data, judged))
     print(
         f"threshold {found.threshold}, smallest component {found.min_component_px} pixels: "
         f"Dice {found.dice:.3f} on {found.images} images of {found.patients} patients "
@@ -71,15 +82,35 @@ def run(args: argparse.Namespace) -> None:
         f"{found.dice_default:.3f})"
     )
     chosen = config.changed(threshold=found.threshold, min_component_px=found.min_component_px)
+    if judged is not None:
+        healthy = calibrate_healthy(judged)
+        chosen = chosen.changed(healthy_image=healthy.rule)
+        print(_healthy_line(healthy))
     path = folder / INFERENCE_FILE
     if args.write:
         print(f"written: {chosen.save(folder)}")
         return
     print(
         f'{path} would get "threshold": {chosen.threshold} (now {config.threshold}), '
-        f'"min_component_px": {chosen.min_component_px} (now {config.min_component_px}); '
+        f'"min_component_px": {chosen.min_component_px} (now {config.min_component_px})'
+        f"{_healthy_entry(chosen) if args.healthy else ''}; "
         "--write writes them"
     )
+
+
+def _healthy_line(found: "HealthyCalibration") -> str:
+    healthy, ill = found.cross_fitted
+    return (
+        f"healthy below {found.rule.log_odds:g} (mean log odds of {found.rule.area_mm2:g} mm²): "
+        f"{found.called_healthy} of {found.healthy} images without lesions, none of "
+        f"{found.with_lesions} with (cross-fitted {healthy} and {ill})"
+    )
+
+
+def _healthy_entry(config: "InferenceConfig") -> str:
+    from dataclasses import asdict
+
+    return f', "healthy_image": {json.dumps(asdict(config.healthy_image))}'
 
 
 def _probabilities(
@@ -111,9 +142,13 @@ def _with_bar(items: Iterable, total: int) -> Iterable:
 
 
 def _with_truth(
-    predictions: Iterable[tuple[str, "np.ndarray"]], data: "TrainingData"
+    predictions: Iterable[tuple[str, "np.ndarray"]],
+    data: "TrainingData",
+    judged: "list[JudgedImage] | None",
 ) -> Iterator[tuple["np.ndarray", "np.ndarray", str]]:
-    """Probability (H, W), truth (H, W) and patient of every view."""
+    """Probability (H, W), truth (H, W) and patient of every view; `judged` gets their evidence."""
+    from nnunetv2_mip.evaluation.healthy_calibration import judged_image
+
     for case, probability in predictions:
         truth = data.truth(case)
         if truth.shape != probability.shape:
@@ -122,6 +157,8 @@ def _with_truth(
                 f"labels in {data.folder} have {truth.shape}"
             )
         for view, labels in zip(probability, truth):
+            if judged is not None:
+                judged.append(judged_image(view, labels, data.patients[case]))
             yield view, labels, data.patients[case]
 
 

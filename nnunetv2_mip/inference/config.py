@@ -14,6 +14,7 @@ from nnunetv2_mip.conventions import DEFAULT_WINDOW_SUV
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json, write_json
 from nnunetv2_mip.fusion.rules import PREDICTED_VIEWS, FusionRule
+from nnunetv2_mip.inference.healthy_images import HealthyRule
 from nnunetv2_mip.views.geometry import DEFAULT_ARC_DEG, DEFAULT_VIEWS, view_angles
 from nnunetv2_mip.views.settings import ViewSettings
 
@@ -53,6 +54,8 @@ class InferenceConfig:
         min_component_px: 2D components with fewer pixels are dropped; 0 keeps all.
         prefilter: what is done to levels before the network: "none", or "impulse", which takes out
             salt-and-pepper noise and leaves views without it as they are.
+        healthy_image: evidence below which a PNG is called healthy and its mask is empty; None
+            asks for none.
         fusion: how view probabilities become a 3D mask.
         never_empty: mark the most likely region where nothing reaches the threshold.
     """
@@ -69,6 +72,7 @@ class InferenceConfig:
     threshold: float = 0.5
     min_component_px: int = 0
     prefilter: str = "none"
+    healthy_image: HealthyRule | None = None
     fusion: FusionRule = PREDICTED_VIEWS
     never_empty: bool = False
 
@@ -103,6 +107,7 @@ class InferenceConfig:
             self,
         )
         fusion = self.fusion
+        _require(isinstance(fusion, FusionRule), "fusion", self)
         _require(_is_number(fusion.threshold) and 0 < fusion.threshold <= 1, "fusion", self)
 
     def changed(self, **choices: Any) -> "InferenceConfig":
@@ -144,9 +149,10 @@ class InferenceConfig:
                     content[key] = tuple(content[key])
             if content.get("angles_deg") and "views" not in content:
                 content["views"] = len(content["angles_deg"])
-            if "fusion" in content:
-                _refuse_unknown(content["fusion"], FusionRule, f"{source}: fusion")
-                content["fusion"] = FusionRule(**content["fusion"])
+            for key, kind in (("fusion", FusionRule), ("healthy_image", HealthyRule)):
+                if content.get(key) is not None:
+                    _refuse_unknown(content[key], kind, f"{source}: {key}")
+                    content[key] = kind(**content[key])
             return cls(**content)
         except MipError as error:
             raise MipError(f"{source}: {str(error).removeprefix(f'{source}: ')}") from None

@@ -18,7 +18,7 @@ from nnunetv2_mip.inference.config import InferenceConfig
 from nnunetv2_mip.inference.deadline import Deadline, WorkDone
 from nnunetv2_mip.inference.engine import Network
 from nnunetv2_mip.inference.impulse_noise import without_impulses
-from nnunetv2_mip.inference.postprocessing import mask_of_view
+from nnunetv2_mip.inference.postprocessing import mask_of_image, mask_of_view
 from nnunetv2_mip.inference.sliding_window import Windows, mirrored_copies, run_passes
 from nnunetv2_mip.nnunet.loading import load_nnunet, quiet, stride_of
 from nnunetv2_mip.nnunet.model_folder import CHECKPOINT, first_stage_folder, folds_with_checkpoint
@@ -232,7 +232,7 @@ class ViewPredictor:
         """
         pixel = (PNG_PIXEL_MM, PNG_PIXEL_MM)
         probability = self.view_probabilities(levels[None], pixel, deadline)[0]
-        return mask_of_view(probability, self.config), probability
+        return mask_of_image(probability, self.config), probability
 
     def predict_stack(
         self, levels: np.ndarray, pixel_mm: tuple[float, float]

@@ -21,7 +21,7 @@ import numpy as np
 from nnunetv2_mip.conventions import PNG_PIXEL_MM
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.inference.deadline import Cancelled, Deadline
-from nnunetv2_mip.inference.postprocessing import mask_of_view
+from nnunetv2_mip.inference.postprocessing import mask_of_image
 from nnunetv2_mip.inference.predictor import MIPPredictor, StudyPrediction
 from nnunetv2_mip.io.dicom.options import FROM_HEADERS, DicomOptions
 from nnunetv2_mip.io.read_study import Study
@@ -310,7 +310,10 @@ def _image_mask(
     levels: np.ndarray, probability: np.ndarray, threshold: float, predictor: MIPPredictor
 ) -> CaseMask:
     config = replace(predictor.config, threshold=threshold)
-    mask = mask_of_view(probability, config)
+    if threshold < predictor.config.threshold:
+        # Asked for more than the model marks: a healthy image shows its most likely regions too.
+        config = replace(config, healthy_image=None)
+    mask = mask_of_image(probability, config)
     rows = region_table(mask, levels, probability=probability)
     return CaseMask(mask, mask[None], rows)
 
