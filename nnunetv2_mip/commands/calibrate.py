@@ -1,4 +1,4 @@
-"""`nnUNetv2_mip_calibrate`: threshold, smallest component and healthy images, judged out of fold."""
+"""`nnUNetv2_mip_calibrate`: threshold, smallest component, healthy images, judged out of fold."""
 
 import argparse
 import json
