@@ -26,6 +26,7 @@ COMMANDS = [
     "convert_autopet",
     "convert_dmiai",
     "convert_stage2",
+    "merge_datasets",
     "plan_and_preprocess",
     "project",
     "predict",

@@ -237,11 +237,13 @@ def _finish(
             "mip": mip,
         },
     )
-    splits = plan.splits and [
-        {part: [case for case in cases if case in records] for part, cases in split.items()}
-        for split in plan.splits
-    ]
-    splits = splits or patient_grouped_splits(patients, has_lesion)
+    if plan.splits is None:
+        splits = patient_grouped_splits(patients, has_lesion)
+    else:
+        splits = [
+            {part: [case for case in cases if case in records] for part, cases in split.items()}
+            for split in plan.splits
+        ]
     write_json(partial / "splits_final.json", splits)
     warnings = [*plan.warnings]
     originals = {case.name: case.original for case in plan.cases if case.original is not None}

@@ -33,6 +33,18 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+def link_or_copy(source: Path | str, target: Path | str) -> None:
+    """Hard link to a file, or a copy where the file system has none; whole or not at all."""
+    # A link to a symbolic link would be lost with it.
+    source = Path(source).resolve()
+    with atomic_path(target) as partial:
+        partial.unlink(missing_ok=True)
+        try:
+            os.link(source, partial)
+        except OSError:
+            shutil.copyfile(source, partial)
+
+
 def check_output(target: Path | str) -> None:
     """Raise MipError when `target` cannot be written: a file in the place of a folder, or no right.
 

@@ -3,6 +3,7 @@
 An ablation is a subclass that sets one attribute back (`ablations/recipe_ablations.py`).
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -21,7 +22,11 @@ from nnunetv2_mip.training.augmentation import (
     lesions_of,
 )
 from nnunetv2_mip.training.lr_schedules import WarmupCosine
-from nnunetv2_mip.training.sampling import part_of_patients, repeated_for_share
+from nnunetv2_mip.training.sampling import (
+    part_of_patients,
+    repeated_by_source,
+    repeated_for_share,
+)
 from nnunetv2_mip.training.weight_average import WeightAverage
 
 
@@ -53,6 +58,9 @@ class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
     paste_probability = 0.0
     # Share of the images drawn that are cases without lesions; None: as in the data set.
     control_share: float | None = 0.2
+    # Of a merged data set: source → repetitions of its cases with lesions and of those without, in
+    # the list that is drawn from. `control_share` then does not count. None: not by source.
+    source_repeats: Mapping[str, tuple[int, int]] | None = None
     # Share of the fold's patients with lesions to learn from, for learning curves.
     patient_share = 1.0
 
@@ -154,7 +162,14 @@ class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
 
     def get_tr_and_val_datasets(self):
         training, validation = super().get_tr_and_val_datasets()
-        if self.control_share is not None:
+        if self.source_repeats is not None:
+            training.identifiers = repeated_by_source(
+                training.identifiers,
+                self._of_dataset("source_of", "merge data sets with nnUNetv2_mip_merge_datasets"),
+                self._has_lesion(),
+                self.source_repeats,
+            )
+        elif self.control_share is not None:
             has_lesion = self._has_lesion()
             healthy = [case for case in training.identifiers if not has_lesion.get(case, True)]
             training.identifiers = repeated_for_share(
@@ -165,13 +180,13 @@ class nnUNetTrainerMIP_recipe(nnUNetTrainerMIP):
     def _has_lesion(self) -> dict[str, bool]:
         return self._of_dataset("has_lesion")
 
-    def _of_dataset(self, what: str) -> dict:
+    def _of_dataset(self, what: str, remedy: str = "convert the data set again") -> dict:
         path = Path(self.preprocessed_dataset_folder_base) / "dataset.json"
         found = read_json(path).get("mip", {}).get(what)
         if found is None:
             raise MipError(
-                f'{path}: no "mip" → "{what}": convert the data set again, or train '
-                "with nnUNetTrainerMIP, which does not ask for it"
+                f'{path}: no "mip" → "{what}": {remedy}, or train with nnUNetTrainerMIP, which '
+                "does not ask for it"
             )
         return found
 

@@ -14,7 +14,7 @@ SPLITS_FILE = "splits_final.json"
 DEFAULT_FOLDS = 5
 DEFAULT_SEED = 12345
 # Parts of dataset.json["mip"] with data of single patients.
-PATIENT_KEYS = ("patients", "has_lesion")
+PATIENT_KEYS = ("patients", "has_lesion", "source_of")
 # Names listed in an error line before it says how many more there are.
 NAMES_SHOWN = 3
 

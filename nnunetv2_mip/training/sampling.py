@@ -1,4 +1,4 @@
-"""Sampling of training cases: the share of controls, and a part of the patients."""
+"""Sampling of training cases: the share of controls, each source, and a part of the patients."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -44,6 +44,51 @@ def repeated_for_share(cases: Sequence[str], some: Collection[str], share: float
         for b in span
     )
     return [case for case in cases for _ in range(often if case in some else seldom)]
+
+
+def repeated_by_source(
+    cases: Sequence[str],
+    source_of: Mapping[str, str],
+    has_lesion: Mapping[str, bool],
+    repeats: Mapping[str, tuple[int, int]],
+) -> list[str]:
+    """List of cases with repetitions, as often as the source and the lesions of each say.
+
+    nnU-Net's loader draws every entry of its list with the same probability.
+
+    Args:
+        cases: all of them.
+        source_of: case → name of its source (dataset.json["mip"] of a merged data set).
+        has_lesion: case → whether it shows a lesion; a case without an entry does.
+        repeats: source → repetitions of its cases with lesions, and of those without; 0 leaves
+            them out.
+
+    Returns:
+        the cases in their order.
+
+    Raises:
+        MipError: a case without a source, a source without repetitions, repetitions that are no
+            whole numbers from 0, or no case left.
+    """
+    for source, numbers in repeats.items():
+        if len(numbers) != 2 or not all(isinstance(n, int) and n >= 0 for n in numbers):
+            raise MipError(f"repetitions of source {source}: {numbers} are no two whole numbers")
+    for case in cases:
+        source = source_of.get(case)
+        if source not in repeats:
+            raise MipError(
+                f"case {case}: its source {source} is none of {', '.join(sorted(repeats))}: name "
+                "the sources with nnUNetv2_mip_merge_datasets --sources, or give a trainer's "
+                "source_repeats"
+            )
+    drawn = [
+        case
+        for case in cases
+        for _ in range(repeats[source_of[case]][0 if has_lesion.get(case, True) else 1])
+    ]
+    if not drawn:
+        raise MipError(f"{len(cases)} training cases, none of which is drawn: see source_repeats")
+    return drawn
 
 
 def part_of_patients(
