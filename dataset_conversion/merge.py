@@ -179,7 +179,7 @@ def _read_part(dataset_id: int, source: str | None) -> _Part:
             f"{folder}: holds volumes (nnUNetv2_mip_convert_stage2); data sets of views alone can "
             "be merged"
         )
-    missing = [key for key in _NEEDED if key not in mip]
+    missing = [key for key in _NEEDED if mip.get(key) is None]
     if missing:
         raise MipError(f'{path}: no "mip" → "{missing[0]}": convert the data set again')
     patients, has_lesion = mip["patients"], mip["has_lesion"]

@@ -151,7 +151,8 @@ def test_good_splits_pass_and_no_folds_are_no_error():
 
 
 def test_without_patients_leaves_the_original_alone():
-    content = {"labels": {}, "mip": {"patients": {"x": "p"}, "has_lesion": {}, "views": 3}}
+    of_patients = {"patients": {"x": "p"}, "has_lesion": {}, "source_of": {"x": "dmiai"}}
+    content = {"labels": {}, "mip": {**of_patients, "views": 3}}
     assert without_patients(content) == {"labels": {}, "mip": {"views": 3}}
     assert content["mip"]["patients"] == {"x": "p"}
     assert without_patients({"labels": {}}) == {"labels": {}}

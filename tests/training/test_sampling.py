@@ -1,9 +1,13 @@
-"""Sampling of cases: the share of controls, and a part of the patients."""
+"""Sampling of cases: the share of controls, each source, and a part of the patients."""
 
 import pytest
 
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.training.sampling import part_of_patients, repeated_for_share
+from nnunetv2_mip.training.sampling import (
+    part_of_patients,
+    repeated_by_source,
+    repeated_for_share,
+)
 
 
 @pytest.mark.parametrize(("share", "got"), [(0.2, 0.2), (0.5, 0.5), (0.31, 0.31)])
@@ -20,6 +24,32 @@ def test_shares_at_the_edges():
     assert repeated_for_share(["a", "b"], ["a", "b"], 0.3) == ["a", "b"]
     with pytest.raises(MipError, match="control share"):
         repeated_for_share(["a", "b"], ["b"], 1.0)
+
+
+def test_cases_are_repeated_as_their_source_and_lesions_say():
+    cases = ["s1", "p1", "p2", "s2"]
+    source_of = {"p1": "png", "p2": "png", "s1": "study", "s2": "study"}
+    has_lesion = {"p1": True, "p2": False, "s2": False}
+    got = repeated_by_source(cases, source_of, has_lesion, {"png": (3, 1), "study": (2, 0)})
+    # Nothing says that s1 is without lesions.
+    assert got == ["s1", "s1", "p1", "p1", "p1", "p2"]
+
+
+@pytest.mark.parametrize(
+    ("repeats", "words"),
+    [
+        ({"png": (1, 1)}, "source study is none of png"),
+        ({"png": (1, 1), "study": (0, 0)}, "none of which is drawn"),
+        ({"study": (1, -1)}, "no two whole numbers"),
+        ({"study": (1, 0.5)}, "no two whole numbers"),
+        ({"study": (1,)}, "no two whole numbers"),
+    ],
+)
+def test_repetitions_that_cannot_be(repeats, words):
+    with pytest.raises(MipError, match=words):
+        repeated_by_source(["s1"], {"s1": "study"}, {"s1": True}, repeats)
+    with pytest.raises(MipError, match="source None"):
+        repeated_by_source(["x"], {}, {}, {"png": (1, 1)})
 
 
 def test_a_part_of_the_patients_keeps_their_cases_together_and_all_controls():
