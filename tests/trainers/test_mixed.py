@@ -8,7 +8,6 @@ import torch
 from helpers import run, save_png, write_image
 
 from nnunetv2_mip.commands import (
-    calibrate,
     convert_autopet,
     convert_dmiai,
     merge_datasets,
@@ -16,6 +15,11 @@ from nnunetv2_mip.commands import (
 )
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.inference.config import InferenceConfig
+from nnunetv2_mip.inference.out_of_fold import (
+    TrainingData,
+    predict_out_of_fold,
+    validation_cases,
+)
 from nnunetv2_mip.trainers.nnUNetTrainerMIP_mixed import (
     nnUNetTrainerMIP_mixed_coarse,
     nnUNetTrainerMIP_mixed_fine,
@@ -86,7 +90,7 @@ def build():
 
 
 @pytest.mark.slow
-def test_a_merged_data_set_is_planned_trained_and_calibrated(merged, capsys):
+def test_a_merged_data_set_is_planned_trained_and_predicted(merged):
     from nnunetv2.run.run_training import run_training
 
     plans = "nnUNetMIPPlans_tiny"
@@ -101,10 +105,12 @@ def test_a_merged_data_set_is_planned_trained_and_calibrated(merged, capsys):
     assert (config.window_suv, config.views) == (10.0, InferenceConfig().views)
     shipped = (model / "dataset.json").read_text()
     assert "PETCT" not in shipped and "source_of" not in shipped
-    capsys.readouterr()
-    options = ("-d", 30, "-tr", TRAINER, "-p", plans, "-f", 0, "-device", "cpu")
-    assert run(calibrate, *options) == 0
-    assert "cross-fitted" in capsys.readouterr().out
+    data, cases = TrainingData.of_model(model), validation_cases(model)
+    assert cases == {0: splits[0]["val"]}
+    predicted = dict(predict_out_of_fold(model, data, cases, device="cpu"))
+    assert {case: found.shape for case, found in predicted.items()} == dict.fromkeys(
+        splits[0]["val"], (1, 40, 32)
+    )
 
     # What is drawn: images with lesions 4 times, without once; simulated 3 times and twice.
     training, _ = build().get_tr_and_val_datasets()
