@@ -74,10 +74,9 @@ def repeated_by_source(
         if len(numbers) != 2 or not all(isinstance(n, int) and n >= 0 for n in numbers):
             raise MipError(f"repetitions of source {source}: {numbers} are no two whole numbers")
     for case in cases:
-        source = source_of.get(case)
-        if source not in repeats:
+        if source_of.get(case) not in repeats:
             raise MipError(
-                f"case {case}: its source {source} is none of {', '.join(sorted(repeats))}: name "
+                f"case {case}: its source {source_of.get(case)} is none of {', '.join(sorted(repeats))}: name "
                 "the sources with nnUNetv2_mip_merge_datasets --sources, or give a trainer's "
                 "source_repeats"
             )
