@@ -75,9 +75,10 @@ def repeated_by_source(
             raise MipError(f"repetitions of source {source}: {numbers} are no two whole numbers")
     for case in cases:
         if source_of.get(case) not in repeats:
+            known = ", ".join(sorted(repeats))
             raise MipError(
-                f"case {case}: its source {source_of.get(case)} is none of {', '.join(sorted(repeats))}: name "
-                "the sources with nnUNetv2_mip_merge_datasets --sources, or give a trainer's "
+                f"case {case}: its source {source_of.get(case)} is none of {known}: name the "
+                "sources with nnUNetv2_mip_merge_datasets --sources, or give a trainer's "
                 "source_repeats"
             )
     drawn = [
