@@ -189,8 +189,10 @@ def _read_part(dataset_id: int, source: str | None) -> _Part:
             "the data set again"
         )
     _check_files(folder, content)
+    source_of: dict[str, str]
     if source is None:
-        source_of = mip.get("source_of") or dict.fromkeys(patients, mip["source"])
+        converter: str = mip["source"]
+        source_of = mip.get("source_of") or dict.fromkeys(patients, converter)
         unnamed = sorted(set(patients) - set(source_of))
         if unnamed:
             raise MipError(
@@ -233,7 +235,7 @@ def _check_same_form(first: _Part, part: _Part) -> None:
         return [
             ("channels", "--channels", p.content["channel_names"], ", ".join(p.mip["channels"])),
             ("labels", "--labels", p.content["labels"], ", ".join(p.content["labels"])),
-            ("kind of labels", "--labels", p.mip.get("labels"), p.mip.get("labels")),
+            ("kind of labels", "--labels", p.mip.get("labels"), str(p.mip.get("labels"))),
             ("pixel size", "--pixel", p.mip.get("pixel_mm"), _pixel(p.mip.get("pixel_mm"))),
             ("scale of levels", "", scale, str(scale)),
         ]
