@@ -56,7 +56,7 @@ def fuse(
         volume = backproject(probabilities, geometry, rule, suv, suv_views)
         return mask_of_probability(volume, fusion, suv, spacing)
     require_view_shape(probabilities, geometry)
-    views = np.asarray(probabilities, np.float32)
+    views = moved_threshold(np.asarray(probabilities, np.float32), fusion.view_threshold, 0.5)
     if suv is not None:
         suv = np.ascontiguousarray(suv, np.float32)
         suv_views = project(suv, geometry).suv if suv_views is None else suv_views
@@ -67,6 +67,23 @@ def fuse(
         hull = backproject_detector(marks, geometry, "hull", None, None) >= 0.5
     mask = explain(views, hull, suv, suv_views, geometry)
     return _outline(mask, fusion, suv, spacing)
+
+
+def moved_threshold(probability: np.ndarray, before: float, after: float) -> np.ndarray:
+    """Probabilities, linear on both sides, in which `before` has become `after`.
+
+    Args:
+        probability: float32 in [0, 1].
+        before, after: between 0 and 1.
+
+    Returns:
+        float32 of the same shape, in the same order; the array itself where they are equal.
+    """
+    if before == after:
+        return probability
+    below = after * probability / before
+    above = after + (1 - after) * (probability - before) / (1 - before)
+    return np.where(probability < before, below, above).astype(np.float32)
 
 
 def mask_of_probability(

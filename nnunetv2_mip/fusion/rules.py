@@ -30,6 +30,8 @@ class FusionRule:
         uptake_share: isocontour. Only voxels of a region stay whose SUV is at least this share of
             the highest SUV of the region within `UPTAKE_RADIUS_MM`; 0 keeps the whole region.
         smallest_ml: smaller components (18-connected) are removed; 0 keeps all.
+        view_threshold: probability of a view's pixel from which `explain` takes it for marked. The
+            other rules do not use it.
 
     Raises:
         MipError: a value out of range.
@@ -39,6 +41,7 @@ class FusionRule:
     threshold: float = 0.5
     uptake_share: float = 0.0
     smallest_ml: float = 0.0
+    view_threshold: float = 0.5
 
     def __post_init__(self):
         if self.rule not in RULES:
@@ -47,11 +50,13 @@ class FusionRule:
             raise MipError(f"uptake share {self.uptake_share}: must lie in [0, 1)")
         if not self.smallest_ml >= 0:
             raise MipError(f"smallest component {self.smallest_ml} ml: must not be below 0")
+        if not 0 < self.view_threshold < 1:
+            raise MipError(f"view threshold {self.view_threshold}: must lie between 0 and 1")
 
     @property
     def border(self) -> float:
         """Probability of a view's pixel at which a lesion begins."""
-        return 0.5 if self.rule == "explain" else self.threshold
+        return self.view_threshold if self.rule == "explain" else self.threshold
 
 
 # Default for views predicted by a network. Nothing else that was measured on simulated patients

@@ -9,7 +9,7 @@ import numpy as np
 
 from nnunetv2_mip.fusion.backprojection import backproject
 from nnunetv2_mip.fusion.click_refinement import with_clicks
-from nnunetv2_mip.fusion.fuse import fuse
+from nnunetv2_mip.fusion.fuse import fuse, moved_threshold
 from nnunetv2_mip.fusion.rules import VOTES
 from nnunetv2_mip.inference.config import InferenceConfig
 from nnunetv2_mip.inference.deadline import Deadline
@@ -196,11 +196,7 @@ class MIPPredictor(ViewPredictor):
             if found.probability is None:
                 raise ValueError("the prediction has no probabilities of a second stage")
             return (found.probability > threshold).astype(np.uint8)
-        views, border = found.view_probability, self.config.fusion.border
-        shifted = np.where(
-            views < threshold,
-            border * views / threshold,
-            border + (1 - border) * (views - threshold) / (1 - threshold),
-        ).astype(np.float32)
+        border = self.config.fusion.border
+        shifted = moved_threshold(found.view_probability, threshold, border)
         detected = to_detector(shifted, found.geometry, found.views.pixel_mm)
         return fuse(detected, found.geometry, self.config.fusion, study.suv.array, found.views.suv)
