@@ -1,6 +1,6 @@
 # The service with a model inside:
 #   docker build -f container/serve.Dockerfile -t nnunetv2-mip-serve .
-#   docker run --rm -p 9051:9051 nnunetv2-mip-serve --never-empty
+#   docker run --rm -p 9051:9051 nnunetv2-mip-serve --never_empty
 # A model of your own (a folder as nnUNetv2_mip_export_model writes it, inside the build context):
 #   docker build -f container/serve.Dockerfile --build-arg MODEL=my_model -t my-serve .
 FROM python:3.11-slim
@@ -39,4 +39,4 @@ HEALTHCHECK --interval=30s --timeout=5s --start-period=120s --retries=3 CMD \
     ["python", "-c", "import os, urllib.request as u; u.urlopen(f\"http://127.0.0.1:{os.environ['CONTAINER_PORT']}/health\", timeout=4)"]
 
 # SIGTERM reaches the service itself, which answers who is being served and then ends.
-ENTRYPOINT ["nnUNetv2_mip_serve", "--model", "/opt/model"]
+ENTRYPOINT ["nnUNetv2_mip_serve", "-m", "/opt/model"]

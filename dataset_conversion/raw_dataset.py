@@ -184,7 +184,7 @@ def _refuse(partial: Path, plan: ConversionPlan, problems: list[tuple[str, str]]
     kept = f" ({done} finished cases wait in {partial})" if done else ""
     raise MipError(
         f"{_line(*problems[0])} [{len(problems)} of {total} cases cannot be converted; "
-        f"repair and run again{kept}, or leave them out with --skip-broken]"
+        f"repair and run again{kept}, or leave them out with --skip_broken]"
     )
 
 

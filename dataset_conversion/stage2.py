@@ -97,7 +97,7 @@ def convert_stage2(
         if study.seg is None:
             problems.append((study.suv, study.no_seg or NO_MASK))
         elif with_ct and study.ct is None and not study.suv.is_dir():
-            problems.append((study.suv, f"its study has no {CT_NAME}; --ct needs it"))
+            problems.append((study.suv, f"its study has no {CT_NAME}; --with_ct needs it"))
         elif model is not None and study.case not in folds:
             problems.append(
                 (study.suv, f"{study.case} is in no fold of {model}: convert the same studies")

@@ -7,6 +7,9 @@ LEVEL_MAX = 255
 BODY_LEVEL = 2
 # SUV of the highest level.
 DEFAULT_WINDOW_SUV = 10.0
+# Projection angles of a view set: their number, and the arc they cover in degrees.
+DEFAULT_VIEWS = 48
+DEFAULT_ARC_DEG = 180.0
 AIR_HU = -1000.0
 # In-plane pixel of the DM-i-AI images, mm.
 PNG_PIXEL_MM = 2.0

@@ -83,7 +83,7 @@ def run_demo(settings: DemoSettings) -> dict:
               "-n", settings.test_studies, "-np", 2, "--seed", settings.seed + TEST_SEED_OFFSET,
               "--spacing", settings.spacing_mm)  # fmt: skip
     steps.run("project them to MIP views", "nnUNetv2_mip_convert_autopet", "-i", train,
-              "-d", dataset, "-n", "Phantoms", "--views", count, "-np", 2)  # fmt: skip
+              "-d", dataset, "--name", "Phantoms", "--views", count, "-np", 2)  # fmt: skip
     steps.run("plan and preprocess", "nnUNetv2_mip_plan_and_preprocess", "-d", dataset,
               "--preset", "cpu", "-np", "2")  # fmt: skip
     steps.run("train with stock nnU-Net and our trainer", "nnUNetv2_train", dataset, "2d", fold,
@@ -91,7 +91,7 @@ def run_demo(settings: DemoSettings) -> dict:
     steps.run("predict the unseen patients in 3D", "nnUNetv2_mip_predict", "-i", test,
               "-o", predictions, "-d", dataset, "-tr", settings.trainer, "-p", PLANS,
               "-f", fold, "-device", device)  # fmt: skip
-    steps.run("compare with the truth", "nnUNetv2_mip_evaluate", "-p", predictions, "-g", test,
+    steps.run("compare with the truth", "nnUNetv2_mip_evaluate", "-i", predictions, "-g", test,
               "-o", metrics, show=True)  # fmt: skip
     report = read_json(metrics)
     steps.say("draw the pictures")

@@ -1,6 +1,6 @@
 """Ways from views to 3D at equal training compute, on simulated patients never seen in training.
 
-    python benchmarks/autopet/cascade.py -o OUT [--organs MAP ... --test-organs MAP ...]
+    python benchmarks/autopet/cascade.py -o OUT [--organs MAP ... --test_organs MAP ...]
         [--train 40] [--test 20] [--spacing 4] [--pflop 5] [--views 12] [--only 2d l2s ...]
         [-device cpu]
 
@@ -172,7 +172,7 @@ class Bench:
         self._two_folds(self.raw(VIEWS_ID))
         if self.raw(ALONE_ID) is None:
             self.run("nnUNetv2_mip_convert_stage2", "-i", self.out / "train", "-d", ALONE_ID,
-                     "--no-cue", "-n", "Alone", "-np", args.np)  # fmt: skip
+                     "--no_cue", "--name", "Alone", "-np", args.np)  # fmt: skip
 
     def _two_folds(self, raw: Path) -> None:
         patients = read_json(raw / "dataset.json")["mip"]["patients"]
@@ -257,7 +257,7 @@ class Bench:
         result = self._predict(self._predictor(name, stages, folders), target)
         result["tflop_a_study"] = self._operations_of_a_study(name, stages, folders) / 1e12
         metrics = target / "metrics.json"
-        self.run("nnUNetv2_mip_evaluate", "-p", target, "-g", self.out / "test", "-o", metrics)
+        self.run("nnUNetv2_mip_evaluate", "-i", target, "-g", self.out / "test", "-o", metrics)
         report = read_json(metrics)
         return {
             "training_pflop": spent / 1e15,
@@ -272,7 +272,7 @@ class Bench:
         if self.raw(CUE_ID) is None:
             seconds = self.run(
                 "nnUNetv2_mip_convert_stage2", "-i", self.out / "train", "-d", CUE_ID,
-                "--cue-from", model, "-n", "Cued", "-device", self.args.device,
+                "--cue_from", model, "--name", "Cued", "-device", self.args.device,
             )  # fmt: skip
             write_json(clock, {"seconds": seconds})
         return read_json(clock)["seconds"]
@@ -388,7 +388,7 @@ def main() -> None:
     parser.add_argument(
         "--organs", type=Path, nargs="+", help="organ maps of the training patients"
     )
-    parser.add_argument("--test-organs", type=Path, nargs="+", help="others, to test on")
+    parser.add_argument("--test_organs", type=Path, nargs="+", help="others, to test on")
     parser.add_argument("--train", type=int, default=40)
     parser.add_argument("--test", type=int, default=20)
     parser.add_argument("--spacing", type=float, default=4.0)

@@ -1,4 +1,7 @@
-"""Commands whose outputs are compared, in their order, and what they are given."""
+"""Commands whose outputs are compared, in their order, and what they are given.
+
+Options are spelled as in version 0.1.0, so that every commit understands them.
+"""
 
 TINY_PRESET = {
     "finest_spacing_mm": [8, 8],

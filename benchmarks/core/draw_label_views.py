@@ -6,7 +6,7 @@ The upper row is a simulated patient. The lower row, with --real, is the study i
 (SUV.nii.gz and SEG.nii.gz), for the picture in the docs STS_001 of TCIA's Soft-tissue-Sarcoma
 collection (CC BY 3.0). Of 48 views the one with the most occluded lesion pixels is shown. Its one
 lesion is visible in 75 % of its pixels everywhere, so that the default settings keep it whole: the
-row is drawn with --visible-share 1.
+row is drawn with --visible_share 1.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Comparison of fusion rules: the share of a 3D mask that its views give back.
 
     python benchmarks/core/fusion.py [--out FOLDER] [--sts FOLDER] [--model FOLDER] [--views N ...]
-        [--seeds N ...] [--noise-seeds N] [--pixel MM] [--speed]
+        [--seeds N ...] [--noise_seeds N] [--pixel_mm MM] [--speed]
 
 `--seeds --speed` times a large study and does nothing else.
 
@@ -20,7 +20,7 @@ Views that go into each rule:
 0.4, ..., 0.9 on the noisy views of seed 5. `max` has 0.9 and `hull` 0.5, `explain` needs none. For
 `predicted` views the rule that `fusion.rules.PREDICTED_VIEWS` names is shown too.
 
---pixel 2 makes views for pixels of 2 mm: the detector is then finer than the voxels.
+--pixel_mm 2 makes views for pixels of 2 mm: the detector is then finer than the voxels.
 """
 
 import argparse
@@ -118,7 +118,7 @@ def score_study(
     name: str, suv: Volume, truth: np.ndarray, views: int, args: argparse.Namespace, predictor
 ) -> list[dict]:
     """A row for each kind of views (and noise seed) of one study at one number of views."""
-    geometry = ViewGeometry.for_volume(suv, view_angles(views), args.pixel)
+    geometry = ViewGeometry.for_volume(suv, view_angles(views), args.pixel_mm)
     suv_views = project(suv.array, geometry).suv
     head = {"study": name, "views": views}
     oracle = project_mask(truth, geometry).astype(np.float32)
@@ -186,8 +186,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="model folder, for predicted views")
     parser.add_argument("--views", type=int, nargs="+", default=list(VIEWS))
     parser.add_argument("--seeds", type=int, nargs="*", default=list(SEEDS))
-    parser.add_argument("--noise-seeds", type=int, default=2)
-    parser.add_argument("--pixel", type=float, help="pixels of the views in mm")
+    parser.add_argument("--noise_seeds", type=int, default=2)
+    parser.add_argument("--pixel_mm", type=float, help="pixels of the views in mm")
     parser.add_argument("--speed", action="store_true", help="also time a large study")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -210,7 +210,7 @@ def main() -> None:
         "date": date.today().isoformat(),
         "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, {platform.system()}",
         "threads": numba.get_num_threads(),
-        "pixel_mm": args.pixel,
+        "pixel_mm": args.pixel_mm,
         "rows": rows,
     }
     if rows:

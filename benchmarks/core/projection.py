@@ -1,6 +1,6 @@
 """Speed of projection and conversion against other ways, side by side in one run.
 
-    python benchmarks/core/projection.py [--out FOLDER] [--study FOLDER] [--rival-views N] [--quick]
+    python benchmarks/core/projection.py [--out FOLDER] [--study FOLDER] [--rival_views N] [--quick]
 
 Volume: a simulated patient on autoPET's grid (400 x 400 x 326 voxels of 2.036 x 2.036 x 3 mm), or
 --study, a folder with SUV.nii.gz and SEG.nii.gz. Four tables are printed and written as JSON:
@@ -9,7 +9,7 @@ Volume: a simulated patient on autoPET's grid (400 x 400 x 326 voxels of 2.036 x
   takes where LLVM refuses its own IR), and by rotating the volume for every view and taking the
   maximum: MONAI's Affine (as "MIP-Based Tumor Segmentation", arXiv 2510.09326,
   has it), scipy.ndimage.rotate, and SimpleITK's resampler. A rival's cost a view does not depend on
-  the angle: --rival-views of them are timed, evenly spread, and the mean is multiplied by 48.
+  the angle: --rival_views of them are timed, evenly spread, and the mean is multiplied by 48.
 - `conversion`: one study from files to files with every kind of label, against the floor: reading
   the same SUV and SEG, and writing the same outputs, without computing anything between; once by
   this package's reader, once by SimpleITK (zlib).
@@ -331,7 +331,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("benchmark_projection"))
     parser.add_argument("--study", type=Path, help="folder with SUV.nii.gz and SEG.nii.gz")
-    parser.add_argument("--rival-views", type=int, default=4)
+    parser.add_argument("--rival_views", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="without scaling and total body")
     args = parser.parse_args()

@@ -20,9 +20,9 @@ control of the same 40 mm bin of heights, 200 matchings, 10 bootstrap draws of t
 Thresholds and calibration come from out-of-fold scores within the training part.
 
 `stacked`: `lesion probability` with every figure, of the images that the head is fitted on too, by
-a network not trained on the image: `nnUNetv2_mip_classify train --fold-networks`.
+a network not trained on the image: `nnUNetv2_mip_classify train --fold_networks`.
 
-`whole`: networks of their own, from scratch or (--fine-tune) from each fold's encoder; from scratch
+`whole`: networks of their own, from scratch or (--fine_tune) from each fold's encoder; from scratch
 MODEL only prepares the images, so that all five folds can be validated. Each fold's network scores
 the images of its fold; calibration and threshold are fitted on the other folds' scores.
 
@@ -133,7 +133,7 @@ def baselines(cohort: Cohort) -> dict:
 
 
 def stacked(args: argparse.Namespace) -> None:
-    """Lesion probability by five networks, as `nnUNetv2_mip_classify train --fold-networks`."""
+    """Lesion probability by five networks, as `nnUNetv2_mip_classify train --fold_networks`."""
     evaluate_trainer(args, "stacked", "frozen")
 
 
@@ -158,7 +158,7 @@ def whole(args: argparse.Namespace) -> None:
 
 
 def both(args: argparse.Namespace) -> None:
-    """As `nnUNetv2_mip_classify train --both --fold-networks`."""
+    """As `nnUNetv2_mip_classify train --both --fold_networks`."""
     evaluate_trainer(args, "both", "both")
 
 
@@ -246,7 +246,7 @@ def main() -> None:
     )
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--images", type=int, default=24, help="robust: images of fold 0")
-    parser.add_argument("--fine-tune", action="store_true", help="whole: from the fold's encoder")
+    parser.add_argument("--fine_tune", action="store_true", help="whole: from the fold's encoder")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="whole, both, bundle")
     parser.add_argument("--pixel_mm", type=float, help="whole, both, bundle: pixel size shown")
     parser.add_argument("--write", action="store_true", help="bundle: into the model's folder")

@@ -17,7 +17,7 @@ The pack holds the raw data set (nnU-Net's preprocessing of it takes seconds, an
 all presets), this package as a wheel, and `wheels.txt`, the pinned packages that the other machine
 needs beside its torch. `python pack/gpu_pack.py missing` there lists those it lacks; here,
 `pip wheel --no-deps -r LIST -w wheels` (for its Python) gets them, and `--wheels FOLDER` takes them
-along where they fit into --limit-mib; others may lie in another folder, given there to
+along where they fit into --limit_mib; others may lie in another folder, given there to
 `run --wheels`. A pack above the limit is refused.
 
 `run` trains --parallel recipes and rivals at once, fold by fold, and leaves in -o: `table.md` (mean
@@ -440,7 +440,7 @@ def main() -> None:
     one.add_argument("-o", type=Path, required=True, help="new folder")
     one.add_argument("--presets", nargs="+", required=True, help="names or .json files")
     one.add_argument("--wheels", type=Path, help="folder with wheels to take along")
-    one.add_argument("--limit-mib", type=float, default=LIMIT_MIB)
+    one.add_argument("--limit_mib", type=float, default=LIMIT_MIB)
     one = commands.add_parser("run")
     one.add_argument("-o", type=Path, required=True, help="folder for what goes back")
     one.add_argument("--recipes", nargs="+", required=True, metavar="NAME=TRAINER,PRESET")
@@ -464,7 +464,7 @@ def main() -> None:
     one.add_argument("--saved", type=Path, help="-o of an earlier run, to go on from")
     one.add_argument("--work", type=Path, default=Path("work"), help="folder that may be lost")
     one.add_argument("--wheels", type=Path, help="folder with more wheels than the pack has")
-    one.add_argument("--piece-mib", type=float, default=PIECE_MIB)
+    one.add_argument("--piece_mib", type=float, default=PIECE_MIB)
     one.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1))
     one.add_argument("-device", help="cuda where there is one")
     commands.add_parser("missing")

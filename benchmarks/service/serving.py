@@ -6,7 +6,7 @@ python benchmarks/service/serving.py memory --data DMIAI --requests 2000
 python benchmarks/service/serving.py fuzz --requests 5000
 
 `--data` has patients/{imgs,labels}. All but `speed` start `nnUNetv2_mip_serve` on 127.0.0.1 and
-stop it again (`--serve-options`, last, are passed on). Results are printed as JSON.
+stop it again (`--serve_options`, last, are passed on). Results are printed as JSON.
 """
 
 import argparse
@@ -411,7 +411,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="speed: of the CPU")
     parser.add_argument("--requests", type=int, default=100, help="load (a step), memory, fuzz")
     parser.add_argument("--seed", type=int, default=0, help="fuzz")
-    parser.add_argument("--serve-options", nargs=argparse.REMAINDER, default=[])
+    parser.add_argument("--serve_options", nargs=argparse.REMAINDER, default=[])
     args = parser.parse_args()
     if args.what != "fuzz" and args.data is None:
         parser.error("--data is needed")

@@ -20,7 +20,7 @@ if [ -z "${INPUT:-}" ]; then
     # By the caller's own id, so that the caller can remove it.
     docker run --rm --network none --user "$(id -u):$(id -g)" --env HOME=/tmp \
         --volume "$WORK:/made" --entrypoint nnUNetv2_mip_phantom "$IMAGE" \
-        -o /made/phantom -n 1 --spacing 4 --layout grand-challenge --clicks 3
+        -o /made/phantom -n 1 --spacing 4 --layout grand-challenge --clicks_per_study 3
     INPUT="$(echo "$WORK"/phantom/*/input)"
 fi
 

@@ -71,7 +71,7 @@ def train_classifier(
         if options.how in ("frozen", "both") and not options.fold_networks:
             lines.append(
                 "note: these scores are honest only for patients that the segmentation model was "
-                "not trained on; else use --fold-networks"
+                "not trained on; else use --fold_networks"
             )
         text = "\n".join(lines)
     about, arrays = trainer.final_classifier()
@@ -101,7 +101,7 @@ def _check_fold_networks(network: Path, folds: Mapping[str, int], checkpoint: st
         path = network / f"fold_{fold}" / checkpoint
         if not path.is_file():
             raise MipError(
-                f"{path}: no such file; --fold-networks needs a network for every fold: train it, "
+                f"{path}: no such file; --fold_networks needs a network for every fold: train it, "
                 "or name another model with --network"
             )
 

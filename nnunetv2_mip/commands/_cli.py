@@ -1,6 +1,8 @@
 """Frame of all commands: argument parser, the --debug option, error lines, exit codes."""
 
 import argparse
+import copy
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -11,33 +13,71 @@ EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 
 
+# The name of a long option on the command line, before a value that "=" joins to it.
+_LONG_NAME = re.compile(r"^--[A-Za-z0-9][A-Za-z0-9_-]*(?==|$)")
+
+
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Help formatter that shows defaults, except `None` and switches that are off."""
+    """Help formatter that shows defaults, except `None` and those of switches.
+
+    Of an option with several names it shows the first. The others are earlier names, which are
+    still accepted.
+    """
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if action.dest != "help":
+            action = copy.copy(action)
+            action.option_strings = action.option_strings[:1]
+        return super()._format_action_invocation(action)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.default is False or action.required:
+        if action.default is None or action.required or action.nargs == 0:
             return action.help
         return super()._get_help_string(action)
 
 
-class _OneLineParser(argparse.ArgumentParser):
-    """Argument parser whose errors are one line, without the usage."""
+class CommandParser(argparse.ArgumentParser):
+    """Argument parser with one-line errors, in which `--long-name` is also `--long_name`.
+
+    Options are spelled as nnU-Net does. Earlier versions had hyphens in some of them.
+    """
+
+    def __init__(self, **settings):
+        super().__init__(**{"formatter_class": _HelpFormatter, **settings})
+
+    def parse_known_args(self, args=None, namespace=None):
+        args = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(with_underscores(args), namespace)
 
     def error(self, message: str):
         self.exit(EXIT_BAD_INPUT, f"{self.prog}: error: {message} (--help shows all options)\n")
 
 
+def with_underscores(arguments: Sequence[str]) -> list[str]:
+    """Arguments in which the names of long options have underscores instead of hyphens.
+
+    Values stay as they are, also those that follow "=" or "--".
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    named = [
+        _LONG_NAME.sub(lambda name: "--" + name[0][2:].replace("-", "_"), part)
+        for part in arguments[:end]
+    ]
+    return [*named, *arguments[end:]]
+
+
 def new_parser(prog: str, description: str, epilog: str | None = None) -> argparse.ArgumentParser:
     """Argument parser with one-line errors, defaults in its help, `--debug` and `--version`."""
-    parser = _OneLineParser(
-        prog=prog,
-        description=description,
-        epilog=epilog,
-        formatter_class=_HelpFormatter,
-    )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser = CommandParser(prog=prog, description=description, epilog=epilog)
+    add_debug_option(parser)
     parser.add_argument("--version", action="version", version=f"nnunetv2-mip {__version__}")
     return parser
+
+
+def add_debug_option(parser: argparse.ArgumentParser, default=False) -> None:
+    """--debug. A part of a command (`classify predict`) needs `argparse.SUPPRESS` as default."""
+    help_line = "show the traceback of an error"
+    parser.add_argument("--debug", action="store_true", default=default, help=help_line)
 
 
 def run_command(

@@ -2,8 +2,7 @@
 
 import argparse
 
-from nnunetv2_mip.conventions import DEFAULT_WINDOW_SUV
-from nnunetv2_mip.views.geometry import DEFAULT_ARC_DEG, DEFAULT_VIEWS
+from nnunetv2_mip.conventions import DEFAULT_ARC_DEG, DEFAULT_VIEWS, DEFAULT_WINDOW_SUV
 from nnunetv2_mip.views.settings import CHANNELS, LABEL_MODES, OcclusionSettings, ViewSettings
 
 
@@ -29,7 +28,11 @@ def add_view_options(parser: argparse.ArgumentParser) -> None:
         "--window", type=float, default=DEFAULT_WINDOW_SUV, metavar="SUV", help="brightest SUV"
     )
     group.add_argument(
-        "--pixel", type=float, metavar="MM", help="resample views to square pixels (2: as the PNGs)"
+        "--pixel_mm",
+        "--pixel",
+        type=float,
+        metavar="MM",
+        help="resample views to square pixels (2: as the PNGs)",
     )
     defaults = OcclusionSettings()
     labels = parser.add_argument_group("labels (see docs/views.md)")
@@ -41,14 +44,14 @@ def add_view_options(parser: argparse.ArgumentParser) -> None:
         "ignore: as visible, and the rest gets nnU-Net's ignore label",
     )
     labels.add_argument(
-        "--visible-share",
+        "--visible_share",
         type=float,
         default=defaults.visible_share,
         metavar="SHARE",
         help="a lesion with this share of visible pixels keeps its whole projection",
     )
     labels.add_argument(
-        "--fragment-mm",
+        "--fragment_mm",
         type=float,
         default=defaults.fragment_mm,
         metavar="MM",
@@ -75,7 +78,7 @@ def view_settings(args: argparse.Namespace) -> ViewSettings:
         start_deg=args.start,
         window_suv=args.window,
         angles_deg=None if args.angles is None else tuple(args.angles),
-        pixel_mm=args.pixel,
+        pixel_mm=args.pixel_mm,
         channels=tuple(name.strip() for name in args.channels.split(",")),
         labels=args.labels,
         occlusion=OcclusionSettings(args.visible_share, args.fragment_mm, args.gradient),

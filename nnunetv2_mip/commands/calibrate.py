@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
-from nnunetv2_mip.commands._options import add_device_option
+from nnunetv2_mip.commands._options import add_device_option, add_results_options
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.nnunet.model_folder import CHECKPOINT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,11 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     which = model.add_mutually_exclusive_group(required=True)
     which.add_argument("-m", metavar="FOLDER", help="model folder (has plans.json and fold_*)")
     which.add_argument("-d", type=int, metavar="ID", help="data set id in nnUNet_results")
-    model.add_argument("-tr", default="nnUNetTrainerMIP", metavar="TRAINER", help="trainer")
-    model.add_argument("-p", default="nnUNetMIPPlans", metavar="PLANS", help="plans")
-    model.add_argument("-c", default="2d", metavar="CONFIG", help="configuration")
-    model.add_argument("-f", nargs="+", metavar="FOLD", help="folds (all there are)")
-    model.add_argument("-chk", default=CHECKPOINT, metavar="FILE", help="checkpoint")
+    add_results_options(model)
     parser.add_argument(
         "-i",
         nargs="+",

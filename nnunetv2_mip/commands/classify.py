@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunetv2_mip.commands._cli import new_parser, run_command
+from nnunetv2_mip.commands._cli import add_debug_option, new_parser, run_command
 from nnunetv2_mip.commands._dicom_options import add_dicom_options, dicom_options
-from nnunetv2_mip.commands._options import add_device_option
+from nnunetv2_mip.commands._options import add_checkpoint_option, add_device_option
 from nnunetv2_mip.errors import MipError
 
 # Limits of --pixel_mm: finer images do not fit into memory, coarser ones have too few pixels.
@@ -20,12 +20,13 @@ def build_parser() -> argparse.ArgumentParser:
         "not for diagnosis.",
     )
     tasks = parser.add_subparsers(dest="task", required=True, metavar="train | predict")
-    _add_predict(tasks)
-    _add_train(tasks)
+    for part in (_add_predict(tasks), _add_train(tasks)):
+        # Left out it must not undo a --debug before the part's name.
+        add_debug_option(part, argparse.SUPPRESS)
     return parser
 
 
-def _add_predict(tasks) -> None:
+def _add_predict(tasks) -> argparse.ArgumentParser:
     predict = tasks.add_parser(
         "predict",
         help="score studies",
@@ -51,9 +52,10 @@ def _add_predict(tasks) -> None:
     )
     add_device_option(predict)
     add_dicom_options(predict)
+    return predict
 
 
-def _add_train(tasks) -> None:
+def _add_train(tasks) -> argparse.ArgumentParser:
     train = tasks.add_parser(
         "train",
         help="train a classifier on a data set",
@@ -61,8 +63,8 @@ def _add_train(tasks) -> None:
         "the frozen encoder of a segmentation model: minutes on a CPU. Writes classifier.npz, "
         "metrics.json and out_of_fold.csv.",
         epilog="The scores are cross-validated, but those of a head on a segmentation model that "
-        "was trained on the same patients come out too good. Name it with --fold-networks where "
-        "it has a network for every fold, judge on other patients, or train --from-scratch.",
+        "was trained on the same patients come out too good. Name it with --fold_networks where "
+        "it has a network for every fold, judge on other patients, or train --from_scratch.",
     )
     train.add_argument("-d", required=True, type=int, metavar="ID", help="data set in nnUNet_raw")
     train.add_argument("-o", required=True, type=Path, metavar="FOLDER", help="new folder")
@@ -70,18 +72,18 @@ def _add_train(tasks) -> None:
         "--network", metavar="FOLDER", help="segmentation model (without it the bundled one)"
     )
     train.add_argument("-f", metavar="FOLD", help="which of its networks (the first there is)")
-    train.add_argument("-chk", default="checkpoint_final.pth", metavar="FILE", help="checkpoint")
+    add_checkpoint_option(train)
     how = train.add_mutually_exclusive_group()
     train.set_defaults(how="frozen")
     how.add_argument(
-        "--fine-tune",
+        "--fine_tune",
         dest="how",
         action="store_const",
         const="fine-tune",
         help="train the encoder on too",
     )
     how.add_argument(
-        "--from-scratch",
+        "--from_scratch",
         dest="how",
         action="store_const",
         const="from-scratch",
@@ -95,20 +97,20 @@ def _add_train(tasks) -> None:
         help="a head on the frozen encoder and a small network of its own: the mean of both",
     )
     train.add_argument(
-        "--fold-networks",
+        "--fold_networks",
         action="store_true",
         help="the model has a network for every fold: a head on the lesion probability that each "
-        "study gets from the network that never saw it (with --fine-tune: fold K goes on from "
+        "study gets from the network that never saw it (with --fine_tune: fold K goes on from "
         "network K); splits are then those of its training",
     )
     train.add_argument(
         "--splits",
         type=Path,
         metavar="FILE",
-        help="nnU-Net's splits (the data set's own; with --fold-networks those of the model's)",
+        help="nnU-Net's splits (the data set's own; with --fold_networks those of the model's)",
     )
     train.add_argument(
-        "--no-evaluation", action="store_true", help="only the classifier, no cross-validation"
+        "--no_evaluation", action="store_true", help="only the classifier, no cross-validation"
     )
     train.add_argument(
         "--penalty",
@@ -120,13 +122,14 @@ def _add_train(tasks) -> None:
         "--pixel_mm",
         type=float,
         metavar="MM",
-        help="pixel size that a network of its own is shown (4; --fine-tune: that of --network)",
+        help="pixel size that a network of its own is shown (4; --fine_tune: that of --network)",
     )
     train.add_argument("--epochs", type=int, metavar="N", help="of a network of its own (44)")
     train.add_argument(
         "--cache", type=Path, metavar="FOLDER", help="keep the frozen features here between runs"
     )
     add_device_option(train)
+    return train
 
 
 def run(args: argparse.Namespace) -> None:
@@ -198,8 +201,8 @@ def run_train(args: argparse.Namespace) -> None:
         raise MipError(f"--pixel_mm {args.pixel_mm:g}: must be between {low:g} and {high:g}")
     if args.how == "frozen" and (args.epochs is not None or args.pixel_mm is not None):
         raise MipError(
-            "--epochs, --pixel_mm: are of a network of its own; add --both, --from-scratch or "
-            "--fine-tune"
+            "--epochs, --pixel_mm: are of a network of its own; add --both, --from_scratch or "
+            "--fine_tune"
         )
     if args.penalty is not None and not args.penalty > 0:
         raise MipError(f"--penalty {args.penalty}: must be above 0")
@@ -210,7 +213,7 @@ def run_train(args: argparse.Namespace) -> None:
         raise MipError(f"{network}: no such segmentation model; check --network")
     if args.fold_networks and not (network / "fold_0").is_dir():
         raise MipError(
-            f"{network}: has no fold_0; --fold-networks needs a model with a network for every "
+            f"{network}: has no fold_0; --fold_networks needs a model with a network for every "
             "fold: name one with --network"
         )
     labelled = labelled_studies(raw, len(InferenceConfig.load(network).channels))

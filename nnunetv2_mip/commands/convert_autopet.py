@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.commands._dicom_options import add_dicom_options, dicom_options
 from nnunetv2_mip.commands._options import (
+    add_new_dataset_options,
     add_patient_options,
     add_worker_options,
     patient_options,
@@ -23,14 +24,13 @@ def build_parser() -> argparse.ArgumentParser:
         "finished by running it again.",
     )
     parser.add_argument("-i", required=True, metavar="TREE", help="folder with the studies")
-    parser.add_argument("-d", required=True, type=int, metavar="ID", help="new data set id, 1-999")
-    parser.add_argument("-n", metavar="NAME", help="name of the data set (else AutoPETMIP)")
+    add_new_dataset_options(parser, "AutoPETMIP")
     add_dicom_options(parser)
     add_view_options(parser)
     add_patient_options(parser)
     add_worker_options(parser)
     parser.add_argument(
-        "--skip-broken", action="store_true", help="leave out studies that cannot be converted"
+        "--skip_broken", action="store_true", help="leave out studies that cannot be converted"
     )
     return parser
 
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.commands._summary import print_conversion
     from nnunetv2_mip.dataset_conversion.autopet import DEFAULT_NAME, convert_autopet
 
-    name = args.n or DEFAULT_NAME
+    name = args.name or DEFAULT_NAME
     settings, options = view_settings(args), dicom_options(args)
     print_conversion(
         convert_autopet(

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
-from nnunetv2_mip.commands._options import add_worker_options
+from nnunetv2_mip.commands._options import add_new_dataset_options, add_worker_options
 
 
 def _controls(text: str) -> int | None:
@@ -22,14 +22,13 @@ def build_parser() -> argparse.ArgumentParser:
         "into a nnU-Net data set. Controls become cases without lesions.",
     )
     parser.add_argument("-i", required=True, metavar="DATA", help="folder with patients, controls")
-    parser.add_argument("-d", required=True, type=int, metavar="ID", help="new data set id, 1-999")
-    parser.add_argument("-n", metavar="NAME", help="name of the data set (else DMIAI)")
+    add_new_dataset_options(parser, "DMIAI")
     parser.add_argument(
         "--controls", type=_controls, default="all", metavar="N|all", help="how many controls"
     )
     add_worker_options(parser)
     parser.add_argument(
-        "--skip-broken", action="store_true", help="leave out images that cannot be converted"
+        "--skip_broken", action="store_true", help="leave out images that cannot be converted"
     )
     return parser
 
@@ -38,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.commands._summary import print_conversion
     from nnunetv2_mip.dataset_conversion.dmiai import DEFAULT_NAME, convert_dmiai
 
-    name = args.n or DEFAULT_NAME
+    name = args.name or DEFAULT_NAME
     print_conversion(
         convert_dmiai(args.i, args.d, name, args.controls, args.np, args.skip_broken, args.dask),
         args.d,

@@ -7,6 +7,7 @@ from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.commands._dicom_options import add_dicom_options, dicom_options
 from nnunetv2_mip.commands._options import (
     add_device_option,
+    add_new_dataset_options,
     add_patient_options,
     add_worker_options,
     patient_options,
@@ -24,22 +25,21 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-i", required=True, metavar="TREE", help="the studies that the 2D data set was made of"
     )
-    parser.add_argument("-d", required=True, type=int, metavar="ID", help="new data set id, 1-999")
-    parser.add_argument("-n", metavar="NAME", help="name of the data set (else AutoPETStage2)")
+    add_new_dataset_options(parser, "AutoPETStage2")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--cue-from", metavar="MODEL_2D", help="model folder of the 2D model, every fold trained"
+        "--cue_from", metavar="MODEL_2D", help="model folder of the 2D model, every fold trained"
     )
     source.add_argument(
-        "--no-cue", action="store_true", help="without a cue: 3D alone, to compare with"
+        "--no_cue", action="store_true", help="without a cue: 3D alone, to compare with"
     )
-    parser.add_argument("--ct", action="store_true", help="the CT is a channel too")
+    parser.add_argument("--with_ct", "--ct", action="store_true", help="the CT is a channel too")
     add_device_option(parser)
     add_patient_options(parser)
     add_worker_options(parser)
     add_dicom_options(parser)
     parser.add_argument(
-        "--skip-broken", action="store_true", help="leave out studies that cannot be converted"
+        "--skip_broken", action="store_true", help="leave out studies that cannot be converted"
     )
     return parser
 
@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> None:
         args.i,
         args.d,
         args.cue_from,
-        args.n or DEFAULT_NAME,
-        args.ct,
+        args.name or DEFAULT_NAME,
+        args.with_ct,
         args.device,
         args.np,
         args.skip_broken,

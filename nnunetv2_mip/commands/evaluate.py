@@ -9,9 +9,9 @@ from pathlib import Path
 from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.commands._options import (
     add_patient_options,
+    add_processes_option,
     add_scoring_options,
     patient_options,
-    process_count,
 )
 
 TABLE_ROWS = 25
@@ -54,7 +54,13 @@ def build_parser() -> argparse.ArgumentParser:
         "positives are reported instead.",
     )
     parser.add_argument(
-        "-p", dest="predictions", metavar="PRED", type=Path, required=True, help="folder or file"
+        "-i",
+        "-p",
+        dest="predictions",
+        metavar="PRED",
+        type=Path,
+        required=True,
+        help="folder or file of masks",
     )
     parser.add_argument(
         "-g",
@@ -79,9 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         help="other predictions of the same cases: adds the paired difference of Dice",
     )
-    parser.add_argument(
-        "-np", dest="processes", type=process_count, default=1, help="processes for volumes"
-    )
+    add_processes_option(parser, "processes for volumes")
     add_scoring_options(parser)
     add_patient_options(parser)
     return parser
@@ -95,7 +99,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.io.patients import Grouping, PatientOptions
 
     if not 0 <= args.min_overlap <= 1:
-        raise MipError(f"--min-overlap {args.min_overlap}: give a fraction from 0 to 1")
+        raise MipError(f"--min_overlap {args.min_overlap}: give a fraction from 0 to 1")
     if args.output.suffix.lower() != ".json":
         raise MipError(f"{args.output}: the report is JSON; give a name that ends in .json")
     check_output(args.output)
@@ -107,7 +111,7 @@ def run(args: argparse.Namespace) -> None:
             allow_missing=args.allow_missing,
             only_predicted=args.only_predicted,
             min_overlap=args.min_overlap,
-            processes=args.processes,
+            processes=args.np,
             show_progress=True,
         )
         _print_warnings(report.get("warnings", []))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
-from nnunetv2_mip.nnunet.model_folder import CHECKPOINT
+from nnunetv2_mip.commands._options import add_checkpoint_option
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -17,7 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-m", required=True, type=Path, metavar="FOLDER", help="trained model")
     parser.add_argument("-o", required=True, type=Path, metavar="FOLDER", help="new folder")
     parser.add_argument("-f", nargs="+", required=True, metavar="FOLD", help="folds to take along")
-    parser.add_argument("-chk", default=CHECKPOINT, metavar="FILE", help="checkpoint")
+    add_checkpoint_option(parser)
     return parser
 
 

@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-d", type=int, metavar="ID", help="data set of a nnUNetv2_predict output")
     parser.add_argument(
-        "--views-file",
+        "--views_file",
         metavar="FILE",
         help=f"without -d: stack in -i to fuse (default: {DEFAULT_VIEWS_FILE})",
     )
@@ -50,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--threshold", type=float, default=0.5, help="3D probability of a lesion (not for explain)"
     )
     parser.add_argument(
-        "--uptake-share",
+        "--uptake_share",
         type=float,
         default=0.0,
         metavar="SHARE",
@@ -100,8 +100,7 @@ def _check_options(args: argparse.Namespace) -> None:
     if args.d is not None:
         for option in ("suv", "uptake_share", "views_file"):
             if getattr(args, option):
-                name = option.replace("_", "-")
-                raise MipError(f"--{name} is for one case; with -d many are fused: leave it out")
+                raise MipError(f"--{option} is for one case; with -d many are fused: leave it out")
         if args.rule == "visibility":
             raise MipError(
                 "--rule visibility needs the SUV volume: without -d, by --suv SUV.nii.gz"
@@ -111,7 +110,7 @@ def _check_options(args: argparse.Namespace) -> None:
             "--geometry goes with -d ID; the folder of one case has its own: leave it out"
         )
     if args.uptake_share and not args.suv:
-        raise MipError("--uptake-share needs the SUV volume: add --suv SUV.nii.gz")
+        raise MipError("--uptake_share needs the SUV volume: add --suv SUV.nii.gz")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -19,13 +19,17 @@ def build_parser() -> argparse.ArgumentParser:
         "read a mask is always written, in time.",
     )
     parser.add_argument(
+        "-i",
         "--input",
         default="/input",
         metavar="DIR",
         help="holds images/pet/*.mha (SUV), images/ct/*.mha and, in edition 4, lesion-clicks.json",
     )
-    parser.add_argument("--output", default="/output", metavar="DIR", help="folder to write to")
     parser.add_argument(
+        "-o", "--output", default="/output", metavar="DIR", help="folder to write to"
+    )
+    parser.add_argument(
+        "-m",
         "--model",
         metavar="DIR",
         help=f"model folder (default: {MODEL_FOLDER} where it has one, else the one that comes "
@@ -46,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_device_option(parser)
     parser.add_argument(
-        "--data-centric", action="store_true", help="edition 3: the model is the baseline's"
+        "--data_centric", action="store_true", help="edition 3: the model is the baseline's"
     )
     parser.add_argument(
         "--strict",
@@ -82,7 +86,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def model_folder(named: str | None, mounted: str = MODEL_FOLDER) -> Path:
-    """Folder of the model: that of --model, else the mounted one, else the bundled one."""
+    """Folder of the model: that of -m, else the mounted one, else the bundled one."""
     from nnunetv2_mip.nnunet.model_folder import bundled_model
 
     if named is not None:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
-from nnunetv2_mip.commands._options import process_count
+from nnunetv2_mip.commands._options import add_processes_option
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -34,13 +34,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="wide: also large masses of low contrast, healthy uptake that resembles disease "
         "(ureters, bowel, muscles, brown fat), cut fields of view, other resolution and noise",
     )
-    parser.add_argument(
-        "-np", dest="processes", type=process_count, default=1, help="worker processes"
-    )
+    add_processes_option(parser)
     parser.add_argument(
         "--layout", choices=("autopet", "grand-challenge"), default="autopet", help="of the folder"
     )
     parser.add_argument(
+        "--clicks_per_study",
         "--clicks",
         type=int,
         metavar="N",
@@ -64,10 +63,10 @@ def run(args: argparse.Namespace) -> None:
         args.seed,
         args.spacing,
         partial(tqdm, desc="phantoms", unit="study"),
-        args.processes,
+        args.np,
         organs,
         args.layout,
-        args.clicks,
+        args.clicks_per_study,
         args.variety,
     )
     print(f"{args.number} studies of seed {args.seed} in {folder}")

@@ -9,11 +9,10 @@ from functools import partial
 from pathlib import Path
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
-from nnunetv2_mip.commands._options import process_count
+from nnunetv2_mip.commands._options import add_processes_option
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json
 from nnunetv2_mip.nnunet.paths import VARIABLES, existing_datasets, nnunet_folder
-from nnunetv2_mip.nnunet.second_stage_data import CUE, STAGE2
 from nnunetv2_mip.nnunet.splits import SPLITS_FILE, check_splits
 from nnunetv2_mip.plans.presets import load_preset
 
@@ -33,12 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="name of a preset (default, cpu, cpu_3mm, cpu_4mm, cpu_4mm_gates, cpu_4mm_scse, "
         "cpu_wide, resenc, cascade; for volumes cpu_3d) or a .json file",
     )
-    parser.add_argument(
-        "-np",
-        type=process_count,
-        default=min(MOST_PROCESSES, os.cpu_count() or 1),
-        help="worker processes",
-    )
+    add_processes_option(parser, default=min(MOST_PROCESSES, os.cpu_count() or 1))
     parser.add_argument("--no_pp", action="store_true", help="plan only, do not preprocess")
     parser.add_argument(
         "--clean",
@@ -68,6 +62,7 @@ def run(args: argparse.Namespace) -> None:
         preprocess_dataset,
     )
 
+    from nnunetv2_mip.nnunet.second_stage_data import CUE, STAGE2
     from nnunetv2_mip.plans.mip_planner import MIPExperimentPlanner, MIPFingerprintExtractor
     from nnunetv2_mip.plans.volume_planner import MIPVolumePlanner
 

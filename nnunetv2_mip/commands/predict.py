@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.commands._dicom_options import add_dicom_options, dicom_options
-from nnunetv2_mip.commands._options import add_device_option
+from nnunetv2_mip.commands._options import add_device_option, add_results_options
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.dicom.options import DICOM_OBJECTS
 
@@ -36,11 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     model.add_argument("-m", metavar="FOLDER", help="model folder (has plans.json and fold_*)")
     model.add_argument("-d", type=int, metavar="ID", help="data set id in nnUNet_results")
-    model.add_argument("-tr", default="nnUNetTrainerMIP", metavar="TRAINER", help="trainer")
-    model.add_argument("-p", default="nnUNetMIPPlans", metavar="PLANS", help="plans")
-    model.add_argument("-c", default="2d", metavar="CONFIG", help="configuration")
-    model.add_argument("-f", nargs="+", metavar="FOLD", help="folds to average (all there are)")
-    model.add_argument("-chk", default="checkpoint_final.pth", metavar="FILE", help="checkpoint")
+    add_results_options(model)
     second = parser.add_argument_group(
         "second stage (volumes: a 3D network that is given what the views say)"
     )
@@ -70,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--views", type=int, metavar="N", help="projection angles for volumes")
     parser.add_argument("--disable_tta", action="store_true", help="no mirroring: 4 times faster")
-    parser.add_argument("--never-empty", action="store_true", help="PNGs: never an empty mask")
+    parser.add_argument("--never_empty", action="store_true", help="PNGs: never an empty mask")
     add_device_option(parser)
     parser.add_argument("--save_views", action="store_true", help="volumes: keep the views")
     parser.add_argument("--save_probabilities", action="store_true", help="keep probabilities")

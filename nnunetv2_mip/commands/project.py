@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--png",
         action="store_true",
         help="also png/view_000.png …: 8 bit, dark = uptake, brightest at --window, square pixels "
-        "of 2 mm (or --pixel), like the DM-i-AI images",
+        "of 2 mm (or --pixel_mm), like the DM-i-AI images",
     )
     add_dicom_options(parser)
     add_view_options(parser)

@@ -23,6 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="of the service's prediction, path included",
     )
     parser.add_argument(
+        "-i",
         "--data",
         required=True,
         metavar="DIR",
@@ -31,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--limit", type=float, default=10.0, metavar="SECONDS", help="a request may take"
     )
-    parser.add_argument("--min-dice", type=float, metavar="D", help="fail below this mean Dice")
+    parser.add_argument("--min_dice", type=float, metavar="D", help="fail below this mean Dice")
     parser.add_argument("-n", type=int, metavar="N", help="only the first N images")
     parser.add_argument("-o", metavar="FILE", help="write outcomes and summary as JSON")
     return parser

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.commands._dicom_options import add_dicom_options, dicom_options
-from nnunetv2_mip.commands._options import add_scoring_options, process_count
+from nnunetv2_mip.commands._options import add_processes_option, add_scoring_options
 
 if TYPE_CHECKING:
     from nnunetv2_mip.report.content import ReportContent, ReportRequest
@@ -60,9 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_scoring_options(parser)
     add_dicom_options(parser)
-    parser.add_argument(
-        "-np", dest="processes", type=process_count, default=1, help="processes for reading"
-    )
+    add_processes_option(parser, "processes for reading")
     return parser
 
 
@@ -95,7 +93,7 @@ def _request(args: argparse.Namespace) -> "ReportRequest":
         allow_missing=args.allow_missing,
         only_predicted=args.only_predicted,
         min_overlap=args.min_overlap,
-        processes=args.processes,
+        processes=args.np,
         dicom=dicom_options(args),
     )
 

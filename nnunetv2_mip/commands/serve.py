@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
-from nnunetv2_mip.commands._options import add_device_option
+from nnunetv2_mip.commands._options import add_checkpoint_option, add_device_option
 from nnunetv2_mip.errors import MipError
 
 DEFAULT_PORT = 9051
@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
         "the folder's name, or by the environment's MODEL_NAME",
     )
     parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds to average (all there are)")
-    parser.add_argument("-chk", default="checkpoint_final.pth", metavar="FILE", help="checkpoint")
+    add_checkpoint_option(parser)
     parser.add_argument(
         "--host",
         default=os.environ.get("HOST_IP") or "127.0.0.1",
@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_device_option(parser)
     parser.add_argument(
-        "--never-empty",
+        "--never_empty",
         action="store_true",
         help="mark the most likely region where nothing reaches the threshold (for competitions "
         "whose images all have tumours)",
@@ -61,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
         default="dark",
         help="what uptake is in PNGs; auto looks at the border of each image",
     )
-    parser.add_argument("--no-page", action="store_true", help="the interface alone")
+    parser.add_argument("--no_page", action="store_true", help="the interface alone")
     return parser
 
 

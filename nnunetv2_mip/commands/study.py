@@ -6,7 +6,12 @@ from pathlib import Path
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.commands._dicom_options import add_dicom_options, dicom_options
-from nnunetv2_mip.commands._options import add_device_option, add_patient_options, patient_options
+from nnunetv2_mip.commands._options import (
+    add_checkpoint_option,
+    add_device_option,
+    add_patient_options,
+    patient_options,
+)
 from nnunetv2_mip.errors import MipError
 
 VIEWS = (1, 2, 4, 8, 16, 32, 48)
@@ -17,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
         "nnUNetv2_mip_study",
         "Quality and cost of trained networks by number of views, on studies they have not seen: "
         "MIP models at every number of --views, and 3D models (of data sets of "
-        "nnUNetv2_mip_convert_stage2 --no-cue) beside them. Run again to go on with a stopped "
+        "nnUNetv2_mip_convert_stage2 --no_cue) beside them. Run again to go on with a stopped "
         "study, or to add networks and views; what is there is not repeated.",
         epilog="Energy is an estimate by codecarbon (pip install '.[study]'), without network.",
     )
@@ -48,33 +53,33 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", required=True, metavar="OUT", help="folder of the study")
     add_patient_options(parser)
     parser.add_argument("-f", metavar="FOLD", help="fold of the models (all there are; with -d: 0)")
-    parser.add_argument("-chk", default="checkpoint_final.pth", metavar="FILE", help="checkpoint")
+    add_checkpoint_option(parser)
     add_device_option(parser)
     add_dicom_options(parser)
     parser.add_argument("--disable_tta", action="store_true", help="no mirroring")
     parser.add_argument(
-        "--reference-views",
+        "--reference_views",
         type=int,
         default=48,
         metavar="N",
         help="views onto which all 3D masks are projected to be compared in 2D",
     )
     parser.add_argument(
-        "--training-iterations",
+        "--training_iterations",
         type=int,
         default=0,
         metavar="N",
         help="also measure so many iterations of training of every model: cost of an epoch",
     )
-    parser.add_argument("--no-energy", action="store_true", help="no estimate of energy")
+    parser.add_argument("--no_energy", action="store_true", help="no estimate of energy")
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
     for option, values, least in (
         ("--views", args.views, 1),
-        ("--reference-views", [args.reference_views], 1),
-        ("--training-iterations", [args.training_iterations], 0),
+        ("--reference_views", [args.reference_views], 1),
+        ("--training_iterations", [args.training_iterations], 0),
     ):
         for value in values:
             if value < least:

@@ -54,7 +54,7 @@ def studies_of_dataset(raw: Path, fold: int) -> list[StudyFiles]:
     if mip.get("source") != STAGE2:
         raise MipError(
             f"{raw}: holds no volumes, so there is no truth in 3D: give the tree of its studies "
-            "by -i, or a data set of nnUNetv2_mip_convert_stage2 --no-cue"
+            "by -i, or a data set of nnUNetv2_mip_convert_stage2 --no_cue"
         )
     splits = read_json(raw / SPLITS_FILE)
     check_format(splits, str(raw / SPLITS_FILE))
@@ -110,13 +110,13 @@ def _is_volumetric(folder: Path) -> bool:
         if CUE in mip["channels"]:
             raise MipError(
                 f"{folder}: wants the cue of a 2D model, so it is no 3D network of its own: train "
-                "one on a data set of nnUNetv2_mip_convert_stage2 --no-cue"
+                "one on a data set of nnUNetv2_mip_convert_stage2 --no_cue"
             )
         return True
     if not isinstance(mip, dict) and not (folder / INFERENCE_FILE).is_file():
         raise MipError(
             f'{folder}: is no MIP model (its dataset.json has no "mip" part): train one on a data '
-            "set of nnUNetv2_mip_convert_autopet, or of nnUNetv2_mip_convert_stage2 --no-cue"
+            "set of nnUNetv2_mip_convert_autopet, or of nnUNetv2_mip_convert_stage2 --no_cue"
         )
     try:
         check_channels(InferenceConfig.load(folder).channels)

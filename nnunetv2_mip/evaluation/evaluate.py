@@ -172,7 +172,7 @@ def _read_volumes(pair: Pair, lines: list[str]) -> tuple[Volume, Volume | None]:
     if pair.prediction is None or is_dicom_file(pair.prediction):
         raise MipError(
             f"{pair.truth}: a DICOM mask has no grid of its own; score it against a prediction as "
-            "NIfTI, MHA or NRRD (or leave cases without one out with --only-predicted)"
+            "NIfTI, MHA or NRRD (or leave cases without one out with --only_predicted)"
         )
     predicted = read_volume(pair.prediction)
     return read_dicom_mask_on(pair.truth, predicted.grid, lines.append), predicted

@@ -139,8 +139,8 @@ def match(
     if missing and not (allow_missing or only_predicted):
         raise MipError(
             f"{missing[0]}: no such prediction ({len(missing)} of {len(pairs)} cases have none); "
-            "predict them, count them as empty with --allow-missing, or leave them out with "
-            "--only-predicted"
+            "predict them, count them as empty with --allow_missing, or leave them out with "
+            "--only_predicted"
         )
     pairs.sort(key=lambda pair: pair.case)
     # Files that the predictor writes beside the mask of a case.

@@ -85,7 +85,7 @@ def find_study(folder: Path | str, edition: str = AUTO) -> ChallengeStudy:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise MipError(f"{folder}: no such folder; name the input folder by --input")
+        raise MipError(f"{folder}: no such folder; name the input folder by -i")
     clicks = folder / CLICKS_FILE
     if edition == AUTO:
         edition = "4" if clicks.exists() else "3"

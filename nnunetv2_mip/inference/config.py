@@ -10,12 +10,12 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_mip.conventions import DEFAULT_WINDOW_SUV
+from nnunetv2_mip.conventions import DEFAULT_ARC_DEG, DEFAULT_VIEWS, DEFAULT_WINDOW_SUV
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json, write_json
 from nnunetv2_mip.fusion.rules import PREDICTED_VIEWS, FusionRule
 from nnunetv2_mip.inference.healthy_images import HealthyRule
-from nnunetv2_mip.views.geometry import DEFAULT_ARC_DEG, DEFAULT_VIEWS, view_angles
+from nnunetv2_mip.views.geometry import view_angles
 from nnunetv2_mip.views.settings import ViewSettings
 
 FORMAT_VERSION = 1

@@ -72,7 +72,7 @@ def fuse_project_folder(
     path = Path(folder) / views_file
     if not path.is_file():
         raise MipError(
-            f"{path}: no such file; name the stack to fuse by --views-file (project writes "
+            f"{path}: no such file; name the stack to fuse by --views_file (project writes "
             "seg.nii.gz with --seg), or add -d ID for the output of nnUNetv2_predict"
         )
     if Path(output).exists() and path.exists() and Path(output).samefile(path):

@@ -35,7 +35,7 @@ def dataset_name(dataset_id: int, name: str) -> str:
     if not 1 <= dataset_id <= 999:
         raise MipError(f"-d {dataset_id}: a data set id lies between 1 and 999")
     if not name or not all(c.isalnum() or c in "-_" for c in name) or "__" in name:
-        raise MipError(f"-n {name!r}: use letters, digits, - and single _ only")
+        raise MipError(f"--name {name!r}: use letters, digits, - and single _ only")
     return f"Dataset{dataset_id:03d}_{name}"
 
 

@@ -88,7 +88,7 @@ def _require_valid(request: ReportRequest) -> None:
             "folder (-m)"
         )
     if not 0 <= request.min_overlap <= 1:
-        raise MipError(f"--min-overlap {request.min_overlap}: give a fraction from 0 to 1")
+        raise MipError(f"--min_overlap {request.min_overlap}: give a fraction from 0 to 1")
     if request.shown < 0:
         raise MipError(f"--cases {request.shown}: give 0 or more")
 

@@ -25,15 +25,13 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunetv2_mip.conventions import VIEW_AXIS_SPACING_MM
+from nnunetv2_mip.conventions import DEFAULT_ARC_DEG, VIEW_AXIS_SPACING_MM
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json, write_json
 from nnunetv2_mip.io.grid import SourceGrid
 from nnunetv2_mip.io.volumes import Volume
 
 FORMAT_VERSION = 1
-DEFAULT_VIEWS = 48
-DEFAULT_ARC_DEG = 180.0
 # The width of the views covers the body: in-plane positions of which more than this share of the
 # slices is above this SUV. Single voxels of noise in the air do not count.
 BODY_SUV = 0.1

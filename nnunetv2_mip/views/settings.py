@@ -4,9 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from nnunetv2_mip.conventions import DEFAULT_WINDOW_SUV
+from nnunetv2_mip.conventions import DEFAULT_ARC_DEG, DEFAULT_VIEWS, DEFAULT_WINDOW_SUV
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.views.geometry import DEFAULT_ARC_DEG, DEFAULT_VIEWS, view_angles
 
 # The SUV is the first: its maximum decides which voxel of a ray is shown. The other channels
 # describe that voxel.
@@ -36,8 +35,8 @@ class OcclusionSettings:
 
     def __post_init__(self):
         if not 0 <= self.visible_share <= 1:
-            raise MipError(f"--visible-share {self.visible_share}: choose between 0 and 1")
-        for option, value in (("--fragment-mm", self.fragment_mm), ("--gradient", self.gradient)):
+            raise MipError(f"--visible_share {self.visible_share}: choose between 0 and 1")
+        for option, value in (("--fragment_mm", self.fragment_mm), ("--gradient", self.gradient)):
             if not 0 <= value < math.inf:
                 raise MipError(f"{option} {value}: must be 0 or more")
 
@@ -75,7 +74,7 @@ class ViewSettings:
         if not 0 < self.window_suv < math.inf:
             raise MipError(f"--window {self.window_suv}: must be above 0 SUV")
         if self.pixel_mm is not None and not 0.1 <= self.pixel_mm <= 100:
-            raise MipError(f"--pixel {self.pixel_mm}: choose between 0.1 and 100 mm")
+            raise MipError(f"--pixel_mm {self.pixel_mm}: choose between 0.1 and 100 mm")
         if not 0 < self.arc_deg <= 360:
             raise MipError(f"--arc {self.arc_deg}: choose above 0 and up to 360 degrees")
         if not math.isfinite(self.start_deg):
@@ -84,6 +83,8 @@ class ViewSettings:
             raise MipError(f"--labels {self.labels}: choose from {', '.join(LABEL_MODES)}")
         check_channels(self.channels)
         if self.angles_deg is None:
+            from nnunetv2_mip.views.geometry import view_angles
+
             view_angles(self.views)
             return
         if (self.arc_deg, self.start_deg) != (DEFAULT_ARC_DEG, 0.0):
@@ -96,6 +97,9 @@ class ViewSettings:
     @property
     def angles(self) -> tuple[float, ...]:
         """Projection angles in degrees."""
+        # NumPy is imported when views are made: parsers need the names of the settings alone.
+        from nnunetv2_mip.views.geometry import view_angles
+
         return self.angles_deg or view_angles(self.views, self.arc_deg, self.start_deg)
 
 

@@ -63,9 +63,9 @@ def test_a_finished_data_set_is_not_converted_again(inputs, capsys):
     [
         (("-d", 0), "-d 0"),
         (("-d", 1000), "-d 1000"),
-        (("-d", 1, "-n", "my data"), "-n 'my data'"),
-        (("-d", 1, "-n", "a__b"), "-n 'a__b'"),
-        (("-d", 1, "-n", "../x"), "-n '../x'"),
+        (("-d", 1, "-n", "my data"), "--name 'my data'"),
+        (("-d", 1, "-n", "a__b"), "--name 'a__b'"),
+        (("-d", 1, "-n", "../x"), "--name '../x'"),
     ],
 )
 @pytest.mark.parametrize(("command", "source"), CONVERTERS)

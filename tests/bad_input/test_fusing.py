@@ -90,7 +90,7 @@ def test_bad_views_are_not_fused(fault, views, inputs, capsys):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (("--views-file", "suv.nii.gz"), "suv.nii.gz"),
+        (("--views_file", "suv.nii.gz"), "suv.nii.gz"),
         (("--rule", "visibility"), "--rule visibility"),
         (("--threshold", 0), "--threshold 0"),
         (("--threshold", 1.5), "--threshold 1.5"),

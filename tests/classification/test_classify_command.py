@@ -116,8 +116,8 @@ def test_errors_are_one_line(trained, tmp_path, monkeypatch, capsys, classify, w
         (["-d", 802, "-o", tmp_path / "o", "--network", tmp_path], "no such segmentation model"),
         (["-d", 802, "-o", tmp_path / "o", "--epochs", 0, *network], "--epochs 0"),
         (["-d", 802, "-o", tmp_path / "o", "--penalty", -1, *network], "--penalty -1"),
-        (["-d", 802, "-o", tmp_path / "o", "--epochs", 3, *network], "--from-scratch"),
-        (["-d", 802, "-o", tmp_path / "o", "--fold-networks"], "has no fold_0"),
+        (["-d", 802, "-o", tmp_path / "o", "--epochs", 3, *network], "--from_scratch"),
+        (["-d", 802, "-o", tmp_path / "o", "--fold_networks"], "has no fold_0"),
         (["-d", 802, "-o", tmp_path / "o", "--pixel_mm", 0, *network], "--pixel_mm 0"),
     ]
     for arguments, words in cases:

@@ -59,14 +59,14 @@ def test_a_crop_of_a_patient_with_lesions_shows_a_lesion():
     assert shown >= 12 and heights > 0
 
 
-@pytest.mark.parametrize("how", ["--fine-tune", "--from-scratch"])
+@pytest.mark.parametrize("how", ["--fine_tune", "--from_scratch"])
 def test_a_network_of_its_own(
     tiny, trained, tmp_path, monkeypatch, few_threads, how, classify, rows_of
 ):
     monkeypatch.setenv("nnUNet_raw", str(trained[1]))
     out = tmp_path / "out"
     arguments = ["train", "-d", 801, "-o", out, "--network", tiny.model, "-device", "cpu"]
-    arguments += ["--pixel_mm", 8, "--epochs", 2, "--no-evaluation", how]
+    arguments += ["--pixel_mm", 8, "--epochs", 2, "--no_evaluation", how]
     assert classify(*arguments) == 0
     assert [path.name for path in out.iterdir()] == [FILE_NAME]
     scores = tmp_path / "scores.csv"
@@ -75,7 +75,7 @@ def test_a_network_of_its_own(
     table = rows_of(scores)
     assert len(table) == 12
     assert all(0 <= float(row["probability"]) <= 1 for row in table)
-    if how == "--from-scratch":
+    if how == "--from_scratch":
         return
     weights = torch.load(
         tiny.model / "fold_0" / "checkpoint_final.pth", map_location="cpu", weights_only=False

@@ -46,7 +46,7 @@ def test_every_fold_by_its_own_network(
     (tmp_path / "splits.json").write_text(json.dumps(splits))
     model, out = tmp_path / "model", tmp_path / "out"
     shutil.copytree(tiny.model, model, ignore=shutil.ignore_patterns("validation", "*.png"))
-    arguments = ["train", "-d", 801, "-o", out, "--network", model, "--fold-networks"]
+    arguments = ["train", "-d", 801, "-o", out, "--network", model, "--fold_networks"]
     arguments += ["--splits", tmp_path / "splits.json", "-device", "cpu"]
     arguments += ["--cache", trained[1].parent / "cache"]
     assert classify(*arguments) == 2

@@ -207,8 +207,8 @@ def test_a_real_study_there_and_back(tmp_path):
     ("options", "said"),
     [
         (("-d", 901, "--suv", "suv.nii.gz"), "--suv is for one case"),
-        (("-d", 901, "--uptake-share", 0.4), "--uptake-share is for one case"),
-        (("-d", 901, "--views-file", "seg.nii.gz"), "--views-file is for one case"),
+        (("-d", 901, "--uptake_share", 0.4), "--uptake_share is for one case"),
+        (("-d", 901, "--views_file", "seg.nii.gz"), "--views_file is for one case"),
         (("-d", 901, "--rule", "visibility"), "without -d"),
         (("--geometry", "."), "--geometry goes with -d"),
     ],

@@ -38,7 +38,7 @@ def test_a_data_set_with_all_channels_ignore_labels_and_pixels(tmp_path, raw, ca
     write_study(tmp_path / "tree" / "PETCT_a" / "s")
     arguments = ["-i", tmp_path / "tree", "-d", 502, "--angles", 0, 30, 75]
     arguments += ["--channels", "suv,ct,depth", "--labels", "ignore", "--pixel", 2.5]
-    arguments += ["--visible-share", 1, "--fragment-mm", 0, "--gradient", 0]
+    arguments += ["--visible_share", 1, "--fragment_mm", 0, "--gradient", 0]
     assert run(convert_autopet, *arguments) == 0
     assert "2 lesions" in capsys.readouterr().out
     folder = raw / "Dataset502_AutoPETMIP"
@@ -84,7 +84,7 @@ def test_changed_label_settings_do_not_continue_a_partial_conversion(tmp_path, r
     (write_study(tmp_path / "tree" / "PETCT_b" / "s") / "SUV.nii.gz").write_bytes(b"broken")
     arguments = ("-i", tmp_path / "tree", "-d", 502, "--views", 2, "--labels", "visible")
     assert run(convert_autopet, *arguments) == 2
-    assert run(convert_autopet, *arguments, "--visible-share", 0.5) == 2
+    assert run(convert_autopet, *arguments, "--visible_share", 0.5) == 2
     assert "with other settings" in capsys.readouterr().err
 
 
@@ -158,7 +158,7 @@ def test_three_channels_with_ignore_labels_train_and_predict(
         write_study(tmp_path / "tree" / f"PETCT_{index}" / "s", seed=index)
     arguments = ["-i", tmp_path / "tree", "-d", 503, "--views", 3]
     arguments += ["--channels", "suv,ct,depth", "--labels", "ignore"]
-    arguments += ["--visible-share", 1, "--fragment-mm", 0, "--gradient", 0]
+    arguments += ["--visible_share", 1, "--fragment_mm", 0, "--gradient", 0]
     assert run(convert_autopet, *arguments) == 0
     assert run(plan_and_preprocess, "-d", 503, "--preset", untrained.preset, "-np", 1) == 0
     prepared = untrained.base / "nnUNet_preprocessed" / "Dataset503_AutoPETMIP"

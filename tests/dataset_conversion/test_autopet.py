@@ -272,7 +272,7 @@ def test_a_broken_study_stops_at_the_end_and_is_repaired_or_left_out(tmp_path, r
         for end in ("0000.nii.gz", "geometry.json", "lesions.json")
     }
 
-    assert run(*arguments, "--skip-broken") == 0
+    assert run(*arguments, "--skip_broken") == 0
     out, err = capsys.readouterr()
     assert "2 left out" in out
     assert str(broken) in err
@@ -329,7 +329,7 @@ def test_patients_that_no_name_tells_are_asked_for(tmp_path, raw, capsys):
     assert run(*arguments) == 2
     assert "--assume_one_study_per_patient" in capsys.readouterr().err
     assert not raw.exists() or list(raw.iterdir()) == []
-    assert run(*arguments, "--patient-regex", "^([A-Z][a-z]+)") == 0
+    assert run(*arguments, "--patient_regex", "^([A-Z][a-z]+)") == 0
     assert "3 studies of 2 patients, by --patient_regex" in capsys.readouterr().out
     mip = json.loads((raw / NAME / "dataset.json").read_text())["mip"]
     assert set(mip["patients"].values()) == {"Hansen", "Olsen"}

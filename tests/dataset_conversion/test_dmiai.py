@@ -178,8 +178,8 @@ def test_what_would_be_read_wrongly_is_refused_or_left_out(reason, tmp_path, raw
     data = one_patient(tmp_path, image, Image.fromarray(mask))
     assert run("-i", data, "-d", 502) == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert reason in line and "009.png" in line and "--skip-broken" in line
-    assert run("-i", data, "-d", 502, "--skip-broken") == 0
+    assert reason in line and "009.png" in line and "--skip_broken" in line
+    assert run("-i", data, "-d", 502, "--skip_broken") == 0
     assert json.loads((raw / NAME / "dataset.json").read_text())["numTraining"] == 5
 
 
@@ -243,7 +243,7 @@ def test_broken_images_are_left_out_on_request_and_told(tmp_path, raw, capsys):
     (labels / "segmentation_000.png").unlink()
     save(spot(13, 10), labels / "segmentation_001.png")
     save(spot(), labels / "segmentation_777.png")
-    assert run("-i", data, "-d", 502, "--skip-broken") == 0
+    assert run("-i", data, "-d", 502, "--skip_broken") == 0
     out, err = capsys.readouterr()
     assert "3 cases of 3 patients, 1 with lesions, 3 left out" in out
     assert err.count("left out: ") == 3

@@ -75,7 +75,7 @@ def test_the_dice_is_that_of_the_masks(data, capsys):
         return mask
 
     with Server(starter_kit(half)) as server:
-        assert run(rehearse, "--url", server.url, "--data", data, "--min-dice", 0.99) == 1
+        assert run(rehearse, "--url", server.url, "--data", data, "--min_dice", 0.99) == 1
     assert "mean Dice below 0.99" in capsys.readouterr().out
     # The request is that of the platform.
     _, _, headers, body = server.seen[0]

@@ -32,7 +32,7 @@ class Networks:
 
     def options(self, out: Path) -> tuple:
         """Options of the command for a quick study in `out`."""
-        common = ("-device", "cpu", "--disable_tta", "--no-energy", "--reference-views", 2)
+        common = ("-device", "cpu", "--disable_tta", "--no_energy", "--reference_views", 2)
         return "-o", out, *common
 
     def study(self, *arguments) -> int:
@@ -124,7 +124,7 @@ def networks(tmp_path_factory) -> Networks:
         for name, count, seed in (("seen", 3, 4), ("tree", 2, 21)):
             cohort = ("-o", home / name, "-n", count, "--seed", seed, "--spacing", 12)
             assert answer(phantom, *cohort) == 0
-        assert answer(convert_stage2, "-i", home / "seen", "-d", 702, "--no-cue") == 0
+        assert answer(convert_stage2, "-i", home / "seen", "-d", 702, "--no_cue") == 0
     raw = home / "nnUNet_raw" / "Dataset702_AutoPETStage2"
     volumes = json.loads((raw / "dataset.json").read_text())
     views = {**volumes["mip"], "source": "autopet", "views": 3, "window_suv": 8.0}
@@ -163,6 +163,6 @@ def finished(networks, tmp_path_factory) -> Path:
         for name, value in networks.environment.items():
             patch.setenv(name, value)
         models = (f"flat={networks.flat}", f"deep={networks.deep}")
-        options = (*networks.options(out), "--views", 3, 1, "--training-iterations", 1)
+        options = (*networks.options(out), "--views", 3, 1, "--training_iterations", 1)
         assert networks.study("-i", networks.tree, "--models", *models, *options) == 0
     return out

@@ -241,7 +241,7 @@ def test_one_line_for_what_cannot_be_served(ready, what, tmp_path, capsys):
 def test_a_folder_made_with_other_settings(ready, finished, tmp_path, capsys):
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
     common = ("-i", ready.tree, "--models", f"flat={ready.flat}", "--views", 1, "-device", "cpu")
-    others = ("--reference-views", 2, "--no-energy")
+    others = ("--reference_views", 2, "--no_energy")
     assert ready.study(*common, "-o", finished, *others) == 2
     assert "other settings (tta False, not True)" in capsys.readouterr().err
     patient = next(path for path in ready.tree.iterdir() if path.is_dir())

@@ -250,12 +250,12 @@ class TestBadInput:
 
     def test_missing_prediction(self, pngs, capsys):
         (pngs / "pred/b.png").unlink()
-        self.refuse(capsys, pngs, pngs / "pred/b.png", "1 of 3", "--allow-missing")
+        self.refuse(capsys, pngs, pngs / "pred/b.png", "1 of 3", "--allow_missing")
 
     def test_missing_prediction_counts_as_empty_on_request(self, pngs, capsys):
         (pngs / "pred/a.png").unlink()
         output = pngs / "m.json"
-        assert run("-p", pngs / "pred", "-g", pngs / "gt", "-o", output, "--allow-missing") == 0
+        assert run("-p", pngs / "pred", "-g", pngs / "gt", "-o", output, "--allow_missing") == 0
         content = json.loads(output.read_text("utf-8"))
         assert content["cases"]["a"]["dice"] == 0
         assert content["mean"]["dice"] == 0.25
@@ -265,7 +265,7 @@ class TestBadInput:
     def test_cases_that_were_not_predicted_are_left_out_on_request(self, pngs, capsys):
         (pngs / "pred/a.png").unlink()
         output = pngs / "m.json"
-        assert run("-p", pngs / "pred", "-g", pngs / "gt", "-o", output, "--only-predicted") == 0
+        assert run("-p", pngs / "pred", "-g", pngs / "gt", "-o", output, "--only_predicted") == 0
         content = json.loads(output.read_text("utf-8"))
         assert sorted(content["cases"]) == ["b", "c"]
         assert content["mean"]["dice"] == 0.5
@@ -273,7 +273,7 @@ class TestBadInput:
         assert "cases left out, no prediction: a" in capsys.readouterr().out
 
     def test_only_one_way_to_treat_missing_predictions(self, pngs, capsys):
-        extra = ["--only-predicted", "--allow-missing"]
+        extra = ["--only_predicted", "--allow_missing"]
         assert run("-p", pngs, "-g", pngs, "-o", pngs / "m.json", *extra) == 2
         assert "not allowed with" in capsys.readouterr().err
 
@@ -287,7 +287,7 @@ class TestBadInput:
 
     def test_a_folder_without_any_prediction_is_never_empty_predictions(self, pngs, capsys):
         (pngs / "other").mkdir()
-        self.refuse(capsys, pngs, pngs / "other", pred="other", extra=["--allow-missing"])
+        self.refuse(capsys, pngs, pngs / "other", pred="other", extra=["--allow_missing"])
 
     def test_no_such_folder(self, pngs, capsys):
         self.refuse(capsys, pngs, pngs / "nowhere", pred="nowhere")
@@ -378,7 +378,7 @@ class TestBadInput:
         self.refuse(capsys, pngs, pngs / "gt", "PNGs and volumes")
 
     @pytest.mark.parametrize(
-        "extra", [["--min-overlap", 2], ["-np", 0]], ids=["min-overlap", "processes"]
+        "extra", [["--min_overlap", 2], ["-np", 0]], ids=["min-overlap", "processes"]
     )
     def test_options_out_of_range(self, pngs, capsys, extra):
         self.refuse(capsys, pngs, extra[0], extra=extra)

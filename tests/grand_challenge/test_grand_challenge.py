@@ -129,9 +129,9 @@ def test_every_edition_gets_what_it_asks_for(folder, run, edition, capsys):
 def test_the_edition_shows_in_the_input(folder, run):
     assert run(folder)[0] == 0
     write_clicks(folder)
-    _, output = run(folder, "--data-centric", output=folder.parent / "four")
+    _, output = run(folder, "--data_centric", output=folder.parent / "four")
     assert files(output) == {f"{MASKS[4]}/a1 CT äö.mha"}
-    _, output = run(folder, "--data-centric", "--edition", 3, output=folder.parent / "three")
+    _, output = run(folder, "--data_centric", "--edition", 3, output=folder.parent / "three")
     assert json.loads((output / "data-centric-model.json").read_text()) is True
 
 

@@ -201,7 +201,7 @@ def test_never_empty_marks_one_region_where_nothing_reaches_the_threshold(model,
     in_mode(picture(), "L").save(tmp_path / "a.png")
     shy = ("-m", folder, *model[2:])
     assert run("-i", tmp_path / "a.png", "-o", tmp_path / "no.png", *shy) == 0
-    assert run("-i", tmp_path / "a.png", "-o", tmp_path / "yes.png", *shy, "--never-empty") == 0
+    assert run("-i", tmp_path / "a.png", "-o", tmp_path / "yes.png", *shy, "--never_empty") == 0
     assert not np.asarray(Image.open(tmp_path / "no.png")).any()
     assert np.asarray(Image.open(tmp_path / "yes.png")).any()
 
@@ -260,7 +260,7 @@ def test_views_and_probabilities_are_kept_on_request(eager, usual, tmp_path):
     assert np.array_equal(read(out / "pet.nii.gz") == 1, probability >= usual["3d"])
     # The kept views lead to the same mask through the fuse command.
     choice = ("--rule", "max", "--threshold", usual["3d"])
-    views = ("-i", out / "pet_views", "--views-file", "probabilities.nii.gz")
+    views = ("-i", out / "pet_views", "--views_file", "probabilities.nii.gz")
     assert run(*views, "-o", tmp_path / "again.nii.gz", *choice, command=fuse) == 0
     assert np.array_equal(read(tmp_path / "again.nii.gz"), read(out / "pet.nii.gz"))
 
@@ -326,7 +326,7 @@ def test_a_stack_takes_its_geometry_along_and_can_be_fused(eager, tmp_path):
     assert names(out) == {"mask.nii.gz", "mask_geometry.json"}
     assert read(out / "mask.nii.gz").shape == read(tmp_path / "v" / "suv.nii.gz").shape
     fused = tmp_path / "fused.nii.gz"
-    views = ("-i", out, "--views-file", "mask.nii.gz", "--rule", "max")
+    views = ("-i", out, "--views_file", "mask.nii.gz", "--rule", "max")
     assert run(*views, "-o", fused, command=fuse) == 0
     assert_same_header(fused, pet)
     assert read(fused).any()

@@ -119,7 +119,7 @@ def test_from_out_of_fold_cues_to_a_mask(cohort, capsys, tmp_path):
     home, tree, model, splits = cohort
     # A model that lacks a fold is refused before anything is written.
     kept = (model / "fold_1").rename(model / "elsewhere")
-    arguments = ("-i", tree, "-d", 602, "--cue-from", model, "-device", "cpu")
+    arguments = ("-i", tree, "-d", 602, "--cue_from", model, "-device", "cpu")
     capsys.readouterr()
     assert answer(convert_stage2, *arguments) == 2
     assert "fold_1" in capsys.readouterr().err

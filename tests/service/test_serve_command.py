@@ -57,7 +57,7 @@ def test_killed_and_restarted_under_load_it_never_gives_a_wrong_mask(tiny):
     port = free_port()
     model = tiny.model
     named = {"MODEL_NAME": "some/where/mine"}
-    process, url = start(model, "--port", str(port), "--no-page", env=named)
+    process, url = start(model, "--port", str(port), "--no_page", env=named)
     stop = threading.Event()
     counts = {"answered": 0, "refused": 0, "wrong": 0}
     lock = threading.Lock()
@@ -87,7 +87,7 @@ def test_killed_and_restarted_under_load_it_never_gives_a_wrong_mask(tiny):
         time.sleep(0.5)
         process.kill()
         process.wait()
-        process, _ = start(model, "--port", str(port), "--no-page")
+        process, _ = start(model, "--port", str(port), "--no_page")
         before = counts["answered"]
         time.sleep(1)
         # On SIGTERM it finishes the running requests and exits with code 0.
