@@ -33,6 +33,7 @@ from nnunetv2_mip.nnunet.paths import dataset_name, existing_datasets, nnunet_fo
 from nnunetv2_mip.nnunet.splits import patient_grouped_splits
 from nnunetv2_mip.parallel import for_each
 from nnunetv2_mip.views.stack_files import FILE_ENDING
+from nnunetv2_mip.wording import counted
 
 SUMMARY_NAME = "conversion.json"
 _MANIFEST, _RECORDS = "manifest.json", "records"
@@ -183,7 +184,7 @@ def _refuse(partial: Path, plan: ConversionPlan, problems: list[tuple[str, str]]
     total = len(plan.cases) + len(plan.problems)
     kept = f" ({done} finished cases wait in {partial})" if done else ""
     raise MipError(
-        f"{_line(*problems[0])} [{len(problems)} of {total} cases cannot be converted; "
+        f"{_line(*problems[0])} [{len(problems)} of {counted(total, 'case')} cannot be converted; "
         f"repair and run again{kept}, or leave them out with --skip_broken]"
     )
 

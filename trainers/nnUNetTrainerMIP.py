@@ -25,6 +25,7 @@ from nnunetv2_mip.nnunet.splits import SPLITS_FILE, check_splits, without_patien
 from nnunetv2_mip.training.cpu import apply_thread_limit, has_bfloat16_arithmetic
 from nnunetv2_mip.training.losses import DiceFocalLoss
 from nnunetv2_mip.training.muon import MuonAdamW
+from nnunetv2_mip.wording import counted, part_of
 
 # The range nnU-Net allows for when it sizes the patch that augmentation starts from.
 SCALE_RANGE = (0.85, 1.25)
@@ -193,7 +194,8 @@ class nnUNetTrainerMIP(nnUNetTrainer):
         if missing:
             first = self.configuration_manager.previous_stage_name
             raise MipError(
-                f"{folder}: {len(missing)} of {len(cases)} cases have no answer of the first stage "
+                f"{folder}: {part_of(len(missing), len(cases), 'case', 'has')} no answer of the "
+                "first stage "
                 f"({', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}): train {first} "
                 f"first, every fold to its end, with the same -tr and -p"
             )
@@ -230,8 +232,8 @@ class nnUNetTrainerMIP(nnUNetTrainer):
             )
         fold = splits[self.fold]
         self.print_to_log_file(
-            f"Fold {self.fold} of {path}: {len(fold['train'])} training cases, "
-            f"{len(fold['val'])} validation cases, no patient in both."
+            f"Fold {self.fold} of {path}: {counted(len(fold['train']), 'training case')}, "
+            f"{counted(len(fold['val']), 'validation case')}, no patient in both."
         )
         return fold["train"], fold["val"]
 

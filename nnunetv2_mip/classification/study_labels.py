@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.wording import counted
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,10 @@ def require_both_classes(studies: Sequence[StudyLabel]) -> None:
     remedy = "a classifier needs at least two patients of either kind in every part it learns from"
     if len(without) < 2:
         raise MipError(
-            f"{len(without)} patients without lesions: {remedy}; add lesion-free studies"
+            f"{counted(len(without), 'patient')} without lesions: {remedy}; add lesion-free studies"
         )
     if len(with_lesions) < 2:
         raise MipError(
-            f"{len(with_lesions)} patients with lesions: {remedy}; add studies with lesions"
+            f"{counted(len(with_lesions), 'patient')} with lesions: {remedy}; add studies with "
+            "lesions"
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.commands._options import add_device_option, add_results_options
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,8 +72,10 @@ def run(args: argparse.Namespace) -> None:
     judged: list[JudgedImage] | None = [] if args.healthy else None
     found = calibrate(_with_truth(_probabilities(args, folder, data), data, judged))
     print(
-        f"threshold {found.threshold}, smallest component {found.min_component_px} pixels: "
-        f"Dice {found.dice:.3f} on {found.images} images of {found.patients} patients "
+        f"threshold {found.threshold}, smallest component "
+        f"{counted(found.min_component_px, 'pixel')}: "
+        f"Dice {found.dice:.3f} on {counted(found.images, 'image')} of "
+        f"{counted(found.patients, 'patient')} "
         f"(cross-fitted {found.dice_cross_fitted:.3f}; at 0.5 with nothing dropped "
         f"{found.dice_default:.3f})"
     )

@@ -8,6 +8,7 @@ from nnunetv2_mip.commands._cli import add_debug_option, new_parser, run_command
 from nnunetv2_mip.commands._dicom_options import add_dicom_options, dicom_options
 from nnunetv2_mip.commands._options import add_checkpoint_option, add_device_option
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.wording import counted
 
 # Limits of --pixel_mm: finer images do not fit into memory, coarser ones have too few pixels.
 PIXELS_MM = (1.0, 16.0)
@@ -178,7 +179,7 @@ def run_predict(args: argparse.Namespace) -> None:
         )
     found = sum(row.score.has_lesion for row in rows)
     print(
-        f"{args.o}: {len(rows)} stud{'ies' if len(rows) > 1 else 'y'}, {found} called with lesions "
+        f"{args.o}: {counted(len(rows), 'study')}, {found} called with lesions "
         f"(probability {classifier.threshold:.2f} or above)"
     )
 

@@ -13,6 +13,7 @@ from nnunetv2_mip.commands._options import (
     add_scoring_options,
     patient_options,
 )
+from nnunetv2_mip.wording import counted
 
 TABLE_ROWS = 25
 MAX_NAMES = 5
@@ -156,7 +157,7 @@ def describe(report: dict) -> str:
     rows.append(["mean", *_cells(report["mean"], columns)])
     lines = _aligned(["case", *columns], rows)
     if len(ranked) > TABLE_ROWS:
-        lines.insert(-1, f"… and {len(ranked) - TABLE_ROWS} better cases, see the CSV")
+        lines.insert(-1, f"… and {counted(len(ranked) - TABLE_ROWS, 'better case')}, see the CSV")
     return "\n".join([*lines, *_remarks(report, error)])
 
 
@@ -164,8 +165,7 @@ def _remarks(report: dict, error: str) -> list[str]:
     counts, low_high = report["counts"], report["dice_interval_95"]
     remarks = []
     if counts["with_lesions"]:
-        number = counts["with_lesions"]
-        cases = f"{number} case{'s' * (number > 1)} with lesions"
+        cases = f"{counted(counts['with_lesions'], 'case')} with lesions"
         line = f"mean Dice {report['mean']['dice']:.3f} over {cases}"
         if not math.isnan(low_high[0]):
             line += f" (95 % interval {low_high[0]:.3f} to {low_high[1]:.3f}, bootstrap over cases)"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.commands._options import add_checkpoint_option
+from nnunetv2_mip.wording import counted
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
     check_output(args.o)
     folder = export_model(args.m, args.o, args.f, args.chk)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    print(f"{folder}: {len(args.f)} fold{'s' * (len(args.f) > 1)}, {size / 1e6:.1f} MB")
+    print(f"{folder}: {counted(len(args.f), 'fold')}, {size / 1e6:.1f} MB")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

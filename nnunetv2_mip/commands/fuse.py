@@ -8,6 +8,7 @@ from pathlib import Path
 from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.commands._dicom_options import add_dicom_options, dicom_options
 from nnunetv2_mip.fusion.rules import DEFAULT_RULE, RULES
+from nnunetv2_mip.wording import counted
 
 DEFAULT_VIEWS_FILE = "seg.nii.gz"
 
@@ -86,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
         return
     rule = args.rule or DEFAULT_RULE
     written = fuse_nnunet_output(args.i, args.d, args.o, args.geometry, rule, args.threshold)
-    print(f"{Path(args.o)}: {len(written)} masks written")
+    print(f"{Path(args.o)}: {counted(len(written), 'mask')} written")
 
 
 def _check_options(args: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.commands._options import add_processes_option
+from nnunetv2_mip.wording import counted
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -69,9 +70,9 @@ def run(args: argparse.Namespace) -> None:
         args.clicks_per_study,
         args.variety,
     )
-    print(f"{args.number} studies of seed {args.seed} in {folder}")
+    print(f"{counted(args.number, 'study')} of seed {args.seed} in {folder}")
     if organs:
-        bodies = f"bodies built around the organs of {len(organs.files)} label maps"
+        bodies = f"bodies built around the organs of {counted(len(organs.files), 'label map')}"
         taken = "; no file names their numbers, which fit autoPET III's" if organs.assumed else ""
         print(bodies + taken)
 

@@ -10,6 +10,7 @@ from nnunetv2_mip.commands._dicom_options import add_dicom_options, dicom_option
 from nnunetv2_mip.commands._options import add_device_option, add_results_options
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.dicom.options import DICOM_OBJECTS
+from nnunetv2_mip.wording import counted
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -140,7 +141,7 @@ def run(args: argparse.Namespace) -> None:
         # Names that ASCII cannot spell.
         write_json(jobs[0].target.with_name("case_names.json"), originals)
     where = jobs[0].target if len(jobs) == 1 else jobs[0].target.parent
-    print(f"{where}: {len(jobs)} mask{'s' * (len(jobs) > 1)} written")
+    print(f"{where}: {counted(len(jobs), 'mask')} written")
     if volumes and args.m is None and args.d is None:
         print(
             "warning: the bundled model has learned from single coronal images alone, never from "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.commands._dicom_options import add_dicom_options, dicom_options
 from nnunetv2_mip.commands._view_options import add_view_options, view_settings
+from nnunetv2_mip.wording import counted
 
 if TYPE_CHECKING:
     from nnunetv2_mip.io.volumes import Volume
@@ -64,7 +65,8 @@ def run(args: argparse.Namespace) -> None:
         _write_pngs(views, settings, folder / "png")
     _, row_mm, column_mm = views.spacing_mm
     print(
-        f"{folder}: {count} views of {rows} x {columns} pixels, {row_mm:.3g} x {column_mm:.3g} mm"
+        f"{folder}: {counted(count, 'view')} of {rows} x {columns} pixels, {row_mm:.3g} x "
+        f"{column_mm:.3g} mm"
     )
 
 

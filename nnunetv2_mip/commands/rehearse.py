@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.wording import counted
 
 EXIT_FAILED = 1
 
@@ -91,7 +92,10 @@ def _print_summary(found: dict, min_dice: float | None) -> int:
     print(f"requests   {found['requests']}, {found['failures']} failed", end="")
     print(f", {found['degraded']} degraded for time" if found["degraded"] else "")
     if dice is not None:
-        print(f"mean Dice  {dice:.4f} over {found['scored']} images (a failed one counts 0)")
+        print(
+            f"mean Dice  {dice:.4f} over {counted(found['scored'], 'image')} (a failed one "
+            "counts 0)"
+        )
     print(
         f"seconds    p50 {found['p50_s']:.2f}  p95 {found['p95_s']:.2f}  max {found['max_s']:.2f}"
     )

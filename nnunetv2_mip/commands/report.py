@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.commands._dicom_options import add_dicom_options, dicom_options
 from nnunetv2_mip.commands._options import add_processes_option, add_scoring_options
+from nnunetv2_mip.wording import counted
 
 if TYPE_CHECKING:
     from nnunetv2_mip.report.content import ReportContent, ReportRequest
@@ -106,7 +107,7 @@ def _summary(content: "ReportContent") -> list[str]:
         number = counts["with_lesions"]
         # Without lesions there is no Dice.
         mean = f"mean Dice {dice:.3f} over " if number else ""
-        cases = f"{number} case{'s' * (number != 1)} with lesions"
+        cases = f"{counted(number, 'case')} with lesions"
         lines.append(f"{mean}{cases}, {counts['controls']} without")
     elif content.request.predictions is not None:
         lines.append("no truth (-g): lesions are listed, nothing is scored")

@@ -32,6 +32,7 @@ from nnunetv2_mip.files import files_below, read_json, write_json
 from nnunetv2_mip.inference.config import INFERENCE_FILE, InferenceConfig
 from nnunetv2_mip.io.study_layouts import StudyFiles
 from nnunetv2_mip.nnunet.loading import torch_device
+from nnunetv2_mip.wording import counted
 
 FORMAT_VERSION = 1
 
@@ -219,7 +220,7 @@ def _run_in_process(context, task: Task) -> Iterator[tuple[str, str]]:
             yield kind, content
         process.join()
         if process.exitcode:
-            views = "" if task.views is None else f" with {task.views} views"
+            views = "" if task.views is None else f" with {counted(task.views, 'view')}"
             raise MipError(
                 f"{task.model.folder}: its process{views} was killed (exit code "
                 f"{process.exitcode}): was there too little memory? Run again to go on"

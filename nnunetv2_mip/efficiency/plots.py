@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from nnunetv2_mip.files import atomic_path
+from nnunetv2_mip.wording import counted
 
 PANELS = {
     "dice_2d": "2D Dice of a view",
@@ -102,7 +103,7 @@ def _by_model(rows: list[dict]) -> dict[str, list[dict]]:
 def _label(name: str, row: dict) -> str:
     if row["kind"] == "3d" or row["trained_views"] is None:
         return name
-    return f"{name} (trained on {row['trained_views']} views)"
+    return f"{name} (trained on {counted(row['trained_views'], 'view')})"
 
 
 def _draw_points(axes: Axes, rows, x, score, colour, marker, label) -> None:

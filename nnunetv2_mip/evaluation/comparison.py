@@ -19,6 +19,7 @@ from nnunetv2_mip.io.folder_layout import Layout, recognise
 from nnunetv2_mip.io.folder_patients import owner_in_release, owner_of_image
 from nnunetv2_mip.io.patients import Grouping, PatientOptions, StudyPlace, give_patients
 from nnunetv2_mip.io.study_layouts import IMAGES_FOLDER, NoStudy, scan_tree
+from nnunetv2_mip.wording import counted
 
 
 def compare(
@@ -44,7 +45,7 @@ def compare(
     if unpaired:
         raise MipError(
             f"the two sets of predictions are not of the same cases: {unpaired[0]} is in one alone "
-            f"({len(unpaired)} such cases); predict them in both"
+            f"({counted(len(unpaired), 'such case')}); predict them in both"
         )
     groups = defaultdict(list)
     for case, scores in first["cases"].items():
@@ -116,9 +117,9 @@ def describe_comparison(comparison: Mapping, other: Path | str) -> str:
     if not math.isnan(low):
         line += (
             f" (95 % interval {low:+.3f} to {high:+.3f}, bootstrap over "
-            f"{comparison['patients']} patients)"
+            f"{counted(comparison['patients'], 'patient')})"
         )
     return (
         f"{line}; better in {comparison['better']}, worse in {comparison['worse']}, equal in "
-        f"{comparison['equal']} of {comparison['cases']} cases"
+        f"{comparison['equal']} of {counted(comparison['cases'], 'case')}"
     )

@@ -45,6 +45,7 @@ from nnunetv2_mip.io.study_layouts import (
     scan_tree,
 )
 from nnunetv2_mip.io.volumes import has_suffix
+from nnunetv2_mip.wording import counted, part_of
 
 
 @dataclass(frozen=True)
@@ -133,12 +134,14 @@ def match(
         pairs.append(Pair(truth.case, truth.path, prediction, truth.is_control_image, truth.study))
     if not any(pair.prediction for pair in pairs):
         raise MipError(
-            f"{predictions}: holds no prediction for any of the {len(wanted)} cases of {truths} "
+            f"{predictions}: holds no prediction for any of the {counted(len(wanted), 'case')} "
+            f"of {truths} "
             f"(expected files such as {(missing or [predictions])[0].name})"
         )
     if missing and not (allow_missing or only_predicted):
         raise MipError(
-            f"{missing[0]}: no such prediction ({len(missing)} of {len(pairs)} cases have none); "
+            f"{missing[0]}: no such prediction "
+            f"({part_of(len(missing), len(pairs), 'case', 'has')} none); "
             "predict them, count them as empty with --allow_missing, or leave them out with "
             "--only_predicted"
         )

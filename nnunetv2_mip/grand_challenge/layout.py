@@ -17,6 +17,7 @@ from nnunetv2_mip.files import write_json
 from nnunetv2_mip.io.grid import SourceGrid
 from nnunetv2_mip.io.resampling import resample_to_grid
 from nnunetv2_mip.io.volumes import Volume, read_volume, without_negative, write_volume
+from nnunetv2_mip.wording import counted, part_of
 
 PET_FOLDER, CT_FOLDER = Path("images/pet"), Path("images/ct")
 CLICKS_FILE = "lesion-clicks.json"
@@ -112,7 +113,7 @@ def _only_image(folder: Path) -> Path | None:
     images = sorted(path for path in there if path.name.lower().endswith(IMAGE_SUFFIX))
     if len(images) > 1:
         names = ", ".join(path.name for path in images[:4])
-        raise MipError(f"{folder}: holds {len(images)} images ({names}); a run has one")
+        raise MipError(f"{folder}: holds {counted(len(images), 'image')} ({names}); a run has one")
     return images[0] if images else None
 
 
@@ -131,7 +132,7 @@ def read_challenge_pet(path: Path, warn: Callable[[str], None]) -> Volume:
     finite = np.isfinite(array)
     if not finite.all():
         count = array.size - np.count_nonzero(finite)
-        warn(f"{path}: {count} of {array.size} voxels are not finite and count as 0")
+        warn(f"{path}: {part_of(count, array.size, 'voxel', 'is')} not finite and read as 0")
         array = np.where(finite, array, np.float32(0))
     high = float(array.max())
     array, told = without_negative(array, path, float(array.min()))
@@ -160,7 +161,7 @@ def read_challenge_ct(path: Path | None, like: Volume, warn: Callable[[str], Non
     finite = np.isfinite(ct.array)
     if not finite.all():
         count = finite.size - np.count_nonzero(finite)
-        warn(f"{path}: {count} of {finite.size} voxels are not finite and count as air")
+        warn(f"{path}: {part_of(count, finite.size, 'voxel', 'is')} not finite and read as air")
         cleaned = np.where(finite, ct.array, ct.array.dtype.type(AIR_HU))
         ct = Volume(cleaned, ct.grid, ct.path)
     if ct.grid.same_as(like.grid):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nnunetv2_mip.io.read_study import Study
+from nnunetv2_mip.wording import counted
 
 if TYPE_CHECKING:
     from nnunetv2_mip.inference.predictor import MIPPredictor
@@ -26,7 +27,7 @@ class Setting:
     tta: bool
 
     def __str__(self) -> str:
-        return f"{self.views} view{'s' * (self.views != 1)}, TTA {'on' if self.tta else 'off'}"
+        return f"{counted(self.views, 'view')}, TTA {'on' if self.tta else 'off'}"
 
 
 def settings_below(views: int, tta: bool) -> list[Setting]:

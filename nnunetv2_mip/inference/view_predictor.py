@@ -23,6 +23,7 @@ from nnunetv2_mip.inference.sliding_window import Windows, mirrored_copies, run_
 from nnunetv2_mip.nnunet.loading import load_nnunet, quiet, stride_of
 from nnunetv2_mip.nnunet.model_folder import CHECKPOINT, first_stage_folder, folds_with_checkpoint
 from nnunetv2_mip.views.settings import check_channels
+from nnunetv2_mip.wording import counted
 
 if TYPE_CHECKING:
     from typing import Self
@@ -249,7 +250,7 @@ class ViewPredictor:
         channels = self.config.channels
         if len(levels) != len(channels):
             raise MipError(
-                f"the input has {len(levels)} channel{'s' * (len(levels) > 1)}, the model wants "
+                f"the input has {counted(len(levels), 'channel')}, the model wants "
                 f"{len(channels)} ({', '.join(channels)}): give it the SUV volume, with its CT "
                 "where that is a channel"
             )

@@ -11,6 +11,7 @@ from nnunetv2_mip.io.dmiai_layout import IMAGES, LABELS, PATIENTS
 from nnunetv2_mip.io.png import PNG_SUFFIX
 from nnunetv2_mip.io.study_layouts import IMAGES_FOLDER, LABELS_FOLDER, SUV_NAME
 from nnunetv2_mip.io.volumes import has_suffix
+from nnunetv2_mip.wording import counted
 
 OTHER_IMAGES = (".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 
@@ -64,7 +65,9 @@ def left_out_images(folder: Path) -> str | None:
     names = [path.name for path in files_with_suffix(folder, OTHER_IMAGES)]
     if not names:
         return None
-    return f"{folder}: {len(names)} images left out (first: {names[0]}); only PNGs are read"
+    return (
+        f"{folder}: {counted(len(names), 'image')} left out (first: {names[0]}); only PNGs are read"
+    )
 
 
 def files_with_suffix(folder: Path, suffixes: Sequence[str] = VOLUME_SUFFIXES) -> list[Path]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.folder_patients import Owner
+from nnunetv2_mip.wording import counted, part_of
 
 # How `--assume_…` may be answered.
 ONE_STUDY_PER_PATIENT, ONE_PATIENT = "one_study_per_patient", "one_patient"
@@ -158,7 +159,8 @@ def _guess(
             question = f"{tree}: {doubt}; {REMEDY}"
         elif alone and (left := [case for case, key in zip(unowned, unowned_ids) if not key]):
             question = (
-                f"{tree}: {len(left)} of {count} studies lie in no patient's folder (for example "
+                f"{tree}: {part_of(len(left), count, 'study', 'lies')} in no patient's folder "
+                "(for example "
                 f"{_few(left)}); {REMEDY}"
             )
         elif of == count and not decided_all:
@@ -233,7 +235,7 @@ def _by_table(places: Sequence[StudyPlace], path: Path) -> list[str]:
     if not rows or not {"case", "patient"} <= set(rows[0]):
         raise MipError(
             f"{path}: needs the columns case,patient, and a row for each study; it has "
-            f"{', '.join(names)}, and {len(rows)} rows"
+            f"{', '.join(names)}, and {counted(len(rows), 'row')}"
         )
     known: dict[str, str] = {}
     for row in rows:
@@ -247,7 +249,9 @@ def _by_table(places: Sequence[StudyPlace], path: Path) -> list[str]:
             missing.append(place.case)
         found.append(patient or "")
     if missing:
-        raise MipError(f"{path}: names no patient of {len(missing)} cases: {_few(missing)}")
+        raise MipError(
+            f"{path}: names no patient of {counted(len(missing), 'case')}: {_few(missing)}"
+        )
     return found
 
 
@@ -259,8 +263,8 @@ def describe_patients(cases: Sequence[str], patients: Sequence[str], how: str) -
         f"{name}: {_few([case for case, patient in zip(cases, patients) if patient == name])}"
         for name in shown
     )
-    studies = f"{len(cases)} {'study' if len(cases) == 1 else 'studies'}"
-    people = f"{len(counts)} patient{'s' * (len(counts) > 1)}"
+    studies = counted(len(cases), "study")
+    people = counted(len(counts), "patient")
     return f"{studies} of {people}, by {how}; for example {examples}"
 
 

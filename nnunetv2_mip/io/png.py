@@ -22,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from nnunetv2_mip.conventions import LEVEL_MAX, PNG_PIXEL_MM
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path, require_readable
+from nnunetv2_mip.wording import counted
 
 MAX_PIXELS = 50_000_000
 # 6 cm at 2 mm a pixel: narrower than a newborn's head.
@@ -141,7 +142,10 @@ def _size_warning(levels: np.ndarray) -> str | None:
     if min(levels.shape) >= SMALLEST_BODY_PX:
         return None
     height, width = levels.shape
-    return f"has {height} rows of {width} pixels; a body has hundreds, of {PNG_PIXEL_MM:g} mm each"
+    return (
+        f"has {counted(height, 'row')} of {counted(width, 'pixel')}; a body has hundreds, of "
+        f"{PNG_PIXEL_MM:g} mm each"
+    )
 
 
 def write_view_png(levels: np.ndarray, path: Path | str) -> None:

@@ -8,6 +8,7 @@ from PIL import Image
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path
 from nnunetv2_mip.io.png import MAX_PIXELS, WIDE_MODES, opened_png, png_name
+from nnunetv2_mip.wording import counted
 
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 # Colours that a message names.
@@ -100,10 +101,12 @@ def _of_colours(colours: np.ndarray, alpha: np.ndarray, label: str) -> np.ndarra
         return _of_visible(colours, everywhere, label)
     if len(found) == 1:
         raise MipError(
-            f"{label}: its opacity has {len(levels)} levels; a mask has two, and no soft edges"
+            f"{label}: its opacity has {counted(len(levels), 'level')}; a mask has two, and no "
+            "soft edges"
         )
     raise MipError(
-        f"{label}: is partly transparent ({len(levels)} levels) and holds {len(found)} colours; a "
+        f"{label}: is partly transparent ({counted(len(levels), 'level')}) and holds "
+        f"{counted(len(found), 'colour')}; a "
         "mask is white on black, or of one colour on a transparent ground"
     )
 
@@ -124,7 +127,8 @@ def _of_visible(colours: np.ndarray, visible: np.ndarray, label: str) -> np.ndar
     shown = ", ".join(str(colour) for colour in found[:_SHOWN]) + ", …" * (len(found) > _SHOWN)
     beside = " beside black" if has_black else ""
     raise MipError(
-        f"{label}: holds {len(found)} colours{beside} (red, green, blue): {shown}; a mask is white "
+        f"{label}: holds {counted(len(found), 'colour')}{beside} (red, green, blue): {shown}; a "
+        "mask is white "
         "on black, or one colour on black"
     )
 

@@ -9,6 +9,7 @@ from nnunetv2_mip.files import files_below
 from nnunetv2_mip.io.dicom.series import dicom_files
 from nnunetv2_mip.io.dicom.trees import DicomTreeStudy, dicom_studies, patient_id_of
 from nnunetv2_mip.io.folder_words import Kind, kind_of
+from nnunetv2_mip.wording import counted
 
 SUV_NAME, CT_NAME, SEG_NAME = "SUV.nii.gz", "CTres.nii.gz", "SEG.nii.gz"
 _SMALL_NAMES = (SUV_NAME.lower(), SEG_NAME.lower())
@@ -84,8 +85,8 @@ def studies_in_tree(tree: Path, dicom_alone: bool = True, needs_suv: bool = True
         studies += [_dicom_study(study) for study in alone]
         if same:
             warnings.append(
-                f"{tree}: {len(same)} DICOM studies without lesion mask (first: {same[0].folder}) "
-                f"lie beside the folders of {SUV_NAME} and are taken for the same studies"
+                f"{tree}: {counted(len(same), 'DICOM study')} without lesion mask (first: "
+                f"{same[0].folder}), beside the folders of {SUV_NAME}, taken for the same studies"
             )
     return TreeContent(tuple(studies), tuple(problems), tuple(warnings))
 
@@ -107,7 +108,9 @@ def _without_derivatives(tree: Path, files: Sequence[Path]) -> tuple[list[Path],
             left[inner] = left.get(inner, 0) + 1
         else:
             kept.append(path)
-    return kept, [f"{folder}: BIDS derivatives, {n} files left out" for folder, n in left.items()]
+    return kept, [
+        f"{folder}: BIDS derivatives, {counted(n, 'file')} left out" for folder, n in left.items()
+    ]
 
 
 def _study_folders(files: Sequence[Path]) -> set[Path]:

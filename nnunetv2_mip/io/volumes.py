@@ -20,6 +20,7 @@ from nnunetv2_mip.io.grid import SourceGrid
 from nnunetv2_mip.io.image_header import NIFTI_SUFFIXES, read_header, read_voxels
 from nnunetv2_mip.io.nifti_forms import HEADER_BYTES, NiftiForms
 from nnunetv2_mip.io.voxel_size import in_plausible_unit
+from nnunetv2_mip.wording import counted
 
 # Negative SUV down to this is rounding of a resampler, and not told.
 NEGATIVE_SUV_ROUNDING = 1e-3
@@ -145,7 +146,9 @@ def without_negative(
             f"{above:.4g} of the positive ones), so it is not SUV; is it the CT, or a PET without "
             "its rescale slope?"
         )
-    return array, (f"{name}: {count} voxels are below 0 (lowest {low:.4g}) and count as 0",)
+    return array, (
+        f"{name}: {counted(count, 'voxel', 'is')} below 0 (lowest {low:.4g}) and read as 0",
+    )
 
 
 def read_mask(path: Path | str, like: Volume | None = None) -> Volume:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.wording import counted
 
 SPLITS_FILE = "splits_final.json"
 DEFAULT_FOLDS = 5
@@ -46,7 +47,7 @@ def patient_grouped_splits(
         MipError: no case, fewer than two folds wanted, or a case without lesion information.
     """
     if n_folds < 2:
-        raise MipError(f"{n_folds} folds: a cross-validation needs at least 2")
+        raise MipError(f"{counted(n_folds, 'fold')}: a cross-validation needs at least 2")
     if not patients:
         raise MipError("no case to split: the data set is empty")
     unknown = sorted(set(patients) - set(has_lesion))

@@ -45,6 +45,7 @@ from nnunetv2_mip.phantom.subject import (
     check_subject,
     simulate_subject,
 )
+from nnunetv2_mip.wording import counted
 
 COHORT_FILE = "cohort.json"
 AUTOPET, GRAND_CHALLENGE = "autopet", "grand-challenge"
@@ -139,7 +140,7 @@ def write_cohort(
     if variety not in VARIETIES:
         raise MipError(f"variety {variety!r}: choose one of {', '.join(VARIETIES)}")
     if clicks is not None and (clicks < 0 or layout != GRAND_CHALLENGE):
-        raise MipError(f"{clicks} clicks: 0 or more, with the layout {GRAND_CHALLENGE}")
+        raise MipError(f"{counted(clicks, 'click')}: 0 or more, with the layout {GRAND_CHALLENGE}")
     check_subject(seed, 0, spacing_mm)
     out = Path(out).absolute()
     with _whole_folder(out) as folder:

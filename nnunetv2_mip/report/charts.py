@@ -8,7 +8,6 @@ from itertools import pairwise
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from nnunetv2_mip.report.formatting import counted
 from nnunetv2_mip.report.svg_plot import (
     ACCENT,
     FALSE,
@@ -23,6 +22,7 @@ from nnunetv2_mip.report.svg_plot import (
     Point,
     plain_numbers,
 )
+from nnunetv2_mip.wording import counted, part_of
 
 
 def dice_by_case(points: Sequence[Point], mean: float, interval: tuple[float, float]) -> Chart:
@@ -188,7 +188,7 @@ def lesion_counts(counts: Sequence[int]) -> Chart:
     plot.axes.grid(axis="x", visible=False)
     empty = sum(count == 0 for count in counts)
     caption = (
-        f"{sum(counts)} lesions in {counted(len(counts), 'case')}; median "
+        f"{counted(sum(counts), 'lesion')} in {counted(len(counts), 'case')}; median "
         f"{float(np.median(counts)):g}, most {top}, none in {counted(empty, 'case')}."
     )
     return plot.finish("Lesions a case", caption)
@@ -254,7 +254,8 @@ def visibility(shares: Sequence[float]) -> Chart:
     plot.axes.yaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     plot.axes.grid(axis="x", visible=False)
     caption = (
-        f"{counts[0]} of {len(shares)} lesions are visible in no view (occluded by something "
+        f"{part_of(counts[0], len(shares), 'lesion', 'is')} visible in no view (occluded by "
+        "something "
         f"hotter from every side), {counts[5]} in all."
     )
     return plot.finish("Occluded lesions", caption)

@@ -25,6 +25,7 @@ from nnunetv2_mip.report.content import CaseGroup, ReportContent, ReportRequest
 from nnunetv2_mip.report.dataset_check import check_cases
 from nnunetv2_mip.report.rotating_mip import RotatingMIP, draw_rotating_mip
 from nnunetv2_mip.report.training_curves import read_training
+from nnunetv2_mip.wording import counted
 
 
 def collect(request: ReportRequest, show_progress: bool = False) -> ReportContent:
@@ -158,7 +159,8 @@ def _predicted_cases(
 def _require_images(request: ReportRequest, cases: Sequence[CaseFiles]) -> None:
     if request.images is not None and not any(files.image for files in cases):
         raise MipError(
-            f"{request.images}: holds no image of any of the {len(cases)} cases (expected names "
+            f"{request.images}: holds no image of any of the {counted(len(cases), 'case')} "
+            "(expected names "
             f"such as {cases[0].case}, as PNG or SUV volume, or a tree of studies)"
         )
 

@@ -15,6 +15,7 @@ from nnunetv2_mip.io.volumes import PLAUSIBLE_BODY_MEDIAN_SUV
 from nnunetv2_mip.nnunet.paths import existing_datasets, raw_dataset
 from nnunetv2_mip.nnunet.splits import SPLITS_FILE, check_splits
 from nnunetv2_mip.report.case_facts import CaseFacts
+from nnunetv2_mip.wording import counted, part_of
 
 # A size or spacing is odd beyond this many times the median, or below its inverse.
 ODD_FACTOR = 2.0
@@ -117,9 +118,9 @@ def _empty_labels(facts: Sequence[CaseFacts]) -> list[Finding]:
         text = f"no label holds a lesion ({len(known)} empty): there is nothing to find"
         return [Finding("warning", text)]
     if empty:
-        text = f"{len(empty)} of {len(known)} labels are empty (cases without lesions, "
+        text = f"{part_of(len(empty), len(known), 'label', 'is')} empty (cases without lesions, "
         return [Finding("note", f"{text}or forgotten ones): {_names(empty)}")]
-    return [Finding("ok", f"all {len(known)} labels hold lesions")]
+    return [Finding("ok", f"{counted(len(known), 'label')}, each with lesions")]
 
 
 def _tiny_lesions(facts: Sequence[CaseFacts]) -> list[Finding]:
@@ -133,7 +134,10 @@ def _tiny_lesions(facts: Sequence[CaseFacts]) -> list[Finding]:
         return []
     smallest = f"{TINY_ML} ml" if "volume_ml" in tiny[0][1] else f"{TINY_CM2} cm²"
     cases = _names(sorted({case for case, _ in tiny}))
-    text = f"{len(tiny)} lesions are smaller than {smallest} (a slip of the pen?): {cases}"
+    text = (
+        f"{counted(len(tiny), 'lesion', 'is')} smaller than {smallest} (a slip of the pen?): "
+        f"{cases}"
+    )
     return [Finding("note", text)]
 
 
@@ -148,7 +152,7 @@ def _spacings(facts: Sequence[CaseFacts]) -> list[Finding]:
     found = _outliers("spacing", "mm", [(f.case, f.spacing_mm) for f in facts])
     if len(counts) == 1:
         return [Finding("ok", f"one spacing everywhere: {text}"), *found]
-    line = f"{len(counts)} different spacings; {number} of {len(facts)} cases have {text}"
+    line = f"{len(counts)} different spacings; {part_of(number, len(facts), 'case', 'has')} {text}"
     return [Finding("note", line), *found]
 
 
@@ -166,7 +170,7 @@ def _outliers(what: str, unit: str, named: Sequence[tuple[str, tuple]]) -> list[
                 odd.append(f"{case} ({' × '.join(f'{v:.4g}' for v in values)})")
     if not odd:
         return []
-    cases = "1 case has" if len(odd) == 1 else f"{len(odd)} cases have"
+    cases = f"{counted(len(odd), 'case', 'has')}"
     text = f"{cases} an odd {what} ({unit}; beyond {ODD_FACTOR:g} times the median or below half): "
     return [Finding("warning", text + _names(odd))]
 
@@ -175,7 +179,9 @@ def _uptake(facts: Sequence[CaseFacts]) -> list[Finding]:
     missing = [f.case for f in facts if f.uptake is None]
     found = []
     if missing:
-        text = f"{len(missing)} of {len(facts)} cases come without their image: {_names(missing)}"
+        text = (
+            f"{part_of(len(missing), len(facts), 'case', 'comes')} without image: {_names(missing)}"
+        )
         found.append(Finding("note", text))
     medians = [f.uptake for f in facts if f.kind == "volume" and f.uptake is not None]
     low, high = PLAUSIBLE_BODY_MEDIAN_SUV
@@ -193,7 +199,8 @@ def _repeated_images(facts: Sequence[CaseFacts]) -> list[Finding]:
     repeated = [cases for cases in groups.values() if len(cases) > 1]
     if repeated:
         pairs = _names([" = ".join(cases) for cases in repeated])
-        return [Finding("warning", f"{len(repeated)} images occur more than once: {pairs}")]
+        text = f"{counted(len(repeated), 'image', 'occurs')} more than once: {pairs}"
+        return [Finding("warning", text)]
     return [Finding("ok", "no image occurs twice")] if groups else []
 
 
@@ -207,10 +214,13 @@ def _hidden_lesions(facts: Sequence[CaseFacts]) -> list[Finding]:
         return []
     hidden = [(case, row) for case, row in seen if row["seen_in"] == 0]
     if not hidden:
-        return [Finding("ok", f"each of the {len(seen)} lesions is visible in some view")]
+        return [Finding("ok", f"{counted(len(seen), 'lesion')}, each visible in some view")]
     ml = sum(row["volume_ml"] for _, row in hidden)
     cases = _names(sorted({case for case, _ in hidden}))
-    text = f"{len(hidden)} of {len(seen)} lesions ({ml:.1f} ml) are visible in no view: {cases}"
+    text = (
+        f"{part_of(len(hidden), len(seen), 'lesion', 'is')} visible in no view ({ml:.1f} ml): "
+        f"{cases}"
+    )
     return [Finding("note", text)]
 
 
@@ -256,7 +266,9 @@ def _check_folds(
         finding = Finding("warning", str(error))
     else:
         who = "patient" if patients else "case"
-        text = f"{len(splits)} folds, no {who} on both sides of one, none validated twice"
+        text = (
+            f"{counted(len(splits), 'fold')}, no {who} on both sides of one, none validated twice"
+        )
         finding = Finding("ok", text if patients else f"{text} (patients are not named)")
     burden = {f.case: f.burden or 0 for f in facts}
     folds = []

@@ -16,7 +16,7 @@ from jinja2.ext import Extension
 from jinja2.lexer import TOKEN_DATA, Token
 from markupsafe import Markup
 
-from nnunetv2_mip.report.formatting import counted
+from nnunetv2_mip.wording import counted
 
 TEMPLATES = Path(__file__).parent / "templates"
 STATIC = Path(__file__).parent / "static"

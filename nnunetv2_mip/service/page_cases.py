@@ -36,6 +36,7 @@ from nnunetv2_mip.service.settings import Settings
 from nnunetv2_mip.service.uploads import Upload, read_upload
 from nnunetv2_mip.views.projection import project_mask
 from nnunetv2_mip.views.resampling import to_pixels
+from nnunetv2_mip.wording import counted
 
 NIFTI = ".nii.gz"
 
@@ -161,7 +162,8 @@ class CaseStore:
         with self._lock:
             if self._pending >= self._settings.max_cases:
                 raise MipError(
-                    f"{name}: {self._pending} files are being worked on; come again later"
+                    f"{name}: {counted(self._pending, 'file', 'is')} being worked on; come "
+                    "again later"
                 )
             self._pending += 1
         return Case(name, options)

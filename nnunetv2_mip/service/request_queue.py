@@ -23,6 +23,7 @@ from nnunetv2_mip.inference.deadline import Cancelled, Deadline, WorkDone
 from nnunetv2_mip.inference.predictor import MIPPredictor
 from nnunetv2_mip.service.device_lock import DeviceLock
 from nnunetv2_mip.service.monitoring import Metrics
+from nnunetv2_mip.wording import counted
 
 # Reserved for the work after the last pass: resampling of probabilities, encoding, sending.
 FINISH_S = 0.25
@@ -130,7 +131,7 @@ class RequestQueue:
             if not self._open or waiting >= self._max_waiting:
                 self._metrics.refused.labels("queue").inc()
                 raise Busy(
-                    f"{waiting} requests wait already; come again later",
+                    f"{counted(waiting, 'request', 'waits')} already; come again later",
                     self._typical_s * (waiting + 1),
                 )
             self._waiting.append(request)

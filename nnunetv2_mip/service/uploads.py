@@ -17,6 +17,7 @@ from nnunetv2_mip.io.volumes import has_suffix
 from nnunetv2_mip.service.image_codec import decode_bytes
 from nnunetv2_mip.service.settings import Settings
 from nnunetv2_mip.service.volume_checks import check_volume
+from nnunetv2_mip.wording import counted
 
 MAX_FILES_IN_ZIP = 20_000
 # PNG and JPEG.
@@ -93,7 +94,7 @@ def _read(path: Path, wants_ct: bool, settings: Settings, options: DicomOptions)
         )
     voxels = study.suv.array.size
     if voxels > settings.max_voxels:
-        raise MipError(f"{path}: has {voxels} voxels, at most {settings.max_voxels}")
+        raise MipError(f"{path}: has {counted(voxels, 'voxel')}, at most {settings.max_voxels}")
     return Upload(study=study)
 
 
@@ -111,7 +112,9 @@ def _unzip(path: Path, folder: Path, settings: Settings) -> None:
         with zipfile.ZipFile(path) as archive:
             files = [item for item in archive.infolist() if not item.is_dir()]
             if len(files) > MAX_FILES_IN_ZIP:
-                raise MipError(f"{path}: has {len(files)} files, at most {MAX_FILES_IN_ZIP}")
+                raise MipError(
+                    f"{path}: has {counted(len(files), 'file')}, at most {MAX_FILES_IN_ZIP}"
+                )
             if sum(item.file_size for item in files) > 2 * settings.max_upload_bytes:
                 raise MipError(
                     f"{path}: unpacks to more than {2 * settings.max_upload_bytes} bytes"

@@ -14,6 +14,7 @@ import SimpleITK as sitk
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.image_header import read_header
 from nnunetv2_mip.io.volumes import has_suffix
+from nnunetv2_mip.wording import counted
 
 # Reader for each suffix. Other formats may name other files too.
 READERS = {
@@ -60,7 +61,7 @@ def check_volume(path: Path, max_voxels: int) -> None:
     item, values = header.item_bytes, header.values
     if voxels * values * max(4, item) > 4 * max_voxels:
         wide = f" of {values} x {item} bytes" if values * item > 4 else ""
-        raise MipError(f"{path}: has {voxels} voxels{wide}, at most {max_voxels}")
+        raise MipError(f"{path}: has {counted(voxels, 'voxel')}{wide}, at most {max_voxels}")
 
 
 def _reader_of(path: Path) -> str:

@@ -195,9 +195,9 @@ def test_odd_values_give_a_mask(folder, run, kind, capsys):
     assert code == 0
     mask = mask_of(output)
     assert voxels(mask)[4:8, 4:8, 9:13].any() and same_header(mask, pet)
-    told = {"not a number": "not finite", "undershoot": "1 voxels are below 0"}.get(kind)
+    told = {"not a number": "not finite", "undershoot": "1 voxel is below 0"}.get(kind)
     err = capsys.readouterr().err
-    assert told in err if told else "count as 0" not in err
+    assert told in err if told else "read as 0" not in err
 
 
 @pytest.mark.parametrize("kind", ["empty", "nothing finite"])
@@ -246,7 +246,7 @@ def test_a_ct_that_is_not_finite_counts_as_air_there(folder, where):
     found = read_challenge_ct(write(ct, folder / "ct.mha"), pet, told.append)
     assert found.array.shape == SHAPE and (found.array[2, 3, 4:7] == -1000).all()
     assert np.count_nonzero(found.array != 40) == 3
-    assert "3 of" in told[0] and "count as air" in told[0]
+    assert "3 of" in told[0] and "read as air" in told[0]
 
 
 def test_a_ct_that_is_missing_counts_as_air(folder):

@@ -46,7 +46,7 @@ def test_noise_of_a_reconstruction_counts_as_0_and_is_told(door, noise, tmp_path
     volume, (line,) = DOORS[door](array, tmp_path)
     np.testing.assert_array_equal(volume.array, np.maximum(array, 0))
     count = np.count_nonzero(array < 0)
-    assert f"{count} voxels are below 0 (lowest {array.min():.4g}) and count as 0" in line
+    assert f"{count} voxels are below 0 (lowest {array.min():.4g}) and read as 0" in line
 
 
 @pytest.mark.parametrize("door", DOORS)

@@ -21,6 +21,7 @@ from nnunetv2_mip.io.dicom.stacking import (
     place_of,
     stack_slices,
 )
+from nnunetv2_mip.wording import counted
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -143,7 +144,10 @@ class Series:
         """UID, description, number of slices and length, for messages."""
         length = f", {self.extent_mm:.0f} mm" if self.stack is not None else ""
         count = len(self.files)
-        return f"{self.uid} ({self.description or 'no description'}, {count} slices{length})"
+        return (
+            f"{self.uid} ({self.description or 'no description'}, "
+            f"{counted(count, 'slice')}{length})"
+        )
 
 
 @dataclass

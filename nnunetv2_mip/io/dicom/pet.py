@@ -18,6 +18,7 @@ from nnunetv2_mip.io.dicom.series import Slices
 from nnunetv2_mip.io.dicom.suv import suv_factors
 from nnunetv2_mip.io.resampling import resample_to_grid
 from nnunetv2_mip.io.volumes import Volume, without_negative
+from nnunetv2_mip.wording import counted
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -187,7 +188,8 @@ def _incomplete(slices: Slices) -> list[str]:
     if promised <= len(slices.files):
         return []
     return [
-        f"{slices.files[0]}: its series has {promised} slices by its header, {len(slices.files)} "
+        f"{slices.files[0]}: its series has {counted(promised, 'slice')} by its header, "
+        f"{len(slices.files)} "
         "are there; was it copied whole?"
     ]
 

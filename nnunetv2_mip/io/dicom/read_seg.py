@@ -11,6 +11,7 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.dicom.lesion_names import NamedRegion, choose_lesions
 from nnunetv2_mip.io.dicom.pet import DicomPet
 from nnunetv2_mip.io.grid import SourceGrid
+from nnunetv2_mip.wording import counted
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -125,7 +126,7 @@ def _frames(
     pixels = pixels.reshape(count, int(data.Rows), int(data.Columns))
     per_frame = data.get("PerFrameFunctionalGroupsSequence") or []
     if len(per_frame) != count:
-        raise MipError(f"{path}: has {count} frames, and the places of {len(per_frame)}")
+        raise MipError(f"{path}: has {counted(count, 'frame')}, and the places of {len(per_frame)}")
     shared = (data.get("SharedFunctionalGroupsSequence") or [None])[0]
     level = 1.0
     if kind == "FRACTIONAL":

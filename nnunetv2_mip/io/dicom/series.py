@@ -13,6 +13,7 @@ import numpy as np
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import files_below
 from nnunetv2_mip.io.grid import SourceGrid
+from nnunetv2_mip.wording import counted
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -138,5 +139,7 @@ def numbers_of(header: "Dataset", keyword: str, count: int, path: Path) -> np.nd
     except (ValueError, TypeError):
         raise MipError(f"{path}: {tag_name(keyword)} is no number") from None
     if numbers.shape != (count,) or not np.isfinite(numbers).all():
-        raise MipError(f"{path}: {tag_name(keyword)} does not hold {count} finite number(s)")
+        raise MipError(
+            f"{path}: {tag_name(keyword)} does not hold {counted(count, 'finite number')}"
+        )
     return numbers

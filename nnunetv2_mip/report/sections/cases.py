@@ -8,8 +8,8 @@ from nnunetv2_mip.lesions.lesion_table import TITLES as LESION_TITLES
 from nnunetv2_mip.lesions.region_table import TITLES as REGION_TITLES
 from nnunetv2_mip.report.case_facts import CaseFacts
 from nnunetv2_mip.report.content import ReportContent
-from nnunetv2_mip.report.formatting import counted
 from nnunetv2_mip.report.rotating_mip import RotatingMIP
+from nnunetv2_mip.wording import counted
 
 # In the order of importance: on a phone the first columns are seen without scrolling.
 LESION_COLUMNS = ("volume_ml", "area_cm2", "suv_max", "suv_mean", "tlg", "max_uptake_percent")

@@ -168,11 +168,12 @@ function fill({ titles, rows }) {
   $("table").tHead.replaceChildren(...(rows.length ? [cells("th", Object.values(titles))] : []));
   $("table").tBodies[0].replaceChildren(...rows.map((row) => cells("td", Object.values(row))));
   const sum = (name) => rows.reduce((all, row) => all + row[name], 0).toFixed(1);
+  const counted = (noun) => `${rows.length} ${noun}${rows.length === 1 ? "" : "s"}`;
   $("total").textContent = !rows.length
     ? "Nothing is marked at this threshold."
     : info.volume
-      ? `${rows.length} lesions, ${sum("volume_ml")} ml`
-      : `${rows.length} regions, ${sum("area_cm2")} cm² (pixels taken as 2 mm)`;
+      ? `${counted("lesion")}, ${sum("volume_ml")} ml`
+      : `${counted("region")}, ${sum("area_cm2")} cm² (pixels taken as 2 mm)`;
 }
 
 function pixels(source, view) {
