@@ -39,6 +39,7 @@ COMMANDS = [
     "phantom",
     "demo",
     "env",
+    "info",
     "serve",
     "rehearse",
     "study",

@@ -1,6 +1,6 @@
 """Commands whose outputs are compared, in their order, and what they are given.
 
-Options are spelled as in version 0.1.0, so that every commit understands them.
+Options are spelled as up to version 0.3.0, so that every commit understands them.
 """
 
 TINY_PRESET = {

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
         args.number,
         args.seed,
         args.spacing,
-        partial(tqdm, desc="phantoms", unit="study"),
+        partial(tqdm, desc="phantoms", unit="study", disable=None),
         args.np,
         organs,
         args.layout,

@@ -12,6 +12,11 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.dicom.options import DICOM_OBJECTS
 from nnunetv2_mip.wording import counted
 
+BUNDLED_MODEL_NOTE = (
+    "the bundled model has learned from single coronal images alone, never from volumes; look at "
+    "every mask"
+)
+
 
 def build_parser() -> argparse.ArgumentParser:
     parser = new_parser(
@@ -109,6 +114,7 @@ def run(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from nnunetv2_mip.inference.predictor import MIPPredictor
+    from nnunetv2_mip.lesions.lesion_table import LESION_TABLE_SUFFIX, lesion_table_path
 
     predictor = MIPPredictor.from_model_folder(
         folder, args.f, args.chk, args.device, second_stage=args.stage2 is None
@@ -126,9 +132,9 @@ def run(args: argparse.Namespace) -> None:
         predictor = predictor.with_second_stage(second)
     elif args.combine != "none":
         raise MipError("--combine needs a second stage: name one with --stage2 FOLDER")
-    volumes = any(job.kind in VOLUMES for job in jobs)
-    if volumes:
-        print(f"views of each volume: {predictor.config.views}", flush=True)
+    volumes = [job for job in jobs if job.kind in VOLUMES]
+    if volumes and args.m is None and args.d is None:
+        print(f"warning: {BUNDLED_MODEL_NOTE}", file=sys.stderr, flush=True)
     objects = None if args.dicom is None else tuple(args.dicom)
     extras = Extras(args.save_views, args.save_probabilities, objects)
     with tqdm(total=len(jobs), unit="case", disable=len(jobs) == 1 or None) as bar:
@@ -142,12 +148,11 @@ def run(args: argparse.Namespace) -> None:
         write_json(jobs[0].target.with_name("case_names.json"), originals)
     where = jobs[0].target if len(jobs) == 1 else jobs[0].target.parent
     print(f"{where}: {counted(len(jobs), 'mask')} written")
-    if volumes and args.m is None and args.d is None:
-        print(
-            "warning: the bundled model has learned from single coronal images alone, never from "
-            "volumes; look at every mask",
-            file=sys.stderr,
-        )
+    if volumes:
+        tables = [lesion_table_path(job.target) for job in volumes]
+        table = tables[0] if len(tables) == 1 else tables[0].with_name(f"*{LESION_TABLE_SUFFIX}")
+        print(f"{table}: lesions with volume and SUV")
+        print(f"views of each volume: {predictor.config.views}")
 
 
 def model_folder(args: argparse.Namespace) -> Path:

@@ -203,13 +203,14 @@ def _score_volume(
 def _score_all(
     score: Callable, pairs: list[Pair], processes: int, show_progress: bool
 ) -> Generator:
-    """Results in the order of `pairs`; PNGs need neither further processes nor a bar."""
-    if has_suffix(pairs[0].truth, (PNG_SUFFIX,)):
-        yield from map(score, pairs)
-        return
+    """Results in the order of `pairs`; PNGs need no further processes."""
     from tqdm import tqdm
 
-    bar = partial(tqdm, total=len(pairs), desc="evaluate", unit="case", disable=not show_progress)
+    hidden = None if show_progress else True
+    bar = partial(tqdm, total=len(pairs), desc="evaluate", unit="case", disable=hidden)
+    if has_suffix(pairs[0].truth, (PNG_SUFFIX,)):
+        yield from bar(map(score, pairs))
+        return
     with closing(for_each(score, pairs, processes, in_order=True)) as results:
         yield from bar(scores for _, scores in results)
 

@@ -89,7 +89,9 @@ def read_all_facts(
     """
     found = {}
     work = partial(read_facts, min_overlap=min_overlap)
-    with tqdm(total=len(cases), desc=title, unit="case", disable=not show_progress) as bar:
+    with tqdm(
+        total=len(cases), desc=title, unit="case", disable=None if show_progress else True
+    ) as bar:
         for files, facts in for_each(work, cases, processes):
             found[files.case] = facts
             bar.update()

@@ -212,7 +212,9 @@ def _draw(
     wanted = [by_name[case] for group in groups for case in group.cases]
     pictures = {}
     draw = partial(draw_rotating_mip, settings=request.drawing)
-    with tqdm(total=len(wanted), desc="draw", unit="case", disable=not show_progress) as bar:
+    with tqdm(
+        total=len(wanted), desc="draw", unit="case", disable=None if show_progress else True
+    ) as bar:
         for files, picture in for_each(draw, wanted, request.processes):
             pictures[files.case] = picture
             bar.update()

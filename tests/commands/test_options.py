@@ -16,7 +16,7 @@ from nnunetv2_mip.commands._cli import new_parser, with_underscores
 
 NAMES = [module.name for module in pkgutil.iter_modules(commands.__path__)]
 COMMANDS = [name for name in NAMES if not name.startswith("_")]
-# Spellings of version 0.1.0, by command, with those of today.
+# Spellings up to version 0.3.0, by command, with those of today.
 EARLIER = {
     "classify train": {
         "--fine-tune": "--fine_tune",
