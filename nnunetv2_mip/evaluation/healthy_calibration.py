@@ -10,7 +10,7 @@ import numpy as np
 
 from nnunetv2_mip.conventions import LESION, PNG_PIXEL_MM
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.inference.healthy_images import HealthyRule, evidence
+from nnunetv2_mip.lesions.healthy_images import HealthyRule, evidence
 
 AREAS_MM2 = (200.0, 800.0, 3200.0)
 GROUPS = 5

@@ -13,8 +13,9 @@ from typing import Any
 from nnunetv2_mip.conventions import DEFAULT_ARC_DEG, DEFAULT_VIEWS, DEFAULT_WINDOW_SUV
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import read_json, write_json
+from nnunetv2_mip.fusion.region_classifier import RegionClassifier
 from nnunetv2_mip.fusion.rules import PREDICTED_VIEWS, FusionRule
-from nnunetv2_mip.inference.healthy_images import HealthyRule
+from nnunetv2_mip.lesions.healthy_images import HealthyRule
 from nnunetv2_mip.views.geometry import view_angles
 from nnunetv2_mip.views.settings import ViewSettings
 
@@ -23,6 +24,12 @@ INFERENCE_FILE = "inference.json"
 # "impulse" removes salt-and-pepper noise where there is some (see `impulse_noise`).
 PREFILTERS = ("none", "impulse")
 TILINGS = ("patch", "whole")
+# Settings that are objects of their own.
+_PARTS = {
+    "fusion": FusionRule,
+    "healthy_image": HealthyRule,
+    "regions": RegionClassifier,
+}
 # Settings that follow from how the training data were made; the others are free choices.
 DATA_KEYS = (
     "window_suv",
@@ -57,6 +64,8 @@ class InferenceConfig:
         healthy_image: evidence below which a PNG is called healthy and its mask is empty; None
             asks for none.
         fusion: how view probabilities become a 3D mask.
+        regions: classifier that removes regions of a fused mask which are probably no lesion; None
+            keeps all.
         never_empty: mark the most likely region where nothing reaches the threshold.
     """
 
@@ -74,6 +83,7 @@ class InferenceConfig:
     prefilter: str = "none"
     healthy_image: HealthyRule | None = None
     fusion: FusionRule = PREDICTED_VIEWS
+    regions: RegionClassifier | None = None
     never_empty: bool = False
 
     def __post_init__(self):
@@ -149,7 +159,7 @@ class InferenceConfig:
                     content[key] = tuple(content[key])
             if content.get("angles_deg") and "views" not in content:
                 content["views"] = len(content["angles_deg"])
-            for key, kind in (("fusion", FusionRule), ("healthy_image", HealthyRule)):
+            for key, kind in _PARTS.items():
                 if content.get(key) is not None:
                     _refuse_unknown(content[key], kind, f"{source}: {key}")
                     content[key] = kind(**content[key])

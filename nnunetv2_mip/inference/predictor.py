@@ -10,6 +10,7 @@ import numpy as np
 from nnunetv2_mip.fusion.backprojection import backproject
 from nnunetv2_mip.fusion.click_refinement import with_clicks
 from nnunetv2_mip.fusion.fuse import fuse, moved_threshold
+from nnunetv2_mip.fusion.region_features import RegionContext
 from nnunetv2_mip.fusion.rules import VOTES
 from nnunetv2_mip.inference.config import InferenceConfig
 from nnunetv2_mip.inference.deadline import Deadline
@@ -148,7 +149,7 @@ class MIPPredictor(ViewPredictor):
         Raises:
             MipError: the model wants the CT and there is none.
         """
-        config, deadline = self.config, deadline or Deadline()
+        deadline = deadline or Deadline()
         views, suv = self.view_study(study), study.suv.array
         view_probability = self.view_probabilities(views.levels, views.spacing_mm[1:], deadline)
         detected = to_detector(view_probability, views.geometry, views.pixel_mm)
@@ -159,10 +160,20 @@ class MIPPredictor(ViewPredictor):
         else:
             if with_probability:
                 probability = self._voxel_probability(detected, views, suv)
-            mask = fuse(detected, views.geometry, config.fusion, suv, views.suv)
+            mask = self._fused(detected, views, suv)
         if clicks:
             mask = with_clicks(mask, suv, clicks, study.spacing_mm)
         return StudyPrediction(mask, probability, view_probability, views)
+
+    def _fused(
+        self, detected: np.ndarray, views: StudyViews, suv: np.ndarray, leniency: float = 1.0
+    ) -> np.ndarray:
+        """Mask (z, y, x) of the views' probabilities, without what the region classifier drops."""
+        mask = fuse(detected, views.geometry, self.config.fusion, suv, views.suv)
+        if self.config.regions is None:
+            return mask
+        context = RegionContext(suv, detected, views.suv, views.geometry)
+        return self.config.regions.keep_lesions(mask, context, leniency)
 
     def _voxel_probability(
         self, detected: np.ndarray, views: StudyViews, suv: np.ndarray
@@ -199,4 +210,6 @@ class MIPPredictor(ViewPredictor):
         border = self.config.fusion.border
         shifted = moved_threshold(found.view_probability, threshold, border)
         detected = to_detector(shifted, found.geometry, found.views.pixel_mm)
-        return fuse(detected, found.geometry, self.config.fusion, study.suv.array, found.views.suv)
+        # Asked for more than the model marks: regions that it doubts come back one by one.
+        leniency = min(threshold / self.volume_threshold, 1.0)
+        return self._fused(detected, found.views, study.suv.array, leniency)

@@ -12,8 +12,8 @@ from nnunetv2_mip.evaluation.healthy_calibration import (
     judged_image,
 )
 from nnunetv2_mip.inference.config import InferenceConfig
-from nnunetv2_mip.inference.healthy_images import HealthyRule, evidence
 from nnunetv2_mip.inference.postprocessing import mask_of_image
+from nnunetv2_mip.lesions.healthy_images import HealthyRule, evidence
 
 PIXEL = (2.0, 2.0)
 
