@@ -78,7 +78,7 @@ EARLIER = {
 }
 # Options whose values differ between commands, and why.
 DIFFERENT_VALUES = {
-    "-d": "a number; plan_and_preprocess takes the name too, report a folder, merge_datasets a list",
+    "-d": "a number; plan_and_preprocess takes a name, report a folder, merge_datasets a list",
     "-f": "one fold where one is used (classify train, study), else a list",
     "-o": "merge_datasets: the number of a new data set, as no file is named",
     "-i": "a list for calibrate: the folders of several folds",
