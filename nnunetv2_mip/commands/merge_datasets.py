@@ -18,7 +18,9 @@ def build_parser() -> argparse.ArgumentParser:
         "-d", required=True, type=int, nargs="+", metavar="ID", help="data sets, the main one first"
     )
     parser.add_argument("-o", required=True, type=int, metavar="ID", help="new data set id, 1-999")
-    parser.add_argument("-n", metavar="NAME", help="name of the new data set (else Merged)")
+    parser.add_argument(
+        "--name", "-n", metavar="NAME", help="name of the new data set (else Merged)"
+    )
     parser.add_argument(
         "--sources",
         nargs="+",
@@ -33,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.commands._summary import print_conversion
     from nnunetv2_mip.dataset_conversion.merge import DEFAULT_NAME, merge_datasets
 
-    result = merge_datasets(args.d, args.o, args.n or DEFAULT_NAME, args.sources)
+    result = merge_datasets(args.d, args.o, args.name or DEFAULT_NAME, args.sources)
     first, *others = result.summary["settings"]["datasets"]
     print(
         f"folds, window, pixels and angles: those of {first}; in the training part of every fold: "

@@ -35,6 +35,7 @@ EARLIER = {
         "--skip-broken": "--skip_broken",
     },
     "convert_dmiai": {"-n": "--name", "--skip-broken": "--skip_broken"},
+    "merge_datasets": {"-n": "--name"},
     "convert_stage2": {
         "-n": "--name",
         "--cue-from": "--cue_from",
@@ -77,8 +78,9 @@ EARLIER = {
 }
 # Options whose values differ between commands, and why.
 DIFFERENT_VALUES = {
-    "-d": "a number; plan_and_preprocess takes the name too, report a folder",
+    "-d": "a number; plan_and_preprocess takes a name, report a folder, merge_datasets a list",
     "-f": "one fold where one is used (classify train, study), else a list",
+    "-o": "merge_datasets: the number of a new data set, as no file is named",
     "-i": "a list for calibrate: the folders of several folds",
     "--views": "a list for study, which compares numbers of views",
 }
