@@ -106,9 +106,7 @@ def _healthy_line(found: "HealthyCalibration") -> str:
 
 
 def _healthy_entry(config: "InferenceConfig") -> str:
-    from dataclasses import asdict
-
-    return f', "healthy_image": {json.dumps(asdict(config.healthy_image))}'
+    return f', "healthy_image": {json.dumps(config.to_dict()["healthy_image"])}'
 
 
 def _probabilities(

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
@@ -71,7 +71,7 @@ def describe(found: dict) -> str:
     return "\n\n".join(blocks)
 
 
-def _block(title: str, lines: dict[str, str | None], missing: str = "") -> str:
+def _block(title: str, lines: Mapping[str, str | None], missing: str = "") -> str:
     width = max(map(len, lines), default=0)
     return "\n".join([title, *(f"  {k.ljust(width)}  {v or missing}" for k, v in lines.items())])
 

@@ -64,8 +64,10 @@ def calibrate_healthy(images: Iterable[JudgedImage], margin: float = MARGIN) -> 
     Raises:
         MipError: fewer than two patients with lesions, or no image without.
     """
-    values, lesions, patients = (list(part) for part in zip(*images))
-    values, lesions = np.array(values), np.array(lesions, bool)
+    judged = list(images)
+    values = np.array([found for found, _, _ in judged])
+    lesions = np.array([there for _, there, _ in judged], bool)
+    patients = [name for _, _, name in judged]
     names = sorted({name for name, there in zip(patients, lesions) if there})
     if len(names) < 2 or lesions.all():
         raise MipError(

@@ -131,7 +131,7 @@ def read_challenge_pet(path: Path, warn: Callable[[str], None]) -> Volume:
     array = np.ascontiguousarray(volume.array, dtype=np.float32)
     finite = np.isfinite(array)
     if not finite.all():
-        count = array.size - np.count_nonzero(finite)
+        count = array.size - int(np.count_nonzero(finite))
         warn(f"{path}: {part_of(count, array.size, 'voxel', 'is')} not finite and read as 0")
         array = np.where(finite, array, np.float32(0))
     high = float(array.max())

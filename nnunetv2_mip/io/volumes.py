@@ -147,7 +147,7 @@ def without_negative(
             "its rescale slope?"
         )
     return array, (
-        f"{name}: {counted(count, 'voxel', 'is')} below 0 (lowest {low:.4g}) and read as 0",
+        f"{name}: {counted(int(count), 'voxel', 'is')} below 0 (lowest {low:.4g}) and read as 0",
     )
 
 
