@@ -1,7 +1,7 @@
 """Pages of the documentation site that are made when it is built, and links out of the docs.
 
 MkDocs calls the functions `on_…`. Made are the reference of the commands (from their parsers), the
-table of presets (from `plans/`), and the pages that lie elsewhere in the repository (changelog,
+table of presets (from `plans/`), the list of the API, and the pages that lie elsewhere in the repository (changelog,
 model card and others).
 """
 
@@ -18,11 +18,12 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+import nnunetv2_mip
+
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS_PAGE = "reference/commands/index.md"
 PRESETS_MARK = "<!-- presets -->"
 API_MARK = "<!-- api -->"
-API_MODULE = "nnunetv2_mip.api"
 # Files of the repository that become pages of the site, by their page.
 REPOSITORY_PAGES = {
     "CHANGELOG.md": "project/changelog.md",
@@ -73,8 +74,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     source = SOURCES.get(here, f"docs/{here}")
     parts = re.split(r"(^```.*?^```|^~~~.*?^~~~)", markdown, flags=re.M | re.S)
     parts[::2] = [_with_links(part, here, source, files) for part in parts[::2]]
-    api = f"::: {API_MODULE}" if (ROOT / f"{API_MODULE.replace('.', '/')}.py").exists() else ""
-    return "".join(parts).replace(PRESETS_MARK, _presets()).replace(API_MARK, api)
+    return "".join(parts).replace(PRESETS_MARK, _presets()).replace(API_MARK, _api())
 
 
 def _with_links(text: str, here: str, source: str, files: Files) -> str:
@@ -193,6 +193,12 @@ def _parser_lines(parser: argparse.ArgumentParser, heading: str) -> Iterator[str
             for choice, child in action.choices.items():
                 yield from (f"{heading} {choice}", "")
                 yield from _parser_lines(child, heading + "#")
+
+
+def _api() -> str:
+    """Directives of mkdocstrings for the names that the package offers (`nnunetv2_mip._API`)."""
+    names = getattr(nnunetv2_mip, "_API", {})
+    return "\n\n".join(f"::: nnunetv2_mip.{module}.{name}" for name, module in names.items())
 
 
 def _presets() -> str:
