@@ -1,8 +1,8 @@
 """Pages of the documentation site that are made when it is built, and links out of the docs.
 
 MkDocs calls the functions `on_…`. Made are the reference of the commands (from their parsers), the
-table of presets (from `plans/`), the list of the API, and the pages that lie elsewhere in the repository (changelog,
-model card and others).
+table of presets (from `plans/`), the list of the API's names, and the pages that lie elsewhere in
+the repository (changelog, model card and others).
 """
 
 import argparse
@@ -34,6 +34,11 @@ REPOSITORY_PAGES = {
     "README.md": "index.md",
 }
 SOURCES = {page: path for path, page in REPOSITORY_PAGES.items() if page != "index.md"}
+# Order of the names of the Python API; a name that is missing here follows at the end.
+API_ORDER = (
+    "Predictor VolumeResult ImageResult read_study Study project fuse FusionRule evaluate "
+    "DicomOptions MipError MipWarning"
+).split()
 # Order of the commands on their page; a command that is missing here follows at the end.
 GROUPS = {
     "Convert, plan, train": (
@@ -197,8 +202,11 @@ def _parser_lines(parser: argparse.ArgumentParser, heading: str) -> Iterator[str
 
 def _api() -> str:
     """Directives of mkdocstrings for the names that the package offers (`nnunetv2_mip._API`)."""
-    names = getattr(nnunetv2_mip, "_API", {})
-    return "\n\n".join(f"::: nnunetv2_mip.{module}.{name}" for name, module in names.items())
+    modules = getattr(nnunetv2_mip, "_API", {"MipError": "errors"})
+    names = [name for name in API_ORDER if name in modules]
+    names += [name for name in modules if name not in API_ORDER]
+    options = "\n    options:\n      heading_level: 2\n      show_root_full_path: false"
+    return "\n\n".join(f"::: nnunetv2_mip.{modules[name]}.{name}{options}" for name in names)
 
 
 def _presets() -> str:
