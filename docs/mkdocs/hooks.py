@@ -36,9 +36,9 @@ REPOSITORY_PAGES = {
 SOURCES = {page: path for path, page in REPOSITORY_PAGES.items() if page != "index.md"}
 # Order of the names of the Python API; a name that is missing here follows at the end.
 API_ORDER = (
-    "Predictor VolumeResult ImageResult read_study Study project fuse FusionRule evaluate "
-    "DicomOptions MipError MipWarning"
-).split()
+    *("Predictor", "VolumeResult", "ImageResult", "read_study", "Study", "project", "fuse"),
+    *("FusionRule", "evaluate", "DicomOptions", "MipError", "MipWarning"),
+)
 # Order of the commands on their page; a command that is missing here follows at the end.
 GROUPS = {
     "Convert, plan, train": (
