@@ -93,7 +93,7 @@ def test_python_of_the_pages_is_python():
 def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path):
     pytest.importorskip("mkdocs", reason="make docs installs it; on Python 3.10 tests do without")
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "-q", "--strict", "-d", str(tmp_path / "site")]
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(tmp_path / "site")]
         + ["-f", str(ROOT / "docs" / "mkdocs" / "mkdocs.yml")],
         capture_output=True,
         text=True,
@@ -101,7 +101,7 @@ def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stderr == ""
+    assert "WARNING" not in done.stderr
     assert LOADED.search('<script src="https://example.org/a.js">')
     pages = sorted((tmp_path / "site").rglob("*.html"))
     assert len(pages) > 60
