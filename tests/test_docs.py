@@ -108,7 +108,7 @@ def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path):
     assert [page.name for page in pages if LOADED.search(page.read_text("utf-8"))] == []
     commands = {page.stem for page in (tmp_path / "site/reference/commands").glob("*.html")}
     modules = {path.stem for path in (ROOT / "nnunetv2_mip/commands").glob("[a-z]*.py")}
-    assert commands == modules | {"index"}
+    assert commands == modules
     predict = (tmp_path / "site/reference/commands/predict.html").read_text("utf-8")
     assert "--disable_tta" in predict
     inference = (tmp_path / "site/reference/inference_json.html").read_text("utf-8")

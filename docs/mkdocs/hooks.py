@@ -21,7 +21,8 @@ from mkdocs.structure.pages import Page
 import nnunetv2_mip
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS_PAGE = "reference/commands/index.md"
+COMMANDS_PAGE = "reference/commands.md"
+COMMANDS_MARK = "<!-- commands -->"
 PRESETS_MARK = "<!-- presets -->"
 API_MARK = "<!-- api -->"
 # Files of the repository that become pages of the site, by their page.
@@ -59,7 +60,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     for section in config.nav or []:
         for entry in section.get("Reference", []):
             if isinstance(entry, dict) and "Commands" in entry:
-                entry["Commands"] = [COMMANDS_PAGE, *({name: _page(name)} for name in _commands())]
+                pages = [{name: _page(name)} for name in _commands()]
+                entry["Commands"] = [{"Overview": COMMANDS_PAGE}, *pages]
     return config
 
 
@@ -67,22 +69,28 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Files of the site with the pages that are made."""
     for name in _commands():
         files.append(File.generated(config, _page(name), content=_command_page(name)))
-    files.append(File.generated(config, COMMANDS_PAGE, content=_overview()))
     for page, path in SOURCES.items():
         files.append(File.generated(config, page, content=(ROOT / path).read_text("utf-8")))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Text of a page with its table of presets, and links to commands and the repository."""
+    """Text of a page with what is made for it, and links to commands and the repository."""
+    for mark, made in (
+        (COMMANDS_MARK, _tables_of_commands),
+        (PRESETS_MARK, _presets),
+        (API_MARK, _api),
+    ):
+        if mark in markdown:
+            markdown = markdown.replace(mark, made())
     here = page.file.src_uri
     source = SOURCES.get(here, f"docs/{here}")
     parts = re.split(r"(^```.*?^```|^~~~.*?^~~~)", markdown, flags=re.M | re.S)
-    parts[::2] = [_with_links(part, here, source, files) for part in parts[::2]]
-    return "".join(parts).replace(PRESETS_MARK, _presets()).replace(API_MARK, _api())
+    parts[::2] = [_with_links(part, here, source) for part in parts[::2]]
+    return "".join(parts)
 
 
-def _with_links(text: str, here: str, source: str, files: Files) -> str:
+def _with_links(text: str, here: str, source: str) -> str:
     def link(match: re.Match) -> str:
         target, anchor = match[2], match[3] or ""
         if "://" in target or target.startswith("mailto:"):
@@ -127,40 +135,18 @@ def _parser(name: str) -> argparse.ArgumentParser:
     return importlib.import_module(f"nnunetv2_mip.commands.{name}").build_parser()
 
 
-def _overview() -> str:
-    lines = [
-        "# Commands",
-        "",
-        "All commands answer `--help`. This reference is made from their parsers.",
-        "",
-    ]
+def _tables_of_commands() -> str:
+    lines = []
     grouped = {name for group in GROUPS.values() for name in group.split()}
     groups = {title: group.split() for title, group in GROUPS.items()}
     groups["Others"] = [name for name in _commands() if name not in grouped]
     for title, names in groups.items():
         rows = [name for name in names if name in _commands()]
         if rows:
-            lines += [f"## {title}", "", "| command | what it does |", "|---|---|"]
+            lines += [f"### {title}", "", "| command | what it does |", "|---|---|"]
             lines += [f"| `nnUNetv2_mip_{n}` | {_cell(_parser(n).description)} |" for n in rows]
             lines.append("")
-    lines += [
-        "## Exit codes",
-        "",
-        "| code | meaning |",
-        "|---|---|",
-        "| 0 | done |",
-        "| 1 | an attempt or a check failed (`submit`, `rehearse`, `grand_challenge --strict`) |",
-        "| 2 | input or options that cannot be served: one line names the file and the remedy |",
-        "| 130 | interrupted by Ctrl-C |",
-        "",
-        "Any other exception is a defect of the package and keeps its traceback. `--debug` shows",
-        "the traceback of exit code 2 too.",
-        "",
-        "Masks, tables and pages of the same name are replaced. Data sets, models and cohorts",
-        "never are. A conversion or a study that was stopped goes on when its command is given",
-        "again.",
-    ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def _command_page(name: str) -> str:
