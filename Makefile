@@ -1,13 +1,14 @@
 # Two commands on a machine with only Python, git and make:
 #   make demo    environment, installation, and the whole way on simulated patients
 #   make test    lint and all tests
-# For work on the code: make test-fast, make lint, make coverage (CONTRIBUTING.md).
+# For work on the code: make test-fast, make lint, make coverage, make docs (CONTRIBUTING.md).
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= demo_out
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEVELOPED := $(VENV)/.developed
+DOCUMENTED := $(VENV)/.documented
 # A copy in the folders of an installation: import-linter and mypy do not know setup.py's mapping.
 IMPORTS := build/imports
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
@@ -15,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 # Two files of tests at a time.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test test-fast coverage lint install clean
+.PHONY: demo test test-fast coverage docs lint install clean
 
 install: $(INSTALLED)
 
@@ -50,6 +51,15 @@ test: lint
 
 test-fast: $(DEVELOPED)
 	$(PYTEST) -m "not slow and not browser"
+
+$(DOCUMENTED): $(INSTALLED)
+	$(PIP) install -c constraints.txt -e ".[docs]"
+	touch $@
+
+# The site in build/site; it opens from disk. Once installed, nothing is fetched. Warnings and dead links are errors
+# (not with -q, which drops warnings before --strict counts them).
+docs: $(DOCUMENTED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -f docs/mkdocs/mkdocs.yml
 
 coverage: $(DEVELOPED)
 	$(PYTEST) --cov --cov-report=term

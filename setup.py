@@ -87,8 +87,11 @@ TEST_REQUIREMENTS = [
     *SERVE_REQUIREMENTS,
     *STUDY_REQUIREMENTS,
 ]
+# `make docs`, and a test of it where constraints.txt has versions for this Python.
+DOCS_REQUIREMENTS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 DEV_REQUIREMENTS = [
     *TEST_REQUIREMENTS,
+    *(f"{name}; python_version >= '3.11'" for name in DOCS_REQUIREMENTS),
     "ruff>=0.9",
     "codespell[toml]>=2.3",
     "import-linter>=2.9",
@@ -140,6 +143,7 @@ setup(
         "dask": DASK_REQUIREMENTS,
         "serve": SERVE_REQUIREMENTS,
         "study": STUDY_REQUIREMENTS,
+        "docs": DOCS_REQUIREMENTS,
         "test": TEST_REQUIREMENTS,
         "dev": DEV_REQUIREMENTS,
     },

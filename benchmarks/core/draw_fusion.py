@@ -1,4 +1,4 @@
-"""Figure of docs/fusion.md: views of a simulated patient with errors, and fused masks.
+"""Figure of docs/explanation/fusion.md: views of a simulated patient with errors, and fused masks.
 
     python benchmarks/core/draw_fusion.py --report benchmark_fusion/fusion.json --out docs/pictures
 

@@ -15,7 +15,7 @@ mkdir -p "$2"
 out=$(realpath "$2")
 shift 2
 export nnUNet_raw="$out/raw" nnUNet_preprocessed="$out/preprocessed" nnUNet_results="$out/results"
-# One thread: two that wait for each other take longer (docs/results.md, "Threads").
+# One thread: two that wait for each other take longer (docs/results/training.md, "Threads on a CPU").
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" nnUNet_n_proc_DA="${nnUNet_n_proc_DA:-1}"
 mkdir -p "$nnUNet_raw" "$nnUNet_preprocessed" "$nnUNet_results"
 eval "$(nnUNetv2_mip_env)"
@@ -38,7 +38,7 @@ for fold in "$@" all; do
     done
 done
 
-# Measured (docs/results.md): an image in one piece, 16 views of a volume, the threshold of the best mean Dice
+# Measured (docs/results/bundled_model.md): an image in one piece, 16 views of a volume, the threshold of the best mean Dice
 # of the five folds.
 set_up() {
     python - "$model" "$@" <<'PYTHON'

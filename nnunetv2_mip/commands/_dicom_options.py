@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 def add_dicom_options(parser: argparse.ArgumentParser) -> None:
     """--series, --weight_kg, --dose_mbq, --injection_time."""
-    group = parser.add_argument_group("DICOM (see docs/dicom.md)")
+    group = parser.add_argument_group("DICOM (see docs/how_to/dicom.md)")
     group.add_argument(
         "--series",
         nargs="+",

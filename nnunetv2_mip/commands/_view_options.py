@@ -35,7 +35,7 @@ def add_view_options(parser: argparse.ArgumentParser) -> None:
         help="resample views to square pixels (2: as the PNGs)",
     )
     defaults = OcclusionSettings()
-    labels = parser.add_argument_group("labels (see docs/views.md)")
+    labels = parser.add_argument_group("labels (see docs/explanation/views.md)")
     labels.add_argument(
         "--labels",
         choices=LABEL_MODES,

@@ -33,7 +33,7 @@ Box = tuple[slice, slice, slice]
 
 @dataclass(frozen=True)
 class ClickModel:
-    """Levels and distances of the refinement by clicks (chosen as docs/results.md says).
+    """Levels and distances of the refinement by clicks (chosen as docs/results/volumes.md says).
 
     Attributes:
         level: share of the contrast between surroundings and peak at which a lesion ends.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class EnergyWeights:
-    """Weights for views with errors, as networks predict them (chosen as docs/fusion.md says).
+    """Weights for views with errors, as networks predict them (docs/results/fusion.md says why).
 
     Attributes:
         in_views: mean of the views' probabilities at a voxel from which it may be a candidate.

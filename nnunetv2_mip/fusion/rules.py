@@ -60,5 +60,5 @@ class FusionRule:
 
 
 # Default for views predicted by a network. Nothing else that was measured on simulated patients
-# helped (docs/fusion.md).
+# helped (docs/results/fusion.md).
 PREDICTED_VIEWS = FusionRule(DEFAULT_RULE, smallest_ml=0.2)

@@ -27,7 +27,7 @@ USER = 64321
 MEMORY = 6 * 2**30
 PROCESSES = 256
 SHM = 128 * 2**20
-# What it took: docs/results.md. A machine that does other work too needs patience.
+# What it took: docs/results/speed.md. A machine that does other work too needs patience.
 PATIENCE_S = 400
 SIZE, SPACING = (400, 400, 326), (2.036, 2.036, 3.0)
 # Runs its arguments and says what they took, start included: wall and CPU seconds, and KB at most.
@@ -118,7 +118,7 @@ def answer(source: Path, output: Path, pet: Path, name: str) -> tuple[np.ndarray
     log = done.stdout
     wall_s, kilobytes = re.search(r"took ([\d.]+) s, .*, (\d+) KB", log).groups()
     assert float(wall_s) < PATIENCE_S and int(kilobytes) * 1024 <= MEMORY
-    # With `pytest -s` the figures of docs/results.md.
+    # With `pytest -s` the figures of docs/results/speed.md.
     print(f"\n{log}{done.stderr}")
     array = sitk.GetArrayFromImage(mask)
     assert set(np.unique(array)) <= {0, 1}
