@@ -57,6 +57,7 @@ def test_file_round_trip(tmp_path):
         "threshold": 0.4,
         "uptake_share": 0.0,
         "smallest_ml": 0.0,
+        "view_threshold": 0.5,
     }
     assert content["channels"] == ["suv"]
 
@@ -106,6 +107,7 @@ def test_data_set_of_another_kind(tmp_path):
         ({"fusion": {"threshold": 2}}, "fusion"),
         ({"fusion": {"uptake_share": 1}}, "uptake share"),
         ({"fusion": 1}, "fusion: not a JSON object"),
+        ({"fusion": {"view_threshold": 1.0}}, "view threshold 1.0: must lie between 0 and 1"),
     ],
 )
 def test_files_that_cannot_be_used(tmp_path, change, message):
