@@ -129,6 +129,16 @@ def test_probabilities_by_hand():
     assert classifier().probabilities(rows) == pytest.approx(expected)
 
 
+def test_products_of_features_by_hand():
+    rows = np.zeros((1, len(FEATURES)))
+    rows[0, FEATURES.index("log_volume_ml")] = 5.0
+    rows[0, FEATURES.index("log_regions")] = -1.0
+    # Standardised 2 and -1: products 4, -2, 1.
+    odds = 3 * 2 - 1 + 0.1 * 4 + 0.2 * -2 + 0.3 * 1
+    found = classifier(products=(0.1, 0.2, 0.3)).probabilities(rows)
+    assert found == pytest.approx([1 / (1 + math.exp(-odds))])
+
+
 def test_regions_below_the_threshold_go_and_leniency_brings_them_back():
     large, small = ball(20, 23.5, 14, 5), ball(20, 23.5, 34, 1)
     mask = large | small
@@ -157,6 +167,7 @@ def test_the_classifier_is_kept_in_the_file(tmp_path):
         ({"features": (), "mean": (), "scale": (), "weights": ()}, "unknown feature list"),
         ({"mean": (1.0,)}, "mean must be a list, one entry a feature"),
         ({"weights": 3}, "weights must be a list"),
+        ({"products": (1.0,)}, "products must be a list of 3 numbers, or empty"),
         ({"scale": (0.0, 1.0)}, "scale must be above 0"),
         ({"bias": math.nan}, "must be numbers"),
         ({"threshold": 1.5}, "threshold 1.5 must lie in"),
