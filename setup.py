@@ -33,6 +33,7 @@ COMMANDS = [
     "fuse",
     "evaluate",
     "calibrate",
+    "calibrate_regions",
     "classify",
     "export_model",
     "grand_challenge",

@@ -44,7 +44,7 @@ API_ORDER = (
 GROUPS = {
     "Convert, plan, train": (
         "env convert_autopet convert_dmiai convert_stage2 merge_datasets plan_and_preprocess "
-        "calibrate export_model"
+        "calibrate calibrate_regions export_model"
     ),
     "Predict and fuse": "predict project fuse classify",
     "Evaluate and show": "evaluate report study",

@@ -165,6 +165,17 @@ class MIPPredictor(ViewPredictor):
             mask = with_clicks(mask, suv, clicks, study.spacing_mm)
         return StudyPrediction(mask, probability, view_probability, views)
 
+    def region_context(self, study: Study) -> RegionContext:
+        """A study with the probabilities of its views, for the features of regions.
+
+        Raises:
+            MipError: the model wants the CT and there is none.
+        """
+        views = self.view_study(study)
+        probability = self.view_probabilities(views.levels, views.spacing_mm[1:])
+        detected = to_detector(probability, views.geometry, views.pixel_mm)
+        return RegionContext(study.suv.array, detected, views.suv, views.geometry)
+
     def _fused(
         self, detected: np.ndarray, views: StudyViews, suv: np.ndarray, leniency: float = 1.0
     ) -> np.ndarray:

@@ -81,7 +81,7 @@ DIFFERENT_VALUES = {
     "-d": "a number; plan_and_preprocess takes a name, report a folder, merge_datasets a list",
     "-f": "one fold where one is used (classify train, study), else a list",
     "-o": "merge_datasets: the number of a new data set, as no file is named",
-    "-i": "a list for calibrate: the folders of several folds",
+    "-i": "a list for calibrate and calibrate_regions: folders of several folds, several trees",
     "--views": "a list for study, which compares numbers of views",
 }
 
