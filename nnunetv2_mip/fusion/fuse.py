@@ -21,6 +21,7 @@ from scipy.ndimage import maximum_filter
 
 from nnunetv2_mip.fusion.backprojection import backproject, backproject_detector, require_view_shape
 from nnunetv2_mip.fusion.explain import explain
+from nnunetv2_mip.fusion.outlines import moved_outlines
 from nnunetv2_mip.fusion.rules import UPTAKE_RADIUS_MM, FusionRule
 from nnunetv2_mip.lesions.components import LESION_CONNECTIVITY
 from nnunetv2_mip.views.geometry import ViewGeometry
@@ -115,6 +116,8 @@ def _outline(mask, fusion, suv, spacing_mm) -> np.ndarray:
         size = [2 * round(UPTAKE_RADIUS_MM / step) + 1 for step in spacing_mm]
         peaks = maximum_filter(inside, size=size, mode="constant")
         mask[box] &= inside >= np.float32(fusion.uptake_share) * peaks
+    if suv is not None and fusion.outline_share > 0 and mask.any():
+        mask = moved_outlines(mask, suv, spacing_mm, fusion.outline_share)
     smallest = math.ceil(fusion.smallest_ml / (math.prod(spacing_mm) / 1000) - 1e-6)
     if smallest > 1 and mask.any():
         mask = cc3d.dust(mask, threshold=smallest, connectivity=LESION_CONNECTIVITY[3]) > 0

@@ -29,6 +29,9 @@ class FusionRule:
             not use it.
         uptake_share: isocontour. Only voxels of a region stay whose SUV is at least this share of
             the highest SUV of the region within `UPTAKE_RADIUS_MM`; 0 keeps the whole region.
+        outline_share: the outlines of regions move by a few millimetres to where the SUV is this
+            share of the contrast between surroundings and the highest uptake nearby (see
+            `fusion.outlines`); 0 leaves them.
         smallest_ml: smaller components (18-connected) are removed; 0 keeps all.
         view_threshold: probability of a view's pixel from which `explain` takes it for marked. The
             other rules do not use it.
@@ -42,12 +45,15 @@ class FusionRule:
     uptake_share: float = 0.0
     smallest_ml: float = 0.0
     view_threshold: float = 0.5
+    outline_share: float = 0.0
 
     def __post_init__(self):
         if self.rule not in RULES:
             raise MipError(f"fusion rule {self.rule!r}: choose one of {', '.join(RULES)}")
         if not 0 <= self.uptake_share < 1:
             raise MipError(f"uptake share {self.uptake_share}: must lie in [0, 1)")
+        if not 0 <= self.outline_share < 1:
+            raise MipError(f"outline share {self.outline_share}: must lie in [0, 1)")
         if not self.smallest_ml >= 0:
             raise MipError(f"smallest component {self.smallest_ml} ml: must not be below 0")
         if not 0 < self.view_threshold < 1:

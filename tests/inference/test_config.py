@@ -58,6 +58,7 @@ def test_file_round_trip(tmp_path):
         "uptake_share": 0.0,
         "smallest_ml": 0.0,
         "view_threshold": 0.5,
+        "outline_share": 0.0,
     }
     assert content["channels"] == ["suv"]
 
@@ -107,6 +108,7 @@ def test_data_set_of_another_kind(tmp_path):
         ({"fusion": {"threshold": 2}}, "fusion"),
         ({"fusion": {"uptake_share": 1}}, "uptake share"),
         ({"fusion": 1}, "fusion: not a JSON object"),
+        ({"fusion": {"outline_share": 1.0}}, "outline share 1.0: must lie in"),
         ({"fusion": {"view_threshold": 1.0}}, "view threshold 1.0: must lie between 0 and 1"),
     ],
 )
