@@ -2,10 +2,10 @@
 
     nnUNetv2_mip_phantom -o COHORT -n 40 --seed 6003 --organs MAPS --variety wide
     python benchmarks/autopet/simulated_patients.py COHORT ... -o OUT [-device cpu] \\
-        before=bundled after=MODEL_FOLDER plain=MODEL_FOLDER,regions=null
+        before=bundled after=MODEL_FOLDER 'plain=MODEL_FOLDER {"regions": null}'
 
-A model is NAME=FOLDER, or NAME=bundled; settings of its inference.json can be set behind it, as
-JSON: NAME=FOLDER,KEY=VALUE. Every model predicts every study of the cohorts by the one predictor.
+A model is NAME=FOLDER, or NAME=bundled; settings that replace those of its inference.json can stand
+behind it, as JSON. Every model predicts every study of the cohorts by the one predictor.
 The first model is the one that the others are compared with. Patients are drawn for the intervals
 (95 %, percentile bootstrap, 10,000 draws).
 
@@ -32,6 +32,7 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.evaluation.bootstrap import interval_over_groups
 from nnunetv2_mip.evaluation.metrics import dice
 from nnunetv2_mip.files import read_json
+from nnunetv2_mip.inference.config import InferenceConfig
 from nnunetv2_mip.inference.predictor import MIPPredictor
 from nnunetv2_mip.io.read_study import read_study
 from nnunetv2_mip.io.volumes import read_mask
@@ -83,7 +84,7 @@ def main() -> None:
                 continue
             if predictor is None:
                 predictor = MIPPredictor.from_model_folder(folder, device=options.device)
-                predictor = predictor.override(**settings)
+                predictor = predictor.override(**_choices(predictor.config, settings))
             row = {**dict(zip(COLUMNS, key)), **score(cohort, entry, predictor)}
             rows.append(row)
             _write_rows(path, rows)
@@ -203,17 +204,25 @@ def _write_rows(path: Path, rows: list[dict]) -> None:
         writer.writerows(rows)
 
 
+def _choices(config: InferenceConfig, settings: dict) -> dict:
+    """Settings of JSON as the choices of an `InferenceConfig`; those of `fusion` one by one."""
+    content = config.to_dict()
+    for key, value in settings.items():
+        content[key] = {**content[key], **value} if key == "fusion" else value
+    wanted = InferenceConfig.from_dict(content)
+    return {key: getattr(wanted, key) for key in settings}
+
+
 def _model(text: str) -> tuple[str, Path, dict]:
-    """(name, folder, settings) of an argument NAME=FOLDER[,KEY=VALUE ...]."""
-    first, *others = text.split(",")
-    name, equals, folder = first.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"{text}: must be NAME=FOLDER or NAME=bundled")
-    settings = {}
-    for other in others:
-        key, _, value = other.partition("=")
-        settings[key] = json.loads(value)
-    return name, bundled_model() if folder == "bundled" else Path(folder), settings
+    """(name, folder, settings) of an argument NAME=FOLDER [JSON]."""
+    name, _, rest = text.partition("=")
+    folder, brace, settings = rest.partition("{")
+    folder = folder.strip()
+    return (
+        name,
+        bundled_model() if folder == "bundled" else Path(folder),
+        json.loads(brace + settings) if brace else {},
+    )
 
 
 def _options() -> argparse.Namespace:

@@ -101,7 +101,9 @@ from dataclasses import replace
 from nnunetv2_mip.inference.config import InferenceConfig
 
 folder, *threshold = sys.argv[1:]
-config = replace(InferenceConfig.load(folder), views=16, tiling="whole", prefilter="impulse")
+config = InferenceConfig.load(folder)
+config = replace(config, views=16, tiling="whole", prefilter="impulse")
+config = replace(config, fusion=replace(config.fusion, outline_share=0.4))
 if threshold:
     config = replace(config, threshold=float(threshold[0]), min_component_px=int(threshold[1]))
 config.save(folder)
@@ -129,4 +131,5 @@ if $five; then
         --splits "$nnUNet_preprocessed/$name/splits_final.json" -o "$out/classification" --write
 fi
 python "$here/../autopet/simulated_patients.py" -o "$out/judged" "$out"/simulated/t[1-3] \
-    "plain=$out/mip_pet,regions=null" "bundled=$out/mip_pet"
+    "plain=$out/mip_pet"' {"regions": null, "fusion": {"view_threshold": 0.5, "outline_share": 0}}' \
+    "outlines=$out/mip_pet"' {"regions": null, "fusion": {"view_threshold": 0.5}}' "model=$out/mip_pet"
