@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path
 from nnunetv2_mip.inference.find_inputs import Job
 from nnunetv2_mip.inference.results import ImageResult, VolumeResult
 from nnunetv2_mip.io.clicks import Clicks, read_clicks
-from nnunetv2_mip.io.png import PngImage, read_png
+from nnunetv2_mip.io.png import PNG_SUFFIX, PngImage, read_png
 from nnunetv2_mip.io.read_study import Study, read_study
 from nnunetv2_mip.io.volumes import without_suffix, write_volume
 from nnunetv2_mip.lesions.lesion_table import lesion_numbers
@@ -47,7 +48,7 @@ class Extras:
         views: what the network saw, and its probabilities.
         probabilities: of pixels or voxels.
         dicom: DICOM objects (of `DICOM_OBJECTS`); None: a SEG where the input is a DICOM study.
-        pictures: rotating MIPs of volumes with the outline of the mask.
+        pictures: the rotating MIP of a volume, or the image, with the outline of the mask.
     """
 
     views: bool = False
@@ -75,9 +76,7 @@ class Written:
     warning: str | None = None
 
 
-def run_jobs(
-    jobs: list[Job], predictor: "MIPPredictor", extras: Extras
-) -> Iterator[Written]:
+def run_jobs(jobs: list[Job], predictor: "MIPPredictor", extras: Extras) -> Iterator[Written]:
     """Predict job after job and write the masks; yields what was found in each.
 
     Raises:
@@ -126,9 +125,7 @@ def predict_job(
     return predict_volume(study, predictor, job.case, with_probability, clicks, tuple(warnings))
 
 
-def predict_png(
-    image: PngImage, predictor: "MIPPredictor", case: str, source: str
-) -> ImageResult:
+def predict_png(image: PngImage, predictor: "MIPPredictor", case: str, source: str) -> ImageResult:
     """Result of a decoded MIP-PET image; `source` names it in its warnings."""
     mask, probability = predictor.predict_image(image.levels)
     warnings = tuple(f"{source}: {line}" for line in image.warnings)
@@ -167,7 +164,9 @@ def predict_volume(
 
 def picture_path(mask_path: Path) -> Path:
     """Path of the rotating MIP beside a mask: `NAME.nii.gz` → `NAME_mip.gif`."""
-    return mask_path.with_name(without_suffix(mask_path) + PICTURE_SUFFIX)
+    return mask_path.with_name(
+        without_suffix(mask_path, (PNG_SUFFIX, *VOLUME_SUFFIXES)) + PICTURE_SUFFIX
+    )
 
 
 def _write_image_result(job: Job, found: ImageResult, extras: Extras) -> Written:
@@ -178,6 +177,8 @@ def _write_image_result(job: Job, found: ImageResult, extras: Extras) -> Written
         with atomic_path(path) as partial, partial.open("wb") as stream:
             np.savez_compressed(stream, probabilities=found.probability)
         files["probabilities"] = path
+    if extras.pictures:
+        files["picture"] = found.save_picture(picture_path(job.target))
     return Written(job, found.lesions, found.describe(), files, "; ".join(found.warnings) or None)
 
 
@@ -194,9 +195,7 @@ def _write_volume_result(
         files["views"] = folder / f"{job.case}_views"
         spacing = views.spacing_mm
         write_stack(views.levels[0], spacing, files["views"] / f"levels{FILE_ENDING}")
-        write_stack(
-            found.view_probability, spacing, files["views"] / f"probabilities{FILE_ENDING}"
-        )
+        write_stack(found.view_probability, spacing, files["views"] / f"probabilities{FILE_ENDING}")
         save_geometry(views.geometry, files["views"] / GEOMETRY_NAME, predictor.config.pixel_mm)
     mask, table = found.save(job.target)
     files = {"mask": mask, "lesions": table, **files}

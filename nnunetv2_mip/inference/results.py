@@ -244,9 +244,7 @@ class ImageResult:
         """
         from nnunetv2_mip.visualization.result_picture import write_image_picture
 
-        write_image_picture(
-            self.case, self.levels, self.mask, self.pixel_mm, path, self.describe()
-        )
+        write_image_picture(self.case, self.levels, self.mask, self.pixel_mm, path, self.describe())
         return Path(path)
 
     def __repr__(self) -> str:

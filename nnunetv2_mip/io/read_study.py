@@ -173,5 +173,7 @@ def ct_of_volume(ct: Volume, like: Volume) -> Volume:
     """
     require_same_grid(ct, like)
     if np.issubdtype(ct.array.dtype, np.floating) and not np.isfinite(ct.array).all():
-        raise MipError(f"{ct.path}: contains NaN or infinite values; a CT must be finite everywhere")
+        raise MipError(
+            f"{ct.path}: contains NaN or infinite values; a CT must be finite everywhere"
+        )
     return ct
