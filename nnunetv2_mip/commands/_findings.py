@@ -57,21 +57,24 @@ def findings_of_one(written: "Written") -> list[str]:
     lines.append("files:")
     width = max(len(KINDS[kind]) for kind in written.files)
     lines += [f"  {KINDS[kind]:<{width}}  {path}" for kind, path in written.files.items()]
-    lines.append(f"open: {_what_to_open(written)}")
-    return lines
+    return [*lines, "open:", *(f"  {line}" for line in _what_to_open(written))]
 
 
-def _what_to_open(written: "Written") -> str:
+def _what_to_open(written: "Written") -> list[str]:
     mask, source = written.files["mask"], written.job.source
-    if written.job.kind == "png":
-        return f"{mask} (white is lesion) beside {source}"
-    if written.job.kind == "stack":
-        return f"{mask} over {source} in 3D Slicer or ITK-SNAP"
-    viewer = f"{mask} over {source} in 3D Slicer or ITK-SNAP"
-    if written.job.kind == "dicom":
-        viewer = f"{mask} in 3D Slicer or ITK-SNAP, or the DICOM SEG in any DICOM viewer"
     picture = written.files.get("picture")
-    return viewer if picture is None else f"{picture} in a browser; {viewer}"
+    lines = [] if picture is None else [f"{picture} in a browser or image viewer"]
+    if written.job.kind == "png":
+        return [*lines, f"{mask} (white is lesion) beside {source}"]
+    if "seg" in written.files:
+        lines.append(f"{written.files['seg']} in a DICOM viewer, with the series in {source}")
+    return [*lines, f"{mask} over {_volume_of(written)} in 3D Slicer or ITK-SNAP"]
+
+
+def _volume_of(written: "Written") -> str:
+    """The volume that the mask is looked at with."""
+    source = written.job.source
+    return f"the series in {source}" if source.is_dir() else str(source)
 
 
 def findings_of_many(written: Sequence["Written"]) -> list[str]:
