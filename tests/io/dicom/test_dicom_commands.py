@@ -61,6 +61,8 @@ def test_predict_on_dicom_is_predict_on_its_suv_and_a_seg(
     assert run(predict, "-i", source, "-o", tmp_path / "out", *eager) == 0
     assert "1 mask written" in capsys.readouterr().out
     assert names_in(tmp_path / "out") == {"PET_7.nii.gz", "PET_7.dcm"}
+    found = Predictor(eager[1], device="cpu", tta=False, views=2).predict(source)
+    np.testing.assert_array_equal(found.mask, array_of(tmp_path / "out" / "PET_7.nii.gz"))
     assert run(predict, "-i", tmp_path / "pet.nii.gz", "-o", tmp_path / "m.nii.gz", *eager) == 0
     mask = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / "PET_7.nii.gz")))
     from_file = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "m.nii.gz")))
