@@ -1,4 +1,4 @@
-"""Example of the Python API, cell by cell (the `# %%` lines are cells of VS Code, Spyder, Jupytext).
+"""Example of the Python API in cells: `# %%` lines begin a cell in VS Code, Spyder and Jupytext.
 
 It simulates a small patient, so that it runs anywhere; put your own path in the place of `SUV`.
 Files are written to the folder `python_api_out`.

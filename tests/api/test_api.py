@@ -1,6 +1,8 @@
 """Python API: inputs of all kinds, results in the axes of the input, the same masks as commands."""
 
+import json
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ from helpers import AXIS_CODES, ROOT, run, save_png, write_image
 
 import nnunetv2_mip
 from nnunetv2_mip import (
+    FusionRule,
     ImageResult,
     MipError,
     Predictor,
@@ -49,15 +52,32 @@ def array_of(path: Path) -> np.ndarray:
     return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
 
 
-@pytest.fixture
-def predictor(tiny_model) -> Predictor:
-    """The tiny model, which marks about half of what it sees."""
-    return Predictor(tiny_model, device="cpu", tta=False, threshold=0.45)
+@pytest.fixture(scope="module")
+def folder(tiny_trained, tmp_path_factory) -> Path:
+    """The tiny model with thresholds that half of a volume and of an image exceed."""
+    folder = tmp_path_factory.mktemp("eager") / "model"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("nnUNet_extTrainer", tiny_trained.environment["nnUNet_extTrainer"])
+        usual = Predictor(tiny_trained.model, device="cpu", tta=False, fusion=FusionRule("max"))
+        volume = usual.predict((a_volume(), SPACING), probability=True)
+        image = usual.predict(a_picture())
+    kept = shutil.ignore_patterns("validation", "*.png")
+    shutil.copytree(tiny_trained.model, folder, ignore=kept)
+    config = json.loads((folder / "inference.json").read_text())
+    config["threshold"] = float(np.median(image.probability))
+    config["fusion"] = {"rule": "max", "threshold": float(np.median(volume.probability))}
+    (folder / "inference.json").write_text(json.dumps(config))
+    return folder
 
 
 @pytest.fixture
-def arguments(tiny_model) -> tuple:
-    return "-m", tiny_model, "-device", "cpu", "--disable_tta", "--no_picture"
+def predictor(folder, tiny) -> Predictor:
+    return Predictor(folder, device="cpu", tta=False)
+
+
+@pytest.fixture
+def arguments(folder, tiny) -> tuple:
+    return "-m", folder, "-device", "cpu", "--disable_tta", "--no_picture"
 
 
 def test_the_names_are_lazy_and_predicting_alone_needs_torch():
@@ -126,10 +146,10 @@ def test_an_array_is_what_its_file_is_and_is_not_changed(predictor, tmp_path):
 def test_a_png_gives_the_mask_of_the_command(predictor, arguments, tmp_path):
     source = save_png(a_picture(), tmp_path / "in" / "p.png")
     assert run(predict, "-i", source, "-o", tmp_path / "p.png", *arguments) == 0
-    own = Predictor(predictor.model_folder, device="cpu", tta=False)
     for given in (source, source.read_bytes(), a_picture()):
-        found = own.predict(given)
+        found = predictor.predict(given)
         assert isinstance(found, ImageResult)
+        assert 0 < found.mask.sum() < found.mask.size
         np.testing.assert_array_equal(255 * found.mask, array_of(tmp_path / "p.png"))
     assert found.to_sitk().GetSpacing() == (2.0, 2.0)
 
