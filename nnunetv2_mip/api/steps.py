@@ -4,14 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nnunetv2_mip.conventions import DEFAULT_WINDOW_SUV
+from nnunetv2_mip.conventions import DEFAULT_ARC_DEG, DEFAULT_VIEWS, DEFAULT_WINDOW_SUV
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.fusion.fuse import fuse as fuse_views
 from nnunetv2_mip.fusion.rules import FusionRule
 from nnunetv2_mip.inference.results import VolumeResult
 from nnunetv2_mip.io.read_study import Study
 from nnunetv2_mip.views.channels import StudyViews, view_study
-from nnunetv2_mip.views.geometry import DEFAULT_ARC_DEG, DEFAULT_VIEWS
 from nnunetv2_mip.views.resampling import to_detector, view_shape
 from nnunetv2_mip.views.settings import ViewSettings
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunetv2_mip.conventions import VOLUME_SUFFIXES
+from nnunetv2_mip.wording import counted
 
 if TYPE_CHECKING:
     from nnunetv2_mip.inference.predict_files import Written
@@ -79,8 +80,6 @@ def _volume_of(written: "Written") -> str:
 
 def findings_of_many(written: Sequence["Written"]) -> list[str]:
     """Lines about several cases: a row each, how many have lesions, the files, what to open."""
-    from nnunetv2_mip.lesions.summary import counted
-
     shown = [one for one in written if one.rows is not None]
     lines: list[str] = []
     if shown:

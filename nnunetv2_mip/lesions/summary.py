@@ -3,10 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-
-def counted(number: int, noun: str) -> str:
-    """Number and noun, which has an s unless the number is 1: `1 lesion`, `0 lesions`."""
-    return f"{number} {noun}{'s' * (number != 1)}"
+from nnunetv2_mip.wording import counted
 
 
 def amount(value: float, unit: str) -> str:
