@@ -143,7 +143,7 @@ def test_jpegs_beside_pngs_are_told(eager, tmp_path, capsys):
     in_mode(picture(), "L").save(source / "a.png")
     in_mode(picture(), "L").save(source / "b.jpg")
     assert run("-i", source, "-o", tmp_path / "out", *eager) == 0
-    assert "1 images left out (first: b.jpg); only PNGs are read" in capsys.readouterr().err
+    assert "1 image left out (first: b.jpg); only PNGs are read" in capsys.readouterr().err
 
 
 def test_pngs_of_any_mode_give_the_same_mask_of_their_size(eager, tmp_path, capsys):
