@@ -114,7 +114,7 @@ setup(
         **{f"nnunetv2_mip.{name}": name for name in MAPPED},
     },
     package_data={
-        "": ["py.typed", "*.json", "static/*", "templates/*"],
+        "": ["py.typed", "*.pyi", "*.json", "static/*", "templates/*"],
         "nnunetv2_mip": ["models/*/*", "models/*/fold_*/*.pth"],
     },
     # Everything that the package imports, also what nnU-Net would bring (tests/test_packaging.py).

@@ -1,4 +1,4 @@
-"""Error of the package for bad input: one line for the user."""
+"""Error and warning of the package about input: one line for the user."""
 
 
 class MipError(Exception):
@@ -7,3 +7,7 @@ class MipError(Exception):
     The message is one line that names the file (or option) and the remedy. Commands print it and
     exit with code 2; library callers may catch it.
     """
+
+
+class MipWarning(UserWarning):
+    """Input that was processed, of which something is in doubt; commands print it."""

@@ -4,18 +4,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from nnunetv2_mip.commands._cli import new_parser, run_command
 from nnunetv2_mip.commands._dicom_options import add_dicom_options, dicom_options
+from nnunetv2_mip.commands._findings import findings_of_many, findings_of_one
 from nnunetv2_mip.commands._options import add_device_option, add_results_options
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.io.dicom.options import DICOM_OBJECTS
 from nnunetv2_mip.wording import counted
 
-BUNDLED_MODEL_NOTE = (
-    "the bundled model has learned from single coronal images alone, never from volumes; look at "
-    "every mask"
-)
+# Volumes of which pictures are drawn without being asked for.
+MOST_PICTURES = 20
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -76,17 +76,26 @@ def build_parser() -> argparse.ArgumentParser:
     add_device_option(parser)
     parser.add_argument("--save_views", action="store_true", help="volumes: keep the views")
     parser.add_argument("--save_probabilities", action="store_true", help="keep probabilities")
+    pictures = parser.add_mutually_exclusive_group()
+    pictures.add_argument(
+        "--no_picture", action="store_true", help="volumes: no rotating MIP beside the mask"
+    )
+    pictures.add_argument(
+        "--save_pictures",
+        action="store_true",
+        help=f"pictures also of more than {MOST_PICTURES} volumes, and of PNGs",
+    )
     add_dicom_options(parser)
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.files import check_output, write_json
-    from nnunetv2_mip.inference.config import InferenceConfig
     from nnunetv2_mip.inference.find_inputs import VOLUMES, find_jobs
+    from nnunetv2_mip.inference.load_predictor import ModelChoice
     from nnunetv2_mip.inference.predict_files import Extras, run_jobs
     from nnunetv2_mip.io.folder_layout import left_out_images
-    from nnunetv2_mip.nnunet.model_folder import folds_with_checkpoint
+    from nnunetv2_mip.nnunet.model_folder import BUNDLED_VOLUME_WARNING
 
     check_output(args.o)
     folder = model_folder(args)
@@ -101,46 +110,30 @@ def run(args: argparse.Namespace) -> None:
         if not any(job.kind == "dicom" or job.source.is_dir() for job in jobs):
             raise MipError(f"--dicom {' '.join(args.dicom)}: {args.i} holds no DICOM series")
         require_libraries(args.dicom)
-    choices = {}
+    settings: dict[str, Any] = {}
     if args.views is not None:
-        choices["views"] = args.views
+        settings["views"] = args.views
     if args.disable_tta:
-        choices["tta"] = False
+        settings["tta"] = False
     if args.never_empty:
-        choices["never_empty"] = True
-    folds_with_checkpoint(folder, args.f, args.chk)
-    InferenceConfig.load(folder).changed(**choices)
+        settings["never_empty"] = True
+    choice = ModelChoice(folder, args.f, args.chk, args.device, settings, args.stage2, args.combine)
     # Heavy imports after the cheap checks.
     from tqdm import tqdm
 
-    from nnunetv2_mip.inference.predictor import MIPPredictor
-    from nnunetv2_mip.lesions.lesion_table import LESION_TABLE_SUFFIX, lesion_table_path
-
-    predictor = MIPPredictor.from_model_folder(
-        folder, args.f, args.chk, args.device, second_stage=args.stage2 is None
-    )
-    predictor = predictor.override(**choices)
-    if args.stage2 is not None:
-        from nnunetv2_mip.inference.second_stage import SecondStagePredictor
-
-        second = SecondStagePredictor.from_model_folder(
-            args.stage2, checkpoint=args.chk, device=args.device
-        )
-        predictor = predictor.with_second_stage(second)
-    if predictor.second_stage is not None:
-        second = predictor.second_stage.override(args.combine, mirror=not args.disable_tta)
-        predictor = predictor.with_second_stage(second)
-    elif args.combine != "none":
-        raise MipError("--combine needs a second stage: name one with --stage2 FOLDER")
-    volumes = [job for job in jobs if job.kind in VOLUMES]
+    predictor = choice.load()
+    volumes = sum(job.kind in VOLUMES for job in jobs)
     if volumes and args.m is None and args.d is None:
-        print(f"warning: {BUNDLED_MODEL_NOTE}", file=sys.stderr, flush=True)
+        print(f"warning: {BUNDLED_VOLUME_WARNING}", file=sys.stderr, flush=True)
     objects = None if args.dicom is None else tuple(args.dicom)
-    extras = Extras(args.save_views, args.save_probabilities, objects)
+    few = 0 < volumes <= MOST_PICTURES and not args.no_picture
+    extras = Extras(args.save_views, args.save_probabilities, objects, few or args.save_pictures)
+    written = []
     with tqdm(total=len(jobs), unit="case", disable=len(jobs) == 1 or None) as bar:
-        for _, warning in run_jobs(jobs, predictor, extras):
-            if warning:
-                tqdm.write(f"warning: {warning}", file=sys.stderr)
+        for one in run_jobs(jobs, predictor, extras):
+            if one.warning:
+                tqdm.write(f"warning: {one.warning}", file=sys.stderr)
+            written.append(one)
             bar.update()
     originals = {job.case: job.original for job in jobs if job.original is not None}
     if originals:
@@ -148,11 +141,12 @@ def run(args: argparse.Namespace) -> None:
         write_json(jobs[0].target.with_name("case_names.json"), originals)
     where = jobs[0].target if len(jobs) == 1 else jobs[0].target.parent
     print(f"{where}: {counted(len(jobs), 'mask')} written")
+    lines = findings_of_one(written[0]) if len(written) == 1 else findings_of_many(written)
+    print("\n".join(lines))
     if volumes:
-        tables = [lesion_table_path(job.target) for job in volumes]
-        table = tables[0] if len(tables) == 1 else tables[0].with_name(f"*{LESION_TABLE_SUFFIX}")
-        print(f"{table}: lesions with volume and SUV")
         print(f"views of each volume: {predictor.config.views}")
+    if volumes > MOST_PICTURES and not extras.pictures and not args.no_picture:
+        print(f"no pictures of more than {MOST_PICTURES} volumes; --save_pictures draws them")
 
 
 def model_folder(args: argparse.Namespace) -> Path:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # Kinds of `Job` that are projected on views.
 VOLUMES = ("volume", "dicom")
+# Folder of the masks of inputs that are listed without an output; nothing is written there.
+_NO_OUTPUT = Path(".no_output_of_nnunetv2_mip")
 
 
 @dataclass(frozen=True)
@@ -79,17 +81,7 @@ def find_jobs(
         MipError: nothing that can be predicted, a study without SUV, or a mask that would replace
             an input or another mask.
     """
-    source, output = Path(source), Path(output)
-    jobs = _list_jobs(source, output, options)
-    if not any(job.kind == "dicom" or job.source.is_dir() for job in jobs):
-        options.require_dicom(source)
-    for option, path in (("ct", ct), ("clicks", clicks)):
-        if path is None:
-            continue
-        if len(jobs) != 1 or jobs[0].kind != "volume":
-            raise MipError(f"--{option} {path}: belongs to a single SUV volume; {source} is none")
-        change: dict[str, Any] = {option: Path(path)}
-        jobs = [replace(jobs[0], **change)]
+    jobs = _chosen_jobs(Path(source), Path(output), options, ct, clicks)
     sources = {job.source.resolve() for job in jobs}
     sources |= {job.ct.resolve() for job in jobs if job.ct is not None}
     targets: dict[Path, Job] = {}
@@ -103,6 +95,44 @@ def find_jobs(
                 "rename one (channels of one case: the model takes one, give that alone)"
             )
         targets[target] = job
+    return jobs
+
+
+def find_inputs(
+    source: Path | str,
+    options: DicomOptions = FROM_HEADERS,
+    ct: Path | str | None = None,
+    clicks: Path | str | None = None,
+) -> list[Job]:
+    """Inputs of a path of which nothing is to be written: their `target` is of no use.
+
+    Args:
+        source, options, ct, clicks: as of `find_jobs`.
+
+    Raises:
+        MipError: nothing that can be predicted, or a study without SUV.
+    """
+    return _chosen_jobs(Path(source), _NO_OUTPUT, options, ct, clicks)
+
+
+def _chosen_jobs(
+    source: Path,
+    output: Path,
+    options: DicomOptions,
+    ct: Path | str | None,
+    clicks: Path | str | None,
+) -> list[Job]:
+    """Jobs with what the user chose for them."""
+    jobs = _list_jobs(source, output, options)
+    if not any(job.kind == "dicom" or job.source.is_dir() for job in jobs):
+        options.require_dicom(source)
+    for option, path in (("ct", ct), ("clicks", clicks)):
+        if path is None:
+            continue
+        if len(jobs) != 1 or jobs[0].kind != "volume":
+            raise MipError(f"--{option} {path}: belongs to a single SUV volume; {source} is none")
+        change: dict[str, Any] = {option: Path(path)}
+        jobs = [replace(jobs[0], **change)]
     return jobs
 
 

@@ -162,8 +162,18 @@ def read_ct(path: Path | str, like: Volume) -> Volume:
     Raises:
         MipError: as `volumes.read_volume`; also another grid, or NaN or infinite values.
     """
-    ct = read_volume(path)
+    return ct_of_volume(read_volume(path), like)
+
+
+def ct_of_volume(ct: Volume, like: Volume) -> Volume:
+    """The volume, after a check that it is a CT on the grid of a PET.
+
+    Raises:
+        MipError: another grid, or NaN or infinite values.
+    """
     require_same_grid(ct, like)
     if np.issubdtype(ct.array.dtype, np.floating) and not np.isfinite(ct.array).all():
-        raise MipError(f"{path}: contains NaN or infinite values; a CT must be finite everywhere")
+        raise MipError(
+            f"{ct.path}: contains NaN or infinite values; a CT must be finite everywhere"
+        )
     return ct

@@ -87,25 +87,46 @@ def read_volume(path: Path | str) -> Volume:
         )
     if header.values != 1:
         raise MipError(f"{path}: has several values per voxel, one is expected")
-    grid = header.grid
+    grid, doubts = checked_grid(header.grid, path)
+    warnings = tuple(f"{path}: {reason}" for reason in (*header.warnings, *doubts))
+    return Volume(grid.to_canonical(read_voxels(header)), grid, path, warnings)
+
+
+def checked_grid(grid: SourceGrid, path: Path) -> tuple[SourceGrid, list[str]]:
+    """Grid of a volume in mm, and the reasons why its voxel size is in doubt.
+
+    Args:
+        grid: as a header gives it.
+        path: of the file, for messages.
+
+    Raises:
+        MipError: the grid is empty, oblique, or has voxels of a size that no unit explains.
+    """
     if min(grid.size) < 1 or max(grid.size) == 1:
         raise MipError(f"{path}: is empty ({grid.describe()})")
     if not grid.is_axis_aligned:
         raise MipError(
             f"{path}: is oblique to the body axes; resample it to an axis-aligned grid first"
         )
-    grid, doubts = in_plausible_unit(grid, str(path))
-    warnings = tuple(f"{path}: {reason}" for reason in (*header.warnings, *doubts))
-    return Volume(grid.to_canonical(read_voxels(header)), grid, path, warnings)
+    return in_plausible_unit(grid, str(path))
 
 
 def read_suv(path: Path | str) -> Volume:
     """PET volume in SUV, float32.
 
     Raises:
-        MipError: as `read_volume`; also NaN or infinite values, negative SUV, or all zero.
+        MipError: as `read_volume` and `suv_of_volume`.
     """
-    volume = read_volume(path)
+    return suv_of_volume(read_volume(path))
+
+
+def suv_of_volume(volume: Volume) -> Volume:
+    """The volume as float32 SUV, after a check of its values; negative noise counts as 0.
+
+    Raises:
+        MipError: NaN or infinite values, negative SUV, or all zero.
+    """
+    path = volume.path
     array = np.ascontiguousarray(volume.array, dtype=np.float32)
     low, high = float(array.min()), float(array.max())
     if not (np.isfinite(low) and np.isfinite(high)):
@@ -164,6 +185,15 @@ def read_mask(path: Path | str, like: Volume | None = None) -> Volume:
     volume = read_volume(path)
     if like is not None:
         require_same_grid(volume, like)
+    return mask_of_volume(volume)
+
+
+def mask_of_volume(volume: Volume) -> Volume:
+    """A volume of 0 and one other value as a mask of 0 and 1, uint8.
+
+    Raises:
+        MipError: it has more than two values.
+    """
     # In the order of the file, where numpy is fast.
     voxels = volume.grid.from_canonical(volume.array)
     foreground = voxels != 0
@@ -171,7 +201,9 @@ def read_mask(path: Path | str, like: Volume | None = None) -> Volume:
     if value != 0 and not np.array_equal(foreground, voxels == value):
         values = np.unique(voxels)
         shown = ", ".join(f"{value:g}" for value in values[:6])
-        raise MipError(f"{path}: is not a binary mask (values {shown}{', …' * (len(values) > 6)})")
+        raise MipError(
+            f"{volume.path}: is not a binary mask (values {shown}{', …' * (len(values) > 6)})"
+        )
     mask = np.ascontiguousarray(volume.grid.to_canonical(foreground)).view(np.uint8)
     doubt = inverted_warning(foreground, volume.path)
     warnings = (*volume.warnings, *((doubt,) if doubt else ()))

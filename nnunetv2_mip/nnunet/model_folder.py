@@ -11,6 +11,10 @@ from pathlib import Path
 from nnunetv2_mip.errors import MipError
 
 BUNDLED = "mip_pet"
+BUNDLED_VOLUME_WARNING = (
+    "the bundled model has learned from single coronal images alone, never from volumes; look at "
+    "every mask"
+)
 CHECKPOINT = "checkpoint_final.pth"
 # In an exported folder: folder of a cascade's first stage.
 FIRST_STAGE_FOLDER = "first_stage"

@@ -27,6 +27,7 @@ class CaseViews:
             view at θ+180° is the left-right mirror of that at θ.
         dice: 3D Dice, NaN when there is nothing to find, None when unknown.
         truth_ml, prediction_ml: lesion volumes, None when unknown.
+        caption: line below the name, instead of Dice and volumes.
     """
 
     name: str
@@ -38,6 +39,7 @@ class CaseViews:
     dice: float | None = None
     truth_ml: float | None = None
     prediction_ml: float | None = None
+    caption: str | None = None
 
     def __post_init__(self):
         if self.views.ndim != 3 or 0 in self.views.shape:
@@ -58,7 +60,9 @@ class CaseViews:
         return view * self.arc_deg / len(self.views)
 
     def labels(self) -> list[str]:
-        """Lines of text about the case: Dice and volumes, as far as they are known."""
+        """Lines of text about the case: its caption, or Dice and volumes as far as known."""
+        if self.caption is not None:
+            return [self.caption]
         lines = []
         if self.dice is not None:
             lines.append("no lesion" if math.isnan(self.dice) else f"Dice {self.dice:.2f}")

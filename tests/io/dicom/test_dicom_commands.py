@@ -12,6 +12,7 @@ from helpers import assert_refused, run
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("highdicom")
 
+from nnunetv2_mip import Predictor  # noqa: E402
 from nnunetv2_mip.commands import convert_autopet, fuse, predict, project  # noqa: E402
 from nnunetv2_mip.errors import MipError  # noqa: E402
 from nnunetv2_mip.fusion.rules import FusionRule  # noqa: E402
@@ -24,9 +25,9 @@ from nnunetv2_mip.views.geometry import ViewGeometry  # noqa: E402
 
 
 def names_in(folder: Path) -> set[str]:
-    """Files below a folder, without the tables of lesions."""
+    """Files below a folder, without the lesion tables and pictures beside masks."""
     found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
-    return {name for name in found if not name.endswith("_lesions.csv")}
+    return {name for name in found if not name.endswith(("_lesions.csv", "_mip.gif"))}
 
 
 @pytest.fixture
@@ -61,6 +62,10 @@ def test_predict_on_dicom_is_predict_on_its_suv_and_a_seg(
     assert run(predict, "-i", source, "-o", tmp_path / "out", *eager) == 0
     assert "1 mask written" in capsys.readouterr().out
     assert names_in(tmp_path / "out") == {"PET_7.nii.gz", "PET_7.dcm"}
+    found = Predictor(eager[1], device="cpu", tta=False, views=2).predict(source)
+    np.testing.assert_array_equal(
+        found.canonical_mask, read_mask(tmp_path / "out" / "PET_7.nii.gz").array
+    )
     assert run(predict, "-i", tmp_path / "pet.nii.gz", "-o", tmp_path / "m.nii.gz", *eager) == 0
     mask = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / "PET_7.nii.gz")))
     from_file = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "m.nii.gz")))
