@@ -1,6 +1,6 @@
 """Tumour segmentation in PET on rotating maximum intensity projections, inside nnU-Net v2.
 
-The Python API (docs/python_api.md) is imported when one of its names is first used, so that the
+The Python API (docs/reference/api.md) is imported when one of its names is first used, so that the
 commands and `import nnunetv2_mip` stay quick.
 """
 

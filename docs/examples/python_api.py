@@ -44,7 +44,8 @@ print(
 study = read_study(SUV, seg=SEG)
 views = predictor.project(study)
 probability = predictor.view_probabilities(views)
-again = fuse(probability, views, study, predictor.config.fusion)
+config = predictor.config
+again = fuse(probability, views, study, config.fusion, config.regions)
 assert np.array_equal(again.mask, found.mask)
 
 # %% Views of your own choice: 12 angles, SUV maxima as an array (view, row, column)

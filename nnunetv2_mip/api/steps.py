@@ -7,6 +7,8 @@ import numpy as np
 from nnunetv2_mip.conventions import DEFAULT_ARC_DEG, DEFAULT_VIEWS, DEFAULT_WINDOW_SUV
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.fusion.fuse import fuse as fuse_views
+from nnunetv2_mip.fusion.region_classifier import RegionClassifier
+from nnunetv2_mip.fusion.region_features import RegionContext
 from nnunetv2_mip.fusion.rules import FusionRule
 from nnunetv2_mip.inference.results import VolumeResult
 from nnunetv2_mip.io.read_study import Study
@@ -62,6 +64,7 @@ def fuse(
     views: StudyViews,
     study: Study | None = None,
     fusion: FusionRule | None = None,
+    regions: RegionClassifier | None = None,
     case: str | None = None,
 ) -> VolumeResult:
     """3D mask of masks or probabilities of views, on the grid of the volume they came from.
@@ -72,6 +75,8 @@ def fuse(
         study: that was projected. With it the fusion knows which lesions a view hides.
         fusion: rule and settings; None is the default of `FusionRule`. That of a model is
             `Predictor.config.fusion`.
+        regions: classifier that removes regions which are probably no lesion; needs the study. That
+            of a model is `Predictor.config.regions`.
         case: name of the result; None takes that of the volume.
 
     Raises:
@@ -102,6 +107,10 @@ def fuse(
         suv, suv_views = study.suv.array, views.suv
     detected = to_detector(values, geometry, views.pixel_mm)
     mask = fuse_views(detected, geometry, fusion or FusionRule(), suv, suv_views)
+    if regions is not None:
+        if suv is None or suv_views is None:
+            raise MipError("the classifier of regions needs the study: give it as `study`")
+        mask = regions.keep_lesions(mask, RegionContext(suv, detected, suv_views, geometry))
     return VolumeResult(
         case or geometry.source,
         geometry.grid,
