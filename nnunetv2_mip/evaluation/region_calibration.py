@@ -158,7 +158,7 @@ def calibrate_regions(studies: Sequence[StudyRegions]) -> RegionCalibration:
     judged: list[list[np.ndarray]] = [[] for _ in studies]
     for fold in range(FOLDS):
         classifier = fit_classifier([s for s, own in zip(studies, folds) if own != fold])
-        for number in np.flatnonzero(folds == fold):
+        for number in np.flatnonzero(folds == fold).tolist():
             judged[number] = [classifier.probabilities(part) for part in studies[number].features]
     everything = [[np.ones(len(part)) for part in study.features] for study in studies]
     plain = _scores(studies, everything, VIEW_THRESHOLDS.index(PLAIN), 0.0)
