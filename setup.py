@@ -125,6 +125,7 @@ setup(
         "dynamic-network-architectures",
         "numpy",
         "scipy",
+        "scikit-learn",
         # The projector is written in the LLVM code that these versions understand (views/simd.py).
         "numba>=0.60,<0.70",
         "llvmlite",

@@ -38,7 +38,7 @@ SOURCES = {page: path for path, page in REPOSITORY_PAGES.items() if page != "ind
 # Order of the names of the Python API; a name that is missing here follows at the end.
 API_ORDER = (
     *("Predictor", "VolumeResult", "ImageResult", "read_study", "Study", "project", "fuse"),
-    *("FusionRule", "evaluate", "DicomOptions", "MipError", "MipWarning"),
+    *("evaluate", "DicomOptions", "MipError", "MipWarning"),
 )
 # Order of the commands on their page; a command that is missing here follows at the end.
 GROUPS = {
@@ -190,7 +190,8 @@ def _api() -> str:
     """Directives of mkdocstrings for the names that the package offers (`nnunetv2_mip._API`)."""
     modules = getattr(nnunetv2_mip, "_API", {"MipError": "errors"})
     names = [name for name in API_ORDER if name in modules]
-    names += [name for name in modules if name not in API_ORDER]
+    # The settings of the fusion have their place on the page of inference.json.
+    names += [name for name in modules if name not in (*API_ORDER, "FusionRule")]
     options = "\n    options:\n      heading_level: 2\n      show_root_full_path: false"
     return "\n\n".join(f"::: nnunetv2_mip.{modules[name]}.{name}{options}" for name in names)
 

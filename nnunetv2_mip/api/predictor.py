@@ -156,7 +156,8 @@ class Predictor:
         Args:
             sources: folder of PNGs, of volumes, of studies (autoPET tree, DICOM), as
                 `nnUNetv2_mip_predict` takes it; or inputs of `predict`.
-            probability, options: as of `predict`.
+            probability: as of `predict`.
+            options: as of `predict`.
             progress: show a progress bar.
 
         Raises:

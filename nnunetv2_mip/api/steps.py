@@ -33,7 +33,8 @@ def project(
     Args:
         study: from `read_study`, with its CT for the channel `ct`.
         views: number of angles, evenly spaced over [start, start + arc).
-        arc_deg, start_deg: degrees; 0° is the coronal view, patient's left on the right.
+        arc_deg: angle that the views cover, degrees.
+        start_deg: first angle, degrees; 0 is the coronal view, patient's left on the right.
         angles_deg: the angles themselves instead.
         channels: some of `suv`, `ct` and `depth`, the SUV first.
         window_suv: SUV that maps to level 255 in `levels`.

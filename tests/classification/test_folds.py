@@ -47,5 +47,5 @@ def test_both_classes_need_two_patients():
         require_both_classes([])
     # Two studies of one patient are one patient.
     one = [StudyLabel("h1", "h", False), StudyLabel("h2", "h", False)]
-    with pytest.raises(MipError, match="1 patients without"):
+    with pytest.raises(MipError, match="1 patient without"):
         require_both_classes([*patients, *one])

@@ -11,10 +11,10 @@ from helpers import assert_refused, paths_below, write_image
 from helpers import run as run_command
 
 from nnunetv2_mip.commands import merge_datasets as command
+from nnunetv2_mip.conventions import DEFAULT_VIEWS
 from nnunetv2_mip.dataset_conversion import merge
 from nnunetv2_mip.inference.config import InferenceConfig
 from nnunetv2_mip.nnunet.splits import check_splits
-from nnunetv2_mip.views.geometry import DEFAULT_VIEWS
 
 # Case → patient; cases of names that end in "_h" show no lesion.
 PNGS = {"p1": "p1", "p2": "p2", "c1_h": "c1_h"}
@@ -233,7 +233,7 @@ def test_a_patient_in_two_data_sets_that_only_train(parts, raw):
         (["-d", 10, 77, "-o", 30], "no data set with id 77"),
         (["-d", 10, 21, "-o", 21], "id 21 exists already"),
         (["-d", 10, 21, "-o", 0], "between 1 and 999"),
-        (["-d", 10, 21, "-o", 30, "-n", "a b"], "-n 'a b'"),
+        (["-d", 10, 21, "-o", 30, "-n", "a b"], "--name 'a b'"),
         (["-d", 10, 21, "-o", 30, "--sources", "one"], "1 names for 2 data sets"),
         (["-d", 10, 21, "-o", 30, "--sources", "one", ""], "--sources ''"),
     ],

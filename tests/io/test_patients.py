@@ -138,7 +138,7 @@ def test_the_user_says_who_the_patients_are(tmp_path):
     [
         (PatientOptions(regex="("), "no regular expression"),
         (PatientOptions(regex="^(A)"), "finds no patient in B/z"),
-        (PatientOptions(table=Path("short.csv")), "names no patient of 1 cases: B_z"),
+        (PatientOptions(table=Path("short.csv")), "names no patient of 1 case: B_z"),
         (PatientOptions(table=Path("two.csv")), "gives A_x to a and to b"),
         (PatientOptions(table=Path("other.csv")), "needs the columns case,patient"),
         (PatientOptions(table=Path("missing.csv")), "no such file"),
@@ -214,5 +214,5 @@ def test_a_table_with_other_columns_names_them(tmp_path):
     table.write_text("study;person\na_1;P1\n")
     (tmp_path / "tree" / "a" / "1").mkdir(parents=True)
     (tmp_path / "tree" / "a" / "1" / "SUV.nii.gz").touch()
-    with pytest.raises(MipError, match="it has study, person, and 1 rows"):
+    with pytest.raises(MipError, match=r"it has study, person, and 1 row$"):
         scan_tree(tmp_path / "tree", PatientOptions(table=table))

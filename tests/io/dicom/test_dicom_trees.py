@@ -147,7 +147,7 @@ def test_dicom_beside_the_volumes_made_of_it_is_no_second_study(tmp_path, write_
         ("SUV.nii.gz", False),
         ("dicom", True),
     ]
-    assert re.search("1 DICOM studies without lesion mask .*P1", found.warnings[0])
+    assert re.search("1 DICOM study without lesion mask .*P1", found.warnings[0])
 
 
 def test_the_line_of_an_empty_folder_says_what_would_do(tmp_path):
