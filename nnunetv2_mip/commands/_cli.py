@@ -2,7 +2,9 @@
 
 import argparse
 import copy
+import os
 import re
+import select
 import sys
 from collections.abc import Callable, Sequence
 
@@ -11,6 +13,8 @@ from nnunetv2_mip.errors import MipError
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
+# As a shell reports a program that SIGPIPE has ended.
+EXIT_READER_LEFT = 141
 
 
 # The name of a long option on the command line, before a value that "=" joins to it.
@@ -88,12 +92,18 @@ def run_command(
     """Parse the arguments, run the command, and exit with its code.
 
     The code is 0 for success (or the one that `run` returns), 2 for input that cannot be processed
-    (one line on stderr), 130 for Ctrl-C. Any other exception is a defect of the package and keeps
-    its traceback.
+    (one line on stderr), 130 for Ctrl-C, 141 where the reader of the output has left (`| head`).
+    Any other exception is a defect of the package and keeps its traceback.
     """
     args = parser.parse_args(argv)
     try:
         code = run(args) or 0
+        # Here, so that a reader who has left is noticed before Python's own exit.
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_has_left():
+            raise
+        code = EXIT_READER_LEFT
     except MipError as error:
         if args.debug:
             raise
@@ -112,3 +122,18 @@ def run_command(
         print(f"{parser.prog}: interrupted", file=sys.stderr)
         code = EXIT_INTERRUPTED
     raise SystemExit(code)
+
+
+def _reader_has_left() -> bool:
+    """Whether stdout is a pipe that is no longer read; what is still to be printed is dropped.
+
+    Asked of the pipe itself, because a broken pipe to a worker process raises the same error.
+    """
+    if not hasattr(select, "poll"):
+        return False
+    question = select.poll()
+    question.register(sys.stdout.fileno(), 0)
+    left = any(event & select.POLLERR for _, event in question.poll(0))
+    if left:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return left

@@ -88,3 +88,14 @@ def test_neither_torch_nor_nnunet_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "none\n"
+
+
+def test_a_reader_that_leaves_gets_no_traceback():
+    code = "import time; time.sleep(1); from nnunetv2_mip.commands.info import main; main([])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 141
+    process.stderr.close()
