@@ -12,16 +12,17 @@ import cc3d
 import numpy as np
 from scipy import ndimage
 
+from nnunetv2_mip.fusion.surroundings import (
+    SMOOTHING_FWHM_MM,
+    SURROUNDINGS_MM,
+    smoothed,
+    surroundings_suv,
+)
 from nnunetv2_mip.lesions.components import LESION_CONNECTIVITY
 
-# Chosen on simulated patients (docs/results, volumes).
+# Chosen among ten rules on simulated patients.
 NEARBY_MM = 12.0
 INWARDS_MM, OUTWARDS_MM = 8.0, 6.0
-SMOOTHING_FWHM_MM = 3.0
-_FWHM_OF_SIGMA = 2.355
-# Shell around a region in which its surroundings are measured, and what is air there.
-SURROUNDINGS_MM = (8.0, 25.0)
-AIR_SUV, LEAST_VOXELS, UNKNOWN_SUV = 0.1, 20, 0.5
 # The border lies at least so much above the surroundings, SUV.
 LEAST_CONTRAST = 0.1
 
@@ -62,13 +63,11 @@ def _moved(
     inside: np.ndarray, others: np.ndarray, suv: np.ndarray, spacing: np.ndarray, share: float
 ) -> np.ndarray:
     """One region within its box; all arrays (z, y, x)."""
-    smooth = ndimage.gaussian_filter(suv, SMOOTHING_FWHM_MM / _FWHM_OF_SIGMA / spacing)
+    smooth = smoothed(suv, spacing)
     outwards = ndimage.distance_transform_edt(~inside, sampling=spacing)
     # The edge of the volume is no border of the body.
     inwards = ndimage.distance_transform_edt(inside, sampling=spacing)
-    shell = (outwards > SURROUNDINGS_MM[0]) & (outwards < SURROUNDINGS_MM[1])
-    around = smooth[shell & ~others & (suv > AIR_SUV)]
-    surroundings = float(np.median(around)) if len(around) > LEAST_VOXELS else UNKNOWN_SUV
+    surroundings = surroundings_suv(smooth, suv, outwards, others)
     size = [2 * int(round(NEARBY_MM / step)) + 1 for step in spacing]
     peaks = ndimage.maximum_filter(np.where(inside, smooth, 0), size=size, mode="constant")
     border = surroundings + np.maximum(share * (peaks - surroundings), LEAST_CONTRAST)

@@ -1,8 +1,8 @@
 """Features of the regions of a fused mask: size, shape, uptake, place and agreement of the views.
 
-A physiological structure betrays itself in 3D by what one view does not show: a ureter is thin and
-goes on along the body, a kidney has a partner on the other side, the flank of a bladder has
-something hotter beside it, and an overlap of two organs is marked from one side and not from
+In 3D a physiological structure differs from a lesion by what one view does not show: a ureter is
+thin and goes on along the body, a kidney has a partner on the other side, the flank of a bladder
+has something hotter beside it, and an overlap of two organs is marked from one side and not from
 another.
 """
 
@@ -13,6 +13,7 @@ import cc3d
 import numpy as np
 from scipy import ndimage
 
+from nnunetv2_mip.fusion.surroundings import SURROUNDINGS_MM, smoothed, surroundings_suv
 from nnunetv2_mip.lesions.components import LESION_CONNECTIVITY
 from nnunetv2_mip.views.geometry import ViewGeometry
 
@@ -42,17 +43,13 @@ FEATURES = (
     "log_regions",
     "uptake_spread",
 )
-# FWHM of the Gauss that takes the noise out of single voxels.
-SMOOTHING_FWHM_MM = 3.0
-_FWHM_OF_SIGMA = 2.355
-# Shell of the surroundings, and distance within which something hotter is looked for.
-SURROUNDINGS_MM = (8.0, 25.0)
+# Distance within which something hotter is looked for.
 BESIDE_MM = 12.0
 # How far along the body, and around the axis, a structure is followed.
 FOLLOWED_MM, FOLLOWED_RADIUS_MM = 40.0, 10.0
 # How far from the mirrored place a partner may lie along z, y and x.
 PARTNER_MM = (10.0, 8.0, 12.0)
-BODY_SUV, AIR_SUV, TRUNK_SUV = 0.2, 0.1, 0.3
+BODY_SUV, TRUNK_SUV = 0.2, 0.3
 # A view sees a region when a voxel has this share of the maximum of its ray.
 SEEN = 0.8
 UNSEEN_WEIGHT = 0.02
@@ -63,7 +60,7 @@ LEAST = 0.1
 
 @dataclass(frozen=True)
 class RegionContext:
-    """A study as the features of its regions need it.
+    """Study with the probabilities of its views, for fusion and the features of regions.
 
     Attributes:
         suv: (z, y, x) float32.
@@ -85,8 +82,7 @@ class RegionContext:
     @cached_property
     def smooth(self) -> np.ndarray:
         """SUV without the noise of single voxels."""
-        sigma = SMOOTHING_FWHM_MM / _FWHM_OF_SIGMA / self.spacing
-        return ndimage.gaussian_filter(self.suv, sigma)
+        return smoothed(self.suv, self.spacing)
 
     @cached_property
     def trunk(self) -> tuple[int, int]:
@@ -152,9 +148,7 @@ def _features_of(
     free = (regions[near] == 0) | inside
     smooth, raw = context.smooth[near], suv[near]
     distance = ndimage.distance_transform_edt(~inside, sampling=spacing)
-    shell = (distance > SURROUNDINGS_MM[0]) & (distance < SURROUNDINGS_MM[1]) & free
-    around = smooth[shell & (raw > AIR_SUV)]
-    surroundings = float(np.median(around)) if len(around) > 20 else 0.5
+    surroundings = surroundings_suv(smooth, raw, distance, ~free)
     beside = smooth[(distance > 0) & (distance <= BESIDE_MM) & free]
     values = smooth[inside]
     peak, middle = float(values.max()), float(np.percentile(values, 60))
@@ -192,7 +186,7 @@ def _shape(places_mm: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, floa
 
 
 def _goes_on(voxels: np.ndarray, level: float, context: RegionContext) -> list[float]:
-    """How far uptake above `level` goes on above and below a region, following its middle, mm."""
+    """Lengths (above, below) over which uptake above `level` goes on beyond a region, mm."""
     smooth, (dz, dy, dx) = context.smooth, context.spacing
     steps = int(round(FOLLOWED_MM / dz))
     reach_y, reach_x = max(FOLLOWED_RADIUS_MM / dy, 1.0), max(FOLLOWED_RADIUS_MM / dx, 1.0)
@@ -235,7 +229,7 @@ def _partner(voxels: np.ndarray, middle: float, context: RegionContext) -> float
 
 
 def _agreement(voxels: np.ndarray, context: RegionContext) -> dict[str, float]:
-    """What the views say of a region, and how well they see it."""
+    """Features of the agreement of the views on a region, and of how well they see it."""
     geometry = context.geometry
     _, ny, nx = context.suv.shape
     _, dy, dx = context.spacing
