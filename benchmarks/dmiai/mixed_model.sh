@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A model of images and simulated patients, from the data:
 #     bash benchmarks/dmiai/mixed_model.sh DATA MAPS OUT [FOLD ...]
+# It takes the place of bundled_model.sh, whose steps it repeats, when its model ships.
 #
 # DATA has patients/{imgs,labels} and controls/imgs of the DM-i-AI MIP-PET images. MAPS holds label
 # maps of organs (see `nnUNetv2_mip_phantom --organs`): simulated patients around the first three

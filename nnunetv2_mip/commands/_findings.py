@@ -132,7 +132,7 @@ def _files_of_many(written: Sequence["Written"]) -> list[str]:
 
 
 def _ending(one: "Written", path: Path) -> str:
-    """What follows the name of the case in the name of a file."""
+    """Part of a file name behind the name of the case."""
     if path.name.startswith(one.job.case):
         return path.name[len(one.job.case) :]
     ending = next((s for s in VOLUME_SUFFIXES if path.name.endswith(s)), path.suffix)

@@ -141,7 +141,7 @@ def describe_model(folder: Path) -> dict:
 
 
 def _licence(folder: Path) -> str | None:
-    """What the model's notice says of its licence: its second paragraph, else its first."""
+    """Licence by the model's notice: its second paragraph, else its first."""
     for name in NOTICES:
         if (folder / name).is_file():
             text = (folder / name).read_text("utf-8")

@@ -22,7 +22,7 @@ JudgedImage = tuple[np.ndarray, bool, str]
 
 @dataclass(frozen=True)
 class HealthyCalibration:
-    """A choice of the rule and what it does.
+    """Choice of the rule for healthy images, and how many images it calls so.
 
     Attributes:
         rule: the choice.

@@ -59,7 +59,7 @@ class StudyRegions:
         for name in ("features", "voxels", "hits"):
             parts |= {f"{name}_{i}": part for i, part in enumerate(getattr(self, name))}
         with atomic_path(path) as partial, partial.open("wb") as file:
-            np.savez(file, allow_pickle=False, **parts)
+            np.savez(file, **parts)
 
     @classmethod
     def load(cls, path: Path) -> "StudyRegions":
@@ -89,7 +89,7 @@ class StudyRegions:
 
 @dataclass(frozen=True)
 class RegionCalibration:
-    """A classifier, the threshold of the views that it was chosen with, and what they do.
+    """Region classifier, the threshold of the views that belongs to it, and their scores.
 
     Attributes:
         classifier: fitted on all studies.
@@ -168,7 +168,12 @@ def calibrate_regions(studies: Sequence[StudyRegions]) -> RegionCalibration:
             dice, false_ml = _scores(studies, judged, index, threshold)
             choices.append((dice, false_ml, index, threshold))
     fair = [choice for choice in choices if choice[1] <= FALSE_SHARE * plain[1]]
-    dice, false_ml, index, threshold = max(fair or choices, key=lambda choice: choice[:1])
+    # Where no choice has so few false millilitres: the one with the fewest.
+    dice, false_ml, index, threshold = (
+        max(fair, key=lambda choice: choice[0])
+        if fair
+        else min(choices, key=lambda choice: (choice[1], -choice[0]))
+    )
     return RegionCalibration(
         replace(fit_classifier(studies), threshold=threshold),
         VIEW_THRESHOLDS[index],

@@ -60,8 +60,10 @@ class RegionClassifier:
                 raise MipError(f"regions: {name} must be a list, one entry a feature")
             object.__setattr__(self, name, tuple(value))
         unknown = [name for name in self.features if name not in FEATURES]
-        if unknown or not self.features:
-            raise MipError(f"regions: unknown feature {', '.join(map(repr, unknown)) or 'list'}")
+        if not self.features:
+            raise MipError("regions: features must name at least one")
+        if unknown:
+            raise MipError(f"regions: unknown feature {', '.join(map(repr, unknown))}")
         pairs = len(self.features) * (len(self.features) + 1) // 2
         if not isinstance(self.products, list | tuple) or len(self.products) not in (0, pairs):
             raise MipError(f"regions: products must be a list of {pairs} numbers, or empty")

@@ -160,13 +160,13 @@ class MIPPredictor(ViewPredictor):
         else:
             if with_probability:
                 probability = self._voxel_probability(detected, views, suv)
-            mask = self._fused(detected, views, suv)
+            mask = self._fused(RegionContext(suv, detected, views.suv, views.geometry))
         if clicks:
             mask = with_clicks(mask, suv, clicks, study.spacing_mm)
         return StudyPrediction(mask, probability, view_probability, views)
 
     def region_context(self, study: Study) -> RegionContext:
-        """A study with the probabilities of its views, for the features of regions.
+        """Study with the probabilities of its views, for the features of regions.
 
         Raises:
             MipError: the model wants the CT and there is none.
@@ -176,14 +176,13 @@ class MIPPredictor(ViewPredictor):
         detected = to_detector(probability, views.geometry, views.pixel_mm)
         return RegionContext(study.suv.array, detected, views.suv, views.geometry)
 
-    def _fused(
-        self, detected: np.ndarray, views: StudyViews, suv: np.ndarray, leniency: float = 1.0
-    ) -> np.ndarray:
+    def _fused(self, context: RegionContext, leniency: float = 1.0) -> np.ndarray:
         """Mask (z, y, x) of the views' probabilities, without what the region classifier drops."""
-        mask = fuse(detected, views.geometry, self.config.fusion, suv, views.suv)
+        mask = fuse(
+            context.views, context.geometry, self.config.fusion, context.suv, context.suv_views
+        )
         if self.config.regions is None:
             return mask
-        context = RegionContext(suv, detected, views.suv, views.geometry)
         return self.config.regions.keep_lesions(mask, context, leniency)
 
     def _voxel_probability(
@@ -223,4 +222,5 @@ class MIPPredictor(ViewPredictor):
         detected = to_detector(shifted, found.geometry, found.views.pixel_mm)
         # Asked for more than the model marks: regions that it doubts come back one by one.
         leniency = min(threshold / self.volume_threshold, 1.0)
-        return self._fused(detected, found.views, study.suv.array, leniency)
+        context = RegionContext(study.suv.array, detected, found.views.suv, found.geometry)
+        return self._fused(context, leniency)

@@ -102,7 +102,7 @@ class VolumeResult:
         return float(np.count_nonzero(self.canonical_mask)) * self.grid.voxel_ml
 
     def describe(self) -> str:
-        """What was found, in a few words: `2 lesions, 31.5 ml in all, SUVmax 12.8`."""
+        """Summary of the lesions in a few words: `2 lesions, 31.5 ml in all, SUVmax 12.8`."""
         return describe_lesions(self.lesions)
 
     def to_sitk(self, what: What = "mask") -> sitk.Image:
@@ -201,7 +201,7 @@ class ImageResult:
         return float(np.count_nonzero(self.mask)) * self.pixel_mm[0] * self.pixel_mm[1] / 100
 
     def describe(self) -> str:
-        """What was found, in a few words: `2 regions, 12.4 cm² in all`."""
+        """Summary of the regions in a few words: `2 regions, 12.4 cm² in all`."""
         return describe_regions(self.lesions)
 
     def to_sitk(self, what: What = "mask") -> sitk.Image:

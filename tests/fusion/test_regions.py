@@ -164,7 +164,10 @@ def test_the_classifier_is_kept_in_the_file(tmp_path):
     "changes, words",
     [
         ({"features": ("log_volume_ml", "colour")}, "unknown feature 'colour'"),
-        ({"features": (), "mean": (), "scale": (), "weights": ()}, "unknown feature list"),
+        (
+            {"features": (), "mean": (), "scale": (), "weights": ()},
+            "features must name at least one",
+        ),
         ({"mean": (1.0,)}, "mean must be a list, one entry a feature"),
         ({"weights": 3}, "weights must be a list"),
         ({"products": (1.0,)}, "products must be a list of 3 numbers, or empty"),

@@ -14,12 +14,15 @@ from PIL import Image
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
+from nnunetv2_mip.fusion.region_classifier import RegionClassifier
 from nnunetv2_mip.fusion.rules import FusionRule
+from nnunetv2_mip.io.png import decode_png
 from nnunetv2_mip.io.read_study import Study
 from nnunetv2_mip.io.volumes import read_suv
+from nnunetv2_mip.lesions.healthy_images import HealthyRule
 from nnunetv2_mip.service.settings import Settings
 
-from .conftest import upload, wait_for_case
+from .conftest import accepted, upload, wait_for_case
 
 DATA = os.environ.get("NNUNETV2_MIP_TEST_DATA")
 
@@ -105,6 +108,46 @@ def test_masks_at_other_thresholds_follow_the_method_of_the_model(tiny_predictor
     assert (near != prediction.mask).sum() <= 0.01 * prediction.mask.sum()
     sizes = [voted.mask_at(prediction, study, t).sum() for t in (0.1, 0.3, 0.6, 0.9)]
     assert sizes == sorted(sizes, reverse=True) and sizes[0] > sizes[-1]
+
+
+def test_a_lower_threshold_brings_doubtful_regions_back(tiny_predictor, volume):
+    """A classifier that doubts every region: none at the model's threshold, all near 0."""
+    study = Study(read_suv(volume))
+    rule = FusionRule(view_threshold=0.3)
+    plain = tiny_predictor.override(tta=False, fusion=rule)
+    kept = plain.predict_study(study)
+    assert kept.mask.any()
+    doubting = RegionClassifier(("log_regions",), (0.0,), (1.0,), (0.0,), bias=-3.0, threshold=0.5)
+    judged = plain.override(regions=doubting)
+    found = judged.predict_study(study)
+    assert not found.mask.any()
+    assert not judged.mask_at(found, study, 0.29).any()
+    # 0.05 / 0.3 of the classifier's 0.5 is 0.08, above its probability of 0.047; 0.02 / 0.3 below.
+    assert not judged.mask_at(found, study, 0.05).any()
+    np.testing.assert_array_equal(
+        judged.mask_at(found, study, 0.02), plain.mask_at(kept, study, 0.02)
+    )
+    # The same mask as of the whole way, from the views alone.
+    context = plain.region_context(study)
+    np.testing.assert_array_equal(context.views, judged.region_context(study).views)
+
+
+def test_a_healthy_image_is_empty_unless_more_is_asked_for(run_service, tiny_predictor, image):
+    levels = decode_png(image.read_bytes())
+    threshold = float(np.quantile(tiny_predictor.predict_image(levels)[1], 0.9))
+    marking = tiny_predictor.override(threshold=threshold)
+    assert marking.predict_image(levels)[0].any()
+    healthy = marking.override(healthy_image=HealthyRule(800.0, 20.0))
+    assert not healthy.predict_image(levels)[0].any()
+    with run_service(healthy, Settings()) as service:
+        assert not accepted(service.predict(image.read_bytes()), image.read_bytes()).any()
+        case = upload(service, image)
+        wait_for_case(case)
+        usual, more = (
+            httpx.get(f"{case}/table", params={"threshold": value}).json()["rows"]
+            for value in (threshold, threshold * 0.9)
+        )
+        assert not usual and more
 
 
 def test_removed_and_unknown_cases_are_not_found(service, image):

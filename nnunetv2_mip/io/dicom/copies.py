@@ -25,7 +25,7 @@ _COMPARED = (
 
 
 def contradiction_of_copies(first: Path, second: Path) -> str:
-    """What differs between two files of one slice, as an error line; empty where nothing does.
+    """Difference between two files of one slice, as an error line; empty where there is none.
 
     Copies without the patient's name, say, are equal in all that counts.
 
