@@ -59,7 +59,7 @@ class StudyRegions:
         for name in ("features", "voxels", "hits"):
             parts |= {f"{name}_{i}": part for i, part in enumerate(getattr(self, name))}
         with atomic_path(path) as partial, partial.open("wb") as file:
-            np.savez(file, **parts)
+            np.savez(file, **parts)  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: Path) -> "StudyRegions":
