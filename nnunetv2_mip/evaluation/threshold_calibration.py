@@ -3,6 +3,7 @@
 Chosen on probabilities of images that the network has not seen in training.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ class Calibration:
         dice_cross_fitted: mean per-image Dice when each fifth of the patients is scored with the
             choice of the other four: an estimate for other patients.
         images, patients: numbers of images and patients with lesions.
+        image_dice: of every image with the choice; NaN without lesions.
     """
 
     threshold: float
@@ -40,6 +42,7 @@ class Calibration:
     dice_cross_fitted: float
     images: int
     patients: int
+    image_dice: tuple[float, ...]
 
 
 def calibrate(images: Iterable[ScoredImage]) -> Calibration:
@@ -70,6 +73,9 @@ def calibrate(images: Iterable[ScoredImage]) -> Calibration:
         dice_cross_fitted=float(np.concatenate(judged).mean()),
         images=len(with_lesion),
         patients=len(set(with_lesion)),
+        image_dice=tuple(
+            math.nan if table is None else float(table[threshold, size]) for table in tables
+        ),
     )
 
 

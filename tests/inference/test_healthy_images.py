@@ -9,7 +9,7 @@ from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.evaluation.healthy_calibration import (
     AREAS_MM2,
     calibrate_healthy,
-    judged_image,
+    evidence_of_areas,
 )
 from nnunetv2_mip.inference.config import InferenceConfig
 from nnunetv2_mip.inference.postprocessing import mask_of_image
@@ -67,39 +67,53 @@ def test_a_rule_that_cannot_be_is_refused(content, words):
         InferenceConfig.from_dict({"format_version": 1, "healthy_image": content})
 
 
-def judged(value: float, lesions: bool, name: str):
-    return np.full(len(AREAS_MM2), value), lesions, name
+def calibrated(with_lesions: list[tuple[float, float]], without: list[float], **settings):
+    """Calibration on images of one patient each: (evidence, Dice) and evidence."""
+    values = [value for value, _ in with_lesions] + without
+    dice = [dice for _, dice in with_lesions] + [math.nan] * len(without)
+    names = [f"{'p' if number < len(with_lesions) else 'c'}{number}" for number in range(len(dice))]
+    return calibrate_healthy(
+        [np.full(len(AREAS_MM2), value) for value in values], dice, names, **settings
+    )
 
 
-def test_calibration_stays_below_every_image_with_lesions():
-    images = [judged(-2.0 + number, True, f"p{number}") for number in range(5)]
-    images += [judged(-6.0 + number, False, f"c{number}") for number in range(6)]
-    found = calibrate_healthy(images, margin=0.5)
+CONTROLS = [-6.0, -5.0, -4.0, -3.0, -2.0, -1.0]
+
+
+def test_calibration_stays_below_the_images_with_lesions():
+    found = calibrated([(-2.0 + n, 0.8) for n in range(5)], CONTROLS, margin=0.5)
     # Lowest with lesions: -2; limit -2.5; healthy ones at -6, -5, -4, -3 lie below.
     assert found.rule == HealthyRule(AREAS_MM2[0], -2.5)
-    assert (found.called_healthy, found.healthy, found.with_lesions) == (4, 6, 5)
+    assert (found.called_healthy, found.healthy) == (4, 6)
+    assert (found.missed, found.with_lesions, found.lost) == (0, 5, 0.0)
     # Judged without itself, the image at -2 lies below the limit of the others (-1.5).
-    assert found.cross_fitted[1] == 1
+    healthy, missed, lost = found.cross_fitted
+    assert missed == 1 and lost == pytest.approx(0.8 / 5) and healthy >= 4
+
+
+def test_an_image_whose_mask_is_wrong_anyhow_does_not_hold_the_limit_back():
+    # The loss of the image at -4 costs nothing, of that at -2 0.01 of 5 images: 0.002.
+    images = [(-4.0, 0.0), (-2.0, 0.01), (0.0, 0.8), (1.0, 0.8), (2.0, 0.8)]
+    found = calibrated(images, CONTROLS, margin=0.5)
+    assert found.rule.log_odds == -2.5
+    assert (found.called_healthy, found.missed, found.lost) == (4, 1, 0.0)
+    dearer = calibrated(images, CONTROLS, margin=0.5, most_lost=0.002)
+    assert dearer.rule.log_odds == -0.5
+    assert (dearer.called_healthy, dearer.missed) == (6, 2)
+    assert dearer.lost == pytest.approx(0.002)
 
 
 def test_calibration_takes_the_area_that_separates_best():
-    blurred = [
-        (np.array([-1.0, -1.0, -1.0]), True, "p0"),
-        (np.array([-1.0, -1.0, -1.0]), True, "p1"),
-        (np.array([0.0, 0.0, -4.0]), False, "c0"),
-    ]
-    assert calibrate_healthy(blurred).rule.area_mm2 == AREAS_MM2[2]
+    separate = np.zeros(len(AREAS_MM2))
+    separate[2] = -4.0
+    lesion = np.full(len(AREAS_MM2), -1.0)
+    found = calibrate_healthy([lesion, lesion, separate], [0.8, 0.8, math.nan], ["p0", "p1", "c0"])
+    assert found.rule.area_mm2 == AREAS_MM2[2]
 
 
 def test_evidence_of_an_image_and_what_calibration_needs():
-    truth = np.zeros((40, 40), np.uint8)
-    found, lesions, name = judged_image(image(*[0.9] * 50), truth, "c")
-    assert found[0] == pytest.approx(math.log(9)) and not lesions and name == "c"
-    truth[3, 3] = 1
-    assert judged_image(image(), truth, "p")[1]
-    for images in (
-        [judged(0, True, "p0"), judged(0, False, "c")],
-        [judged(0, True, "p0"), judged(0, True, "p1")],
-    ):
+    found = evidence_of_areas(image(*[0.9] * 100))
+    assert found[:3] == pytest.approx([math.log(9)] * 3) and (found[3:] < found[2]).all()
+    for with_lesions, without in ([(0.0, 0.8)], [0.0]), ([(0.0, 0.8)] * 2, []):
         with pytest.raises(MipError, match="at least two patients"):
-            calibrate_healthy(images)
+            calibrated(with_lesions, without)
