@@ -13,7 +13,8 @@ The row `img < 50` is the competition kit's rule.
 
 OUT gets `<recipe>/fold_<n>.csv` (a row an image and copy), the out-of-fold probabilities, and
 `table.md`. Run again, it goes on where it stopped: with nnU-Net's --c in the middle of a training.
-With --scores FOLDER the scores of all runs are kept there, in small files (see `score_table.py`).
+With --scores FOLDER the scores of all runs are kept there, in small files (see `score_table.py`);
+what was trained elsewhere is timed 0 minutes.
 Selection is by the mean per-image Dice over the patients of the validation folds.
 """
 
@@ -224,7 +225,9 @@ def main() -> None:
     parser.add_argument("-d", type=int, required=True, help="data set id in nnUNet_raw")
     parser.add_argument("-o", type=Path, required=True, help="folder for scores")
     parser.add_argument("--folds", type=int, nargs="+", default=[0])
-    parser.add_argument("--iterations", type=int, default=1200)
+    parser.add_argument(
+        "--iterations", type=int, help="of each training (1200); of a FOLDER: those it had"
+    )
     parser.add_argument("--copies", nargs="+", choices=scores.COPIES, default=list(scores.COPIES))
     parser.add_argument("-device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--prefilter", help="none or impulse, for all recipes")
@@ -249,8 +252,11 @@ def main() -> None:
     trainers = args.o.resolve() / "trainers"
     add_own_trainers()
     kept = scores.ScoreFolder(args.scores) if args.scores else None
-    if kept and any(_trained_folder(text.partition("=")[2]) for text in args.recipes):
-        raise MipError("--scores keeps what was trained here, for --iterations: name no FOLDER")
+    trained = any(_trained_folder(text.partition("=")[2]) for text in args.recipes)
+    if kept and trained and args.iterations is None:
+        raise MipError("--scores keeps how long a FOLDER was trained: name its --iterations")
+    if args.iterations is None:
+        args.iterations = 1200
     rows, notes = [], {}
     # Fold by fold: whenever it is stopped, what is there can be compared.
     for fold in args.folds:
@@ -291,7 +297,7 @@ def _one(
         minutes, _ = train(raw.name, fold, trainer, plans, args.device, in_process=args.in_process)
         folder = model_folder(raw.name, trainer, plans)
     predictor = MIPPredictor.from_model_folder(folder, [fold], args.chk, args.device)
-    choices = {"threshold": 0.5, "min_component_px": 0, "prefilter": "none"}
+    choices = {"threshold": 0.5, "min_component_px": 0, "prefilter": "none", "healthy_image": None}
     if args.as_configured:
         choices = {}
     if args.no_tta:
