@@ -115,7 +115,12 @@ setup(
     },
     package_data={
         "": ["py.typed", "*.pyi", "*.json", "static/*", "templates/*"],
-        "nnunetv2_mip": ["models/*/*", "models/*/fold_*/*.pth"],
+        "nnunetv2_mip": [
+            "models/*/*",
+            "models/*/fold_*/*.pth",
+            "models/*/images/*",
+            "models/*/images/fold_*/*.pth",
+        ],
     },
     # Everything that the package imports, also what nnU-Net would bring (tests/test_packaging.py).
     install_requires=[

@@ -128,8 +128,8 @@ nnUNetv2_mip_calibrate_regions -m "$model" -f all -o "$out/regions" --write -dev
 rm -rf "$out/mip_pet"
 nnUNetv2_mip_export_model -m "$model" -o "$out/mip_pet" -f all
 if $five; then
-    python "$here/classification.py" bundle -d 30 --network "$model" --bundled "$out/mip_pet" \
-        --splits "$nnUNet_preprocessed/$name/splits_final.json" -o "$out/classification" --write
+    python "$here/classification.py" bundle -d 10 --network "$images" --bundled "$out/mip_pet/images" \
+        --splits "$nnUNet_raw/Dataset010_DMIAI/splits_final.json" -o "$out/classification" --write
 fi
 python "$here/../autopet/simulated_patients.py" -o "$out/judged" "$out"/simulated/t[1-3] \
     "plain=$out/mip_pet"' {"regions": null, "fusion": {"view_threshold": 0.5, "outline_share": 0}}' \

@@ -126,9 +126,9 @@ def find_classifier(model: Path | str | None) -> Path:
         MipError: there is none.
     """
     if model is None:
-        from nnunetv2_mip.nnunet.model_folder import bundled_model
+        from nnunetv2_mip.nnunet.model_folder import bundled_model, image_model_folder
 
-        path = bundled_model() / FILE_NAME
+        path = image_model_folder(bundled_model()) / FILE_NAME
         if not path.is_file():
             raise MipError(
                 f"{path}: no classifier comes along: train one with nnUNetv2_mip_classify train, "

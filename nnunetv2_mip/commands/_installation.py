@@ -135,7 +135,8 @@ def engines() -> dict[str, str | None]:
 
 def describe_model(folder: Path) -> dict:
     """Path, licence and SHA-256 sums of the weights of a model folder."""
-    files = [*sorted(folder.glob("fold_*/checkpoint_*.pth")), *sorted(folder.glob("*.npz"))]
+    # Those of a stage or of a model for images within it too.
+    files = [*sorted(folder.rglob("fold_*/checkpoint_*.pth")), *sorted(folder.rglob("*.npz"))]
     sums = {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
     return {"folder": str(folder), "licence": _licence(folder), "sha256": sums}
 

@@ -190,7 +190,7 @@ def run_train(args: argparse.Namespace) -> None:
     from nnunetv2_mip.classification.study_labels import require_both_classes
     from nnunetv2_mip.files import check_output
     from nnunetv2_mip.inference.config import InferenceConfig
-    from nnunetv2_mip.nnunet.model_folder import bundled_model
+    from nnunetv2_mip.nnunet.model_folder import bundled_model, image_model_folder
     from nnunetv2_mip.nnunet.paths import raw_dataset
 
     if args.o.exists() and (not args.o.is_dir() or any(args.o.iterdir())):
@@ -209,7 +209,7 @@ def run_train(args: argparse.Namespace) -> None:
         raise MipError(f"--penalty {args.penalty}: must be above 0")
     check_output(args.o / FILE_NAME)
     raw = raw_dataset(args.d)
-    network = Path(args.network) if args.network else bundled_model()
+    network = Path(args.network) if args.network else image_model_folder(bundled_model())
     if not (network / "plans.json").is_file():
         raise MipError(f"{network}: no such segmentation model; check --network")
     if args.fold_networks and not (network / "fold_0").is_dir():

@@ -18,6 +18,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-m", required=True, type=Path, metavar="FOLDER", help="trained model")
     parser.add_argument("-o", required=True, type=Path, metavar="FOLDER", help="new folder")
     parser.add_argument("-f", nargs="+", required=True, metavar="FOLD", help="folds to take along")
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="FOLDER",
+        help="trained model that predicts single images in its place, with settings of its own",
+    )
     add_checkpoint_option(parser)
     return parser
 
@@ -27,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.inference.export import export_model
 
     check_output(args.o)
-    folder = export_model(args.m, args.o, args.f, args.chk)
+    folder = export_model(args.m, args.o, args.f, args.chk, args.images)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(f"{folder}: {counted(len(args.f), 'fold')}, {size / 1e6:.1f} MB")
 

@@ -11,6 +11,7 @@ from nnunetv2_mip.inference.config import InferenceConfig
 from nnunetv2_mip.nnunet.model_folder import (
     CHECKPOINT,
     FIRST_STAGE_FOLDER,
+    IMAGE_MODEL,
     VOLUMETRIC_STAGE,
     first_stage_folder,
     folds_with_checkpoint,
@@ -23,19 +24,22 @@ def export_model(
     target: Path | str,
     folds: Sequence[int | str],
     checkpoint: str = CHECKPOINT,
+    images: Path | str | None = None,
 ) -> Path:
     """Write a copy of a model folder for prediction: weights alone, in half precision.
 
     Optimiser, logs and what names the machine stay behind. Where the network is the one nnU-Net
     builds from the plans, the checkpoint asks for nnU-Net's own trainer, which starts faster. The
     first stage of a cascade goes along, in `FIRST_STAGE_FOLDER`, and a second stage in 3D with all
-    its folds, in `VOLUMETRIC_STAGE`.
+    its folds, in `VOLUMETRIC_STAGE`. So does a model for single images, in `IMAGE_MODEL`.
 
     Args:
         source: as nnU-Net's training leaves it.
         target: a new folder.
         folds: those to take along.
         checkpoint: file name in the fold folders of `source`.
+        images: trained model for single images, which has these folds too; None for the one
+            within `source`, if there is one.
 
     Returns:
         the target.
@@ -56,6 +60,8 @@ def export_model(
     configuration = next(iter(checkpoints.values()))["init_args"]["configuration"]
     stage = plans["configurations"].get(configuration, {}).get("previous_stage")
     first = first_stage_folder(source, stage) if stage else None
+    if images is None and (source / IMAGE_MODEL).is_dir():
+        images = source / IMAGE_MODEL
     second = source / VOLUMETRIC_STAGE
     second_folds = folds_with_checkpoint(second, None, checkpoint) if second.is_dir() else []
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -65,6 +71,8 @@ def export_model(
             export_model(first, partial / FIRST_STAGE_FOLDER, folds, checkpoint)
         if second_folds:
             export_model(second, partial / VOLUMETRIC_STAGE, second_folds, checkpoint)
+        if images is not None:
+            export_model(images, partial / IMAGE_MODEL, folds, checkpoint)
         for fold, content in checkpoints.items():
             (partial / f"fold_{fold}").mkdir()
             _write_weights(content, partial / f"fold_{fold}" / CHECKPOINT)

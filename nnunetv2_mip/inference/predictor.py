@@ -1,4 +1,4 @@
-"""Predictor of studies: views, their probabilities, and the fused 3D mask."""
+"""Predictor of studies and images: views, their probabilities, and the fused 3D mask."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,11 @@ from nnunetv2_mip.inference.engine import Network
 from nnunetv2_mip.inference.view_predictor import ViewPredictor
 from nnunetv2_mip.io.clicks import Clicks
 from nnunetv2_mip.io.read_study import Study
-from nnunetv2_mip.nnunet.model_folder import CHECKPOINT, VOLUMETRIC_STAGE
+from nnunetv2_mip.nnunet.model_folder import (
+    CHECKPOINT,
+    VOLUMETRIC_STAGE,
+    image_model_folder,
+)
 from nnunetv2_mip.views.channels import StudyViews, view_study
 from nnunetv2_mip.views.geometry import ViewGeometry
 from nnunetv2_mip.views.resampling import to_detector
@@ -62,7 +66,10 @@ class StudyPrediction:
 
 
 class MIPPredictor(ViewPredictor):
-    """Predictor of studies: a trained model of views, and its second stage in 3D if it has one."""
+    """Predictor of studies: a trained model of views, and what else its folder has.
+
+    That is a second stage in 3D, or a model of its own for single images.
+    """
 
     def __init__(
         self,
@@ -71,9 +78,11 @@ class MIPPredictor(ViewPredictor):
         first_stage: ViewPredictor | None = None,
         network: Network | None = None,
         second_stage: "SecondStagePredictor | None" = None,
+        image_predictor: ViewPredictor | None = None,
     ):
         super().__init__(nnunet_predictor, config, first_stage, network)
         self._second_stage = second_stage
+        self._image_predictor = image_predictor
 
     @classmethod
     def from_model_folder(
@@ -88,13 +97,18 @@ class MIPPredictor(ViewPredictor):
 
         Args:
             folder, folds, checkpoint, device: as there. A second stage in 3D within the folder
-                (`model_folder.VOLUMETRIC_STAGE`) is loaded too.
+                (`model_folder.VOLUMETRIC_STAGE`) is loaded too, and a model for single images
+                (`model_folder.IMAGE_MODEL`) with all its folds.
             second_stage: False leaves it out.
 
         Raises:
             MipError: the folder lacks something, or was trained on something else than MIPs.
         """
         predictor = super().from_model_folder(folder, folds, checkpoint, device)
+        images = image_model_folder(Path(folder))
+        if images != Path(folder):
+            found = ViewPredictor.from_model_folder(images, device=device)
+            predictor = predictor._changed(image_predictor=found)
         volumetric = Path(folder) / VOLUMETRIC_STAGE
         if not second_stage or not volumetric.is_dir():
             return predictor
@@ -105,7 +119,31 @@ class MIPPredictor(ViewPredictor):
         )
 
     def _parts(self) -> dict[str, Any]:
-        return {**super()._parts(), "second_stage": self._second_stage}
+        return {
+            **super()._parts(),
+            "second_stage": self._second_stage,
+            "image_predictor": self._image_predictor,
+        }
+
+    def override(self, **choices: Any) -> "Self":
+        """The same weights with other choices (see `InferenceConfig.changed`), for images too."""
+        changed = super().override(**choices)
+        if self._image_predictor is None:
+            return changed
+        return changed._changed(image_predictor=self._image_predictor.override(**choices))
+
+    @property
+    def for_images(self) -> ViewPredictor:
+        """The predictor of single images, with settings of its own: this one where none is."""
+        return self._image_predictor or self
+
+    def predict_image(
+        self, levels: np.ndarray, deadline: Deadline | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mask and probability of one MIP-PET image (see `ViewPredictor.predict_image`)."""
+        if self._image_predictor is None:
+            return super().predict_image(levels, deadline)
+        return self._image_predictor.predict_image(levels, deadline)
 
     @property
     def second_stage(self) -> "SecondStagePredictor | None":

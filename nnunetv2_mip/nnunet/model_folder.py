@@ -20,6 +20,8 @@ CHECKPOINT = "checkpoint_final.pth"
 FIRST_STAGE_FOLDER = "first_stage"
 # In a model folder of views: folder of the second stage in 3D.
 VOLUMETRIC_STAGE = "stage2"
+# In a model folder for volumes: model folder for single MIP-PET images.
+IMAGE_MODEL = "images"
 
 
 def models_folder() -> Path:
@@ -40,6 +42,12 @@ def bundled_model() -> Path:
             "-p, -c), or install nnunetv2-mip again"
         )
     return folder
+
+
+def image_model_folder(folder: Path) -> Path:
+    """Model folder for single images within a model folder; that itself where it has none."""
+    images = folder / IMAGE_MODEL
+    return images if (images / "plans.json").is_file() else folder
 
 
 def folds_with_checkpoint(

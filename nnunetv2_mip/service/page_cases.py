@@ -286,7 +286,7 @@ def _predict(case: Case, upload: Upload, predictor: MIPPredictor, deadline: Dead
     if upload.levels is not None:
         _, probability = predictor.predict_image(upload.levels, deadline)
         case.levels, case.result = upload.levels[None], ImageResult(probability)
-        case.threshold = predictor.config.threshold
+        case.threshold = predictor.for_images.config.threshold
     elif upload.study is not None:
         _predict_study(case, upload.study, predictor, deadline)
 
@@ -311,8 +311,9 @@ def _mask(case: Case, threshold: float, predictor: MIPPredictor) -> CaseMask:
 def _image_mask(
     levels: np.ndarray, probability: np.ndarray, threshold: float, predictor: MIPPredictor
 ) -> CaseMask:
-    config = replace(predictor.config, threshold=threshold)
-    if threshold < predictor.config.threshold:
+    own = predictor.for_images.config
+    config = replace(own, threshold=threshold)
+    if threshold < own.threshold:
         # Asked for more than the model marks: a healthy image shows its most likely regions too.
         config = replace(config, healthy_image=None)
     mask = mask_of_image(probability, config)
