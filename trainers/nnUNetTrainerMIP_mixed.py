@@ -1,8 +1,8 @@
-"""`nnUNetTrainerMIP_muon` in three parts on MIP-PET images and views of PET/CT studies together.
+"""`nnUNetTrainerMIP_muon` in parts on MIP-PET images and views of PET/CT studies together.
 
 The data set is one of `nnUNetv2_mip_merge_datasets`. The first part trains on coarse pixels, the
 second starts from its network on finer pixels, the third from the second's network with more
-augmentation.
+augmentation. The third's network is for volumes; a last part makes one for images of it.
 """
 
 from nnunetv2_mip.trainers.nnUNetTrainerMIP_muon import (
@@ -42,3 +42,13 @@ class nnUNetTrainerMIP_mixed_third(nnUNetTrainerMIP_mixed_fine):
     deformation = (0.7, 0.7, 0.4)
     saturation_probability = 0.5
     paste_probability = 0.5
+
+
+class nnUNetTrainerMIP_mixed_images(nnUNetTrainerMIP_mixed_third):
+    """Last part: 1500 iterations on MIP-PET images alone, from the third's network.
+
+    What it learned of studies goes in part: for volumes the third's network stays the better one.
+    """
+
+    starts_from = ("nnUNetTrainerMIP_mixed_third", "nnUNetMIPPlans_cpu_3mm")
+    source_repeats = {"dmiai": (5, 1), "autopet": (0, 0), "phantom": (0, 0)}

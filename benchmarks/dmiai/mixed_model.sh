@@ -8,10 +8,11 @@
 # quarters of them take part in the training, those around the others judge the model. OUT is a new
 # folder and gets mip_pet/, the model in the form that ships, and the nnU-Net folders.
 #
-# The network that ships learns from all patients (fold "all"): an hour on one CPU core. Named folds
-# (0 1 2 3 4) are trained first, each as long, and judged on the images they have not seen: with all
-# five, threshold and the rule for healthy images are chosen on these, and classifier.npz is trained
-# (an hour more), as for the model that ships. Run again after a stop, or with more folds, it goes
+# The networks that ship, one for volumes and one for images, learn from all patients (fold "all"):
+# an hour and a quarter on one CPU core. Named folds (0 1 2 3 4) are trained first, each as long,
+# and judged on the images they have not seen: with all five, threshold and the rule for healthy
+# images are chosen on these, and classifier.npz is trained (an hour more), as for the model that
+# ships. Run again after a stop, or with more folds, it goes
 # on; mip_pet/ is then replaced. Training is random: the weights are not the same bit for bit.
 set -euo pipefail
 data=$(realpath "$1")
@@ -30,6 +31,7 @@ plans=nnUNetMIPPlans_cpu
 name=Dataset030_Mixed
 results="$nnUNet_results/$name"
 model="$results/${trainer}_third__${plans}_3mm__2d"
+images="$results/${trainer}_images__${plans}_3mm__2d"
 
 # Organ maps for training and for judging, as folders of links.
 if [ ! -d "$out/maps_test" ]; then
@@ -86,7 +88,7 @@ for preset in cpu_4mm cpu_3mm; do
 done
 # Each part starts from the network of the one before, or where it was stopped itself.
 for fold in "$@" all; do
-    for part in coarse:4mm fine:3mm third:3mm; do
+    for part in coarse:4mm fine:3mm third:3mm images:3mm; do
         own="${trainer}_${part%:*}" pixels="${plans}_${part#*:}"
         [ -f "$results/${own}__${pixels}__2d/fold_$fold/checkpoint_final.pth" ] ||
             nnUNetv2_train 30 2d "$fold" -p "$pixels" -tr "$own" -device cpu --c
@@ -94,8 +96,8 @@ for fold in "$@" all; do
 done
 
 # An image in one piece, 16 views of a volume (docs/results).
-set_up() {
-    python - "$model" "$@" <<'PYTHON'
+set_up() { # FOLDER [THRESHOLD]
+    python - "$@" <<'PYTHON'
 import sys
 from dataclasses import replace
 
@@ -106,27 +108,28 @@ config = InferenceConfig.load(folder)
 config = replace(config, views=16, tiling="whole", prefilter="impulse")
 config = replace(config, fusion=replace(config.fusion, outline_share=0.4))
 if threshold:
-    config = replace(config, threshold=float(threshold[0]), min_component_px=int(threshold[1]))
+    config = replace(config, threshold=float(threshold[0]))
 config.save(folder)
 PYTHON
 }
 five=false
 [ "$(printf '%s\n' "$@" | sort -u | tr -d '\n')" = 01234 ] && five=true
+set_up "$model"
 if [ $# -gt 0 ]; then
-    set_up
-    python "$here/recipes.py" -d 30 -o "$out/scores" --folds "$@" --copies clean perturbed --prefilter impulse "bundled=$model"
+    set_up "$images"
+    python "$here/recipes.py" -d 30 -o "$out/scores" --folds "$@" --copies clean perturbed --prefilter impulse "mixed=$images"
 fi
 if $five; then
-    nnUNetv2_mip_calibrate -m "$model" --write --healthy \
-        -i "$out/scores/bundled/probabilities/clean" "$out/scores/bundled/probabilities/perturbed"
+    nnUNetv2_mip_calibrate -m "$images" --write --healthy \
+        -i "$out/scores/mixed/probabilities/clean" "$out/scores/mixed/probabilities/perturbed"
 else
-    set_up 0.4 0
+    set_up "$images" 0.4
 fi
 nnUNetv2_mip_calibrate_regions -m "$model" -f all -o "$out/regions" --write -device cpu \
     -i "$out"/simulated/j[1-5]
 # Ours, of an earlier run: with more folds there is another threshold to write.
 rm -rf "$out/mip_pet"
-nnUNetv2_mip_export_model -m "$model" -o "$out/mip_pet" -f all
+nnUNetv2_mip_export_model -m "$model" --images "$images" -o "$out/mip_pet" -f all
 if $five; then
     python "$here/classification.py" bundle -d 10 --network "$images" --bundled "$out/mip_pet/images" \
         --splits "$nnUNet_raw/Dataset010_DMIAI/splits_final.json" -o "$out/classification" --write

@@ -23,6 +23,7 @@ from nnunetv2_mip.inference.out_of_fold import (
 from nnunetv2_mip.trainers.nnUNetTrainerMIP_mixed import (
     nnUNetTrainerMIP_mixed_coarse,
     nnUNetTrainerMIP_mixed_fine,
+    nnUNetTrainerMIP_mixed_images,
     nnUNetTrainerMIP_mixed_third,
 )
 
@@ -156,13 +157,24 @@ SETTINGS = {
         "batch_dice": False,
         "starts_from": ("nnUNetTrainerMIP_mixed_fine", "nnUNetMIPPlans_cpu_3mm"),
     },
+    nnUNetTrainerMIP_mixed_images: {
+        "epochs": 6,
+        "learning_rate": 1e-3,
+        "warmup": 0.05,
+        "deformation": (0.7, 0.7, 0.4),
+        "paste_probability": 0.5,
+        "saturation_probability": 0.5,
+        "batch_dice": False,
+        "starts_from": ("nnUNetTrainerMIP_mixed_third", "nnUNetMIPPlans_cpu_3mm"),
+        "source_repeats": {"dmiai": (5, 1), "autopet": (0, 0), "phantom": (0, 0)},
+    },
 }
 
 
 @pytest.mark.parametrize("trainer", SETTINGS)
-def test_the_settings_of_the_three_parts(trainer):
+def test_the_settings_of_the_parts(trainer):
     """Written out: published networks were trained with them."""
-    settings = SETTINGS[trainer]
+    repeats = {"dmiai": (4, 1), "autopet": (3, 2), "phantom": (3, 2)}
+    settings = {"source_repeats": repeats, **SETTINGS[trainer]}
     assert {name: getattr(trainer, name) for name in settings} == settings
     assert trainer.muon_factor == 10
-    assert trainer.source_repeats == {"dmiai": (4, 1), "autopet": (3, 2), "phantom": (3, 2)}

@@ -57,6 +57,7 @@ NAMES = (
     "nnUNetTrainerMIP_mixed_coarse",
     "nnUNetTrainerMIP_mixed_fine",
     "nnUNetTrainerMIP_mixed_third",
+    "nnUNetTrainerMIP_mixed_images",
     "nnUNetTrainerMIP_muon_half",
     "nnUNetTrainerMIP_muon_double",
     "nnUNetTrainerMIP_muon_half_paste",
