@@ -12,7 +12,7 @@ from nnunetv2_mip.errors import MipError
 
 BUNDLED = "mip_pet"
 BUNDLED_VOLUME_WARNING = (
-    "the bundled model has learned from single coronal images alone, never from volumes; look at "
+    "the bundled model has learned volumes from simulated patients, not from real ones; look at "
     "every mask"
 )
 CHECKPOINT = "checkpoint_final.pth"

@@ -16,7 +16,7 @@ from nnunetv2_mip.classification.classifier_file import (
     read_classifier,
 )
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.nnunet.model_folder import bundled_model
+from nnunetv2_mip.nnunet.model_folder import bundled_model, image_model_folder
 
 
 def test_bundled_classifier_belongs_to_the_bundled_network(tmp_path, few_threads):
@@ -24,7 +24,7 @@ def test_bundled_classifier_belongs_to_the_bundled_network(tmp_path, few_threads
         path = find_classifier(None)
     except MipError as error:
         pytest.skip(str(error))
-    assert path.parent == bundled_model()
+    assert path.parent == image_model_folder(bundled_model())
     assert path.stat().st_size <= 2e6
     about, _ = read_classifier(path)
     # No folder of the machine that made it.

@@ -379,7 +379,7 @@ def test_the_bundled_model_warns_of_volumes_and_says_how_many_views(tmp_path, ca
     assert run("-i", source, "-o", tmp_path / "mask.nii.gz", *options) == 0
     out, err = capsys.readouterr()
     assert "views of each volume: 1\n" in out
-    assert "never from volumes" in err
+    assert "from simulated patients" in err
 
 
 def test_an_empty_folder_is_told_what_is_expected(tmp_path, capsys):

@@ -122,5 +122,5 @@ def test_the_bundled_model_is_small_and_names_nobody():
         if path.suffix == ".json":
             assert "patient_" not in path.read_text("utf-8")
             assert "/" + "work" not in path.read_text("utf-8")
-    for path in folder.glob("fold_*/*.pth"):
+    for path in folder.rglob("fold_*/*.pth"):
         torch.load(path, weights_only=True)
