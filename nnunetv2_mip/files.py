@@ -60,6 +60,15 @@ def check_output(target: Path | str) -> None:
             return
 
 
+def checked_path(path: Path | str, suffix: str) -> Path:
+    """Path of a file to write, whose folder is made; MipError unless it ends in `suffix`."""
+    path = Path(path)
+    if path.suffix.lower() != suffix:
+        raise MipError(f"{path}: must end in {suffix}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is hidden by its name, as macOS's `._` files and `.DS_Store` are."""
     return name.startswith(".") and name.strip(".") != ""

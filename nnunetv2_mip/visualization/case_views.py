@@ -8,6 +8,9 @@ import numpy as np
 from nnunetv2_mip.conventions import LEVEL_MAX
 from nnunetv2_mip.errors import MipError
 
+# Colours of the outlines, which colour-blind readers distinguish.
+TRUTH_COLOUR = "#009933"
+PREDICTION_COLOUR = "#ff6600"
 # SUV drawn black when views are in SUV; levels are black at 255.
 BLACK_SUV = 10.0
 # Air beside the body that is kept, mm.

@@ -7,12 +7,11 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.files import atomic_path
+from nnunetv2_mip.files import atomic_path, checked_path
 from nnunetv2_mip.visualization.case_views import CaseViews, body_columns
 from nnunetv2_mip.visualization.drawing import (
     ViewPanel,
     add_foot,
-    checked_path,
     new_figure,
     render,
 )

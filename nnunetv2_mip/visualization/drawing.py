@@ -1,12 +1,10 @@
 """Drawing of views with matplotlib: a view with outlines, scale bar and legend, rendering.
 
 Images are shown as nuclear physicians read them: dark is uptake, head up, pixels isotropic in mm.
-Truth is outlined in green, the prediction in orange: colours that colour-blind readers distinguish.
 Figures are drawn with Agg, without pyplot's global state.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -14,11 +12,7 @@ from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.visualization.case_views import CaseViews
-
-TRUTH_COLOUR = "#009933"
-PREDICTION_COLOUR = "#ff6600"
+from nnunetv2_mip.visualization.case_views import PREDICTION_COLOUR, TRUTH_COLOUR, CaseViews
 
 
 class ViewPanel:
@@ -124,12 +118,3 @@ def add_foot(
             handles=entries, loc="center right", bbox_to_anchor=(1.0, y), ncols=2, frameon=False,
             fontsize=8, handlelength=1.4, columnspacing=1.2, handletextpad=0.5, borderaxespad=0.1,
         )  # fmt: skip
-
-
-def checked_path(path: Path | str, suffix: str) -> Path:
-    """Path of a file to write, whose folder is made; MipError unless it ends in `suffix`."""
-    path = Path(path)
-    if path.suffix.lower() != suffix:
-        raise MipError(f"{path}: must end in {suffix}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path

@@ -1,26 +1,30 @@
-"""Rotating MIP of one case as an animated GIF."""
+"""Rotating MIP of one case as an animated GIF.
+
+Images are shown as nuclear physicians read them: dark is uptake, head up, pixels isotropic in mm.
+Drawn with Pillow: with matplotlib the frames took most of the time of a prediction.
+"""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw
 
-from nnunetv2_mip.files import atomic_path
+from nnunetv2_mip.files import atomic_path, checked_path
 from nnunetv2_mip.visualization.case_views import CaseViews, body_columns
-from nnunetv2_mip.visualization.drawing import (
-    ViewPanel,
-    add_foot,
-    checked_path,
-    new_figure,
-    render,
-)
+from nnunetv2_mip.visualization.palette_drawing import BLENDS, Palette, font, outline_blend
 
-DPI = 100
 MAX_GIF_BYTES = 3_000_000
-# Ways to write a GIF, best first: (frames at most, grey steps, height in pixels).
+# Ways to write a GIF, best first: (frames at most, grey steps, height of the views in pixels).
 GIF_QUALITIES = ((48, 40, 520), (36, 32, 460), (24, 24, 400), (16, 16, 320))
 GIF_TURN_SECONDS = 4.8
+# Heights above and below the views, width at least, distance to the sides.
+HEAD_PX, FOOT_PX, LEAST_WIDTH_PX, SIDE_PX = 42, 34, 290, 9
+NAME_LETTERS = 36
+# Of the outlines of truth and prediction: the truth shows on both sides of the prediction.
+LINE_WIDTHS_PX = (2.6, 1.5)
+LEGEND = ("truth", "prediction")
+LEGEND_LINE_PX = 15
 
 
 def write_turning_gif(case: CaseViews, path: Path | str) -> None:
@@ -32,19 +36,20 @@ def write_turning_gif(case: CaseViews, path: Path | str) -> None:
     Raises:
         MipError: `path` is no `.gif`.
     """
-    import imageio.v3 as imageio
-
     path = checked_path(path, ".gif")
     with atomic_path(path) as partial:
         for most, greys, height in GIF_QUALITIES:
             order = turning_order(len(case.views), case.arc_deg, most)
-            frames = [_few_colours(frame, greys) for frame in _frames(case, order, height)]
-            imageio.imwrite(
+            drawing = _Drawing(case, Palette(greys), height)
+            first, *others = [drawing.frame(view, mirrored) for view, mirrored in order]
+            first.save(
                 partial,
-                np.stack(frames),
-                plugin="pillow",
-                duration=1000 * GIF_TURN_SECONDS / len(frames),
+                "GIF",
+                save_all=True,
+                append_images=others,
+                duration=round(1000 * GIF_TURN_SECONDS / len(order)),
                 loop=0,
+                optimize=False,
             )
             if partial.stat().st_size <= MAX_GIF_BYTES:
                 break
@@ -62,37 +67,103 @@ def turning_order(views: int, arc_deg: float, most: int) -> list[tuple[int, bool
     return turn[::step]
 
 
-def _frames(case: CaseViews, order: list[tuple[int, bool]], height_px: int) -> Iterator[np.ndarray]:
-    """RGB frames (H, W, 3) uint8 of the rotating MIP, one after the other."""
-    crop = body_columns(case)
-    tall = case.views.shape[1] * case.pixel_mm[0]
-    wide = (crop.stop - crop.start) * case.pixel_mm[1]
-    inch = height_px / DPI / tall
-    head, foot = 0.42, 0.34
-    size = (max(wide * inch, 2.9), tall * inch + head + foot)
-    figure = new_figure(size, DPI)
-    left = (size[0] - wide * inch) / 2
-    axes = figure.add_axes(
-        (left / size[0], foot / size[1], wide * inch / size[0], tall * inch / size[1])
-    )
-    panel = ViewPanel(axes, case, crop, line_scale=0.9)
-    name = case.name if len(case.name) <= 36 else f"{case.name[:35]}…"
-    figure.text(0.03, 1 - 0.13 / size[1], name, size=8, weight="bold", va="center")
-    said = "   ".join(case.labels())
-    figure.text(0.03, 1 - 0.30 / size[1], said, size=7.5, va="center", color="0.25")
-    angle = figure.text(0.97, 1 - 0.30 / size[1], "", size=8, va="center", ha="right", color="0.25")
-    add_foot(figure, [case], 0.03, 0.15 / size[1], inch, size)
-    for view, mirrored in order:
-        panel.show(view, mirrored)
-        angle.set_text(f"{case.angle_deg(view) + 180 * mirrored:.0f}°")
-        yield render(figure)
+class _Drawing:
+    """Frames of one case: name, caption, scale bar and legend are drawn once.
 
+    Args:
+        case: the views.
+        palette: of all frames.
+        height_px: of the views.
+    """
 
-def _few_colours(frame: np.ndarray, greys: int) -> np.ndarray:
-    """Frame rounded to few grey steps: noise in 256 greys makes a GIF large."""
-    step = 255 / (greys - 1)
-    grey = frame.max(-1).astype(int) - frame.min(-1) < 12
-    # Blends of outline and background need no more than a few steps a channel.
-    coloured = np.rint(np.rint(frame / 51.0) * 51.0)
-    rounded = np.rint(np.rint(frame.mean(-1, keepdims=True) / step) * step)
-    return np.where(grey[..., None], rounded, coloured).astype(np.uint8)
+    def __init__(self, case: CaseViews, palette: Palette, height_px: int):
+        self.case, self.palette = case, palette
+        self.crop = body_columns(case)
+        row_mm, column_mm = case.pixel_mm
+        px_per_mm = height_px / (case.views.shape[1] * row_mm)
+        columns = self.crop.stop - self.crop.start
+        self.size = (height_px, max(1, round(columns * column_mm * px_per_mm)))
+        self.masks = [(k, m) for k, m in enumerate((case.truth, case.prediction)) if m is not None]
+        self.views: dict[int, np.ndarray] = {}
+        name = case.name
+        if len(name) > NAME_LETTERS:
+            name = f"{name[: NAME_LETTERS - 1]}…"
+        self._draw_frame_of_views(name, "   ".join(case.labels()), 100 * px_per_mm)
+
+    def _draw_frame_of_views(self, name: str, caption: str, bar_px: float) -> None:
+        """Draw all but the views and the angle, as wide as the text needs."""
+        bold, plain, small = font(12, bold=True), font(12), font(11)
+        words = [LEGEND[number] for number, _ in self.masks]
+        legend = sum(plain.getlength(word) + LEGEND_LINE_PX + 16 for word in words)
+        bar = round(bar_px)
+        needed = (
+            self.size[1],
+            LEAST_WIDTH_PX,
+            bold.getlength(name) + 2 * SIDE_PX,
+            small.getlength(caption) + plain.getlength("  360°") + 2 * SIDE_PX,
+            bar + plain.getlength("10 cm") + legend + 2 * SIDE_PX + 12,
+        )
+        width, height = math.ceil(max(needed)), HEAD_PX + self.size[0] + FOOT_PX
+        image = Image.new("L", (width, height), 255)
+        draw = ImageDraw.Draw(image)
+        draw.text((SIDE_PX, 13), name, 0, bold, anchor="lm")
+        draw.text((SIDE_PX, 30), caption, 64, small, anchor="lm")
+        foot = height - FOOT_PX // 2
+        draw.rectangle((SIDE_PX, foot - 1, SIDE_PX + bar - 1, foot + 1), 0)
+        draw.text((SIDE_PX + bar + 6, foot), "10 cm", 0, plain, anchor="lm")
+        lines = []
+        right = width - SIDE_PX
+        for number, word in zip([number for number, _ in self.masks][::-1], words[::-1]):
+            draw.text((right, foot), word, 0, plain, anchor="rm")
+            right -= math.ceil(plain.getlength(word)) + 5
+            lines.append((number, right - LEGEND_LINE_PX, right))
+            right -= LEGEND_LINE_PX + 11
+        self.base = self.palette.grey_index[np.asarray(image)]
+        for number, start, stop in lines:
+            at = (slice(foot - 1, foot + 2 - number), slice(start, stop))
+            self.base[at] = self._full_colour(number)
+        self.left = (width - self.size[1]) // 2
+
+    def _full_colour(self, number: int) -> int:
+        """Index of a colour by itself."""
+        white = np.array([255], np.uint8)
+        return int(self.palette.blend_index(number, np.array([BLENDS]), white)[0])
+
+    def frame(self, view: int, mirrored: bool) -> Image.Image:
+        """One frame, a view or its left-right mirror, as an image with the palette."""
+        if view not in self.views:
+            self.views[view] = self._view(view)
+        pixels = self.base.copy()
+        rows, columns = self.size
+        turn = slice(None, None, -1 if mirrored else 1)
+        pixels[HEAD_PX : HEAD_PX + rows, self.left : self.left + columns] = self.views[view][
+            :, turn
+        ]
+        angle = f"{self.case.angle_deg(view) + 180 * mirrored:.0f}°"
+        text = Image.new("L", (48, 16), 255)
+        ImageDraw.Draw(text).text((47, 8), angle, 64, font(12), anchor="rm")
+        right = pixels.shape[1] - SIDE_PX
+        part = self.palette.grey_index[np.asarray(text)]
+        np.minimum(pixels[22:38, right - 48 : right], part, out=pixels[22:38, right - 48 : right])
+        image = Image.fromarray(pixels)
+        image.putpalette(self.palette.rgb)
+        return image
+
+    def _view(self, view: int) -> np.ndarray:
+        """Palette indices of a view with its outlines."""
+        rows, columns = self.size
+        share = np.clip(self.case.views[view][:, self.crop] / self.case.black, 0, 1)
+        own = Image.fromarray(np.rint(255 * (1 - share)).astype(np.uint8))
+        grey = np.asarray(own.resize((columns, rows), Image.Resampling.BILINEAR))
+        pixels = self.palette.grey_index[grey]
+        covered = np.zeros(grey.shape, bool)
+        for number, masks in self.masks:
+            mask = masks[view][:, self.crop] == 1
+            if not mask.any():
+                continue
+            blend = outline_blend(mask, self.size, LINE_WIDTHS_PX[number])
+            # The soft border of a line does not cover the line below it.
+            drawn = blend > np.where(covered, BLENDS // 2, 0)
+            pixels[drawn] = self.palette.blend_index(number, blend[drawn], grey[drawn])
+            covered |= drawn
+        return pixels

@@ -1,14 +1,22 @@
 """Rotating GIFs and contact sheets: frames, sizes, aspect, colours in the places of masks."""
 
+import subprocess
+import sys
+
 import imageio.v3 as imageio
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
 from nnunetv2_mip.errors import MipError
-from nnunetv2_mip.visualization.case_views import CaseViews
+from nnunetv2_mip.visualization.case_views import PREDICTION_COLOUR, TRUTH_COLOUR, CaseViews
 from nnunetv2_mip.visualization.contact_sheet import write_contact_sheet
-from nnunetv2_mip.visualization.drawing import PREDICTION_COLOUR, TRUTH_COLOUR
+from nnunetv2_mip.visualization.palette_drawing import (
+    BLENDS,
+    Palette,
+    outline_blend,
+    outline_segments,
+)
 from nnunetv2_mip.visualization.rotating_gif import (
     MAX_GIF_BYTES,
     turning_order,
@@ -158,3 +166,64 @@ def test_bad_input_is_refused_and_leaves_nothing(tmp_path):
     with pytest.raises(MipError, match="no case"):
         write_contact_sheet([], tmp_path / "sheet.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_outline_of_one_pixel_is_a_rhombus_halfway_to_its_neighbours():
+    mask = np.zeros((3, 3), bool)
+    mask[1, 1] = True
+    segments = outline_segments(mask)
+    assert len(segments) == 4
+    corners = {(1.0, 1.5), (1.5, 1.0), (1.5, 2.0), (2.0, 1.5)}
+    assert {tuple(end) for end in segments.reshape(-1, 2)} == corners
+
+
+def test_outlines_close_along_the_border_and_part_pixels_that_touch_at_a_corner():
+    mask = np.eye(2, dtype=bool)
+    segments = outline_segments(mask)
+    # Two rhombi: every end belongs to two segments.
+    assert len(segments) == 8
+    ends, counts = np.unique(segments.reshape(-1, 2), axis=0, return_counts=True)
+    assert (counts == 2).all() and ends.min() == 0.0 and ends.max() == 2.0
+    assert len(outline_segments(np.zeros((4, 5), bool))) == 0
+
+
+def test_outline_has_its_width_on_other_pixels():
+    mask = np.zeros((10, 10), bool)
+    mask[:, 5:8] = True
+    blend = outline_blend(mask, (100, 60), width_px=3)
+    # Columns of 6 pixels: the borders lie at 30 and 48, halfway between centres.
+    assert blend[50].nonzero()[0].tolist() == [28, 29, 30, 31, 46, 47, 48, 49]
+    assert blend[50, 29:31].tolist() == [BLENDS, BLENDS]
+    assert not outline_blend(np.zeros((4, 4), bool), (8, 8), 2).any()
+
+
+def test_colours_of_the_palette():
+    palette = Palette(5)
+    rgb = np.frombuffer(palette.rgb, np.uint8).reshape(-1, 3)
+    assert len(rgb) <= 256
+    assert rgb[:5, 0].tolist() == [0, 64, 128, 191, 255]
+    assert palette.grey_index[[0, 60, 255]].tolist() == [0, 1, 4]
+    behind = np.array([0, 255], np.uint8)
+    for number, colour in enumerate((TRUTH_COLOUR, PREDICTION_COLOUR)):
+        own = np.rint(255 * np.array(to_rgb(colour)))
+        full = rgb[palette.blend_index(number, np.array([BLENDS, BLENDS]), behind)]
+        assert (full == own).all()
+        half = rgb[palette.blend_index(number, np.array([BLENDS // 2] * 2), behind)]
+        assert np.abs(half - (own + behind[:, None]) / 2).max() <= 1
+
+
+def test_a_gif_is_drawn_without_matplotlib(tmp_path):
+    code = (
+        "import sys, numpy as np\n"
+        "from nnunetv2_mip.visualization.result_picture import write_image_picture\n"
+        "levels = np.full((40, 30), 90, np.uint8)\n"
+        "write_image_picture('case', levels, levels > 200, (4.0, 4.0), sys.argv[1], 'nothing')\n"
+        "print([name for name in ('matplotlib', 'imageio') if name in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "still.gif")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
