@@ -4,9 +4,16 @@ The Python API (docs/reference/api.md) is imported when one of its names is firs
 commands and `import nnunetv2_mip` stay quick.
 """
 
+import os as _os
 from importlib import import_module as _import_module
 
 __version__ = "0.3.0"
+
+# In a checkout, `trainers`, `plans` and `dataset_conversion` lie beside this folder (see setup.py).
+# In the root of the repository this folder hides an installed package; they are found there too.
+_root = _os.path.dirname(__path__[0])  # noqa: PTH120
+if _os.path.isfile(_os.path.join(_root, "trainers", "nnUNetTrainerMIP.py")):  # noqa: PTH113, PTH118
+    __path__.append(_root)
 
 # Name of the API → its module. `__init__.pyi` tells type checkers the same.
 _API = {

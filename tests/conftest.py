@@ -41,7 +41,7 @@ pytest.register_assert_rewrite("helpers")
 SECURITY_WORDS = ("bubblewrap", "Chromium", "playwright")
 # Fixtures that take longer than about a second and a half: a wheel, a trained classifier. The tiny
 # model is not among them: most tests need it.
-SLOW_FIXTURES = {"wheel", "trained"}
+SLOW_FIXTURES = {"sdist", "wheel", "trained"}
 CHROMIUM_FLAGS = ("--no-sandbox", "--headless=new", "--disable-gpu", "--disable-dev-shm-usage")
 TINY_PRESET = {
     "finest_spacing_mm": [4, 4],
@@ -386,23 +386,38 @@ def browser():
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel built from the checkout's files."""
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution built from the checkout's files."""
     from helpers import source_files
 
     root = Path(nnunetv2_mip.__file__).parent.parent
     if not (root / "setup.py").is_file():
         pytest.skip("not an editable installation: there is no source tree to build from")
     pytest.importorskip("setuptools")
-    folder = tmp_path_factory.mktemp("wheel")
+    folder = tmp_path_factory.mktemp("sdist")
     # A copy: a build leaves folders behind, and the checkout must stay as it is.
     source = folder / "source"
     for name in source_files():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes((root / name).read_bytes())
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q"]
+    code = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
     built = subprocess.run(
-        [*command, "-w", str(folder), str(source)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, str(folder)],
+        capture_output=True,
+        text=True,
+        cwd=source,
+        check=False,
     )
     assert built.returncode == 0, built.stderr
-    return next(folder.glob("*.whl"))
+    return next(folder.glob("*.tar.gz"))
+
+
+@pytest.fixture(scope="session")
+def wheel(sdist: Path) -> Path:
+    """The wheel built from the source distribution."""
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q"]
+    built = subprocess.run(
+        [*command, "-w", str(sdist.parent), str(sdist)], capture_output=True, text=True, check=False
+    )
+    assert built.returncode == 0, built.stderr
+    return next(sdist.parent.glob("*.whl"))

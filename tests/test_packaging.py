@@ -1,16 +1,21 @@
 """Contents of the wheel, entry points, quick help."""
 
 import ast
+import json
+import os
 import re
 import runpy
 import subprocess
 import sys
+import venv
 import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import imageio.v3 as imageio
+import numpy as np
 import pytest
-from helpers import ROOT, source_files
+from helpers import ROOT, save_png, source_files
 
 import nnunetv2_mip
 
@@ -34,25 +39,92 @@ def test_the_wheel_holds_every_file_of_the_sources(wheel):
     assert "nnunetv2_mip/models/mip_pet/NOTICE" in installed
 
 
-def test_an_installed_wheel_works_without_the_checkout(wheel, tmp_path):
-    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1]);"
-        "from nnunetv2_mip.nnunet.paths import trainers_folder;"
-        "from nnunetv2_mip.commands import env;"
-        "print(trainers_folder()); env.main([])"
-    )
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory) -> Path:
+    """Folder with the commands of the installed wheel, in an environment of its own.
+
+    The environment has the libraries of this one, but not the checkout: nothing is downloaded.
+    """
+    base = tmp_path_factory.mktemp("installed")
+    venv.create(base / "venv", with_pip=False)
+    libraries = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    (own,) = (base / "venv").rglob("site-packages")
+    (own / "libraries.pth").write_text("\n".join(libraries))
+    commands = base / "venv" / ("Scripts" if os.name == "nt" else "bin")
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "site")],
+        [sys.executable, "-m", "pip", "--python", str(commands / "python"), "install"]
+        + ["-q", "--no-deps", "--no-index", "--ignore-installed", str(wheel)],
         capture_output=True,
         text=True,
-        cwd=tmp_path,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    folder = Path(done.stdout.splitlines()[0])
-    assert folder == tmp_path / "site" / "nnunetv2_mip" / "trainers"
-    assert str(folder) in done.stdout.split("\n", 1)[1]
+    assert (own / "nnunetv2_mip" / "trainers" / "nnUNetTrainerMIP.py").is_file()
+    return commands
+
+
+def run_installed(commands: Path, words: list[str], folder: Path, **variables) -> str:
+    """What a command of the installed wheel prints, called in `folder`."""
+    hidden = ("PYTHONPATH", "nnUNet_extTrainer", "COVERAGE_PROCESS_START")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    done = subprocess.run(
+        [str(commands / words[0]), *words[1:]],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**environment, **variables},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_the_installed_wheel_tells_its_version_and_model(installed, tmp_path):
+    state = json.loads(run_installed(installed, ["nnUNetv2_mip_info", "--json"], tmp_path))
+    assert state["versions"]["nnunetv2-mip"] == nnunetv2_mip.__version__
+    (model,) = state["models"]
+    assert Path(model["folder"]).is_relative_to(installed.parent)
+
+
+def test_the_installed_wheel_segments_a_png(installed, tmp_path):
+    levels = np.full((96, 64), 255, np.uint8)
+    levels[8:-8, 16:-16] = 200
+    levels[40:50, 28:36] = 0
+    save_png(levels, tmp_path / "image.png")
+    words = ["nnUNetv2_mip_predict", "-i", "image.png", "-o", "mask.png", "-device", "cpu"]
+    assert "mask.png: 1 mask written" in run_installed(installed, words, tmp_path)
+    mask = imageio.imread(tmp_path / "mask.png")
+    assert mask.shape == levels.shape and set(np.unique(mask)) <= {0, 255}
+
+
+def test_nnunet_finds_the_trainers_of_the_installed_wheel(installed, tmp_path):
+    exports = run_installed(installed, ["nnUNetv2_mip_env", "--base", "nnunet"], tmp_path)
+    folder = re.search(r"nnUNet_extTrainer=['\"]?([^'\"\n;]+)", exports)[1]
+    assert Path(folder) == next(installed.parent.rglob("nnunetv2_mip")) / "trainers"
+    code = (
+        "from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find\n"
+        "print([find(name).__name__ for name in ('nnUNetTrainerMIP', 'nnUNetTrainerMIP_recipe')])"
+    )
+    names = run_installed(installed, ["python", "-c", code], tmp_path, nnUNet_extTrainer=folder)
+    assert names.splitlines()[-1] == "['nnUNetTrainerMIP', 'nnUNetTrainerMIP_recipe']"
+
+
+def test_the_root_of_the_repository_does_not_hide_packages_of_an_installation():
+    """There, Python takes the folder `nnunetv2_mip` before an installation that is not editable."""
+    if not (ROOT / "setup.py").is_file():
+        pytest.skip("not an editable installation: there is no source tree")
+    code = (
+        "import sys; sys.path[0] = '.'\n"
+        "import nnunetv2_mip.trainers, nnunetv2_mip.plans, nnunetv2_mip.dataset_conversion\n"
+        "print(nnunetv2_mip.trainers.__file__)"
+    )
+    # -S: without site-packages there is no finder of an editable installation.
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).resolve() == ROOT / "trainers" / "__init__.py"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
