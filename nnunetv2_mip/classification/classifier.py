@@ -24,6 +24,7 @@ from nnunetv2_mip.classification.classifier_file import (
 )
 from nnunetv2_mip.classification.head import Head
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.inference.deadline import Deadline
 
 if TYPE_CHECKING:
     from nnunetv2_mip.inference.predictor import MIPPredictor
@@ -48,7 +49,7 @@ class Scorer(Protocol):
     """Model that gives a stack of views its log odds and the weights of the views, (V,)."""
 
     def score(
-        self, levels: np.ndarray, pixel_mm: tuple[float, float]
+        self, levels: np.ndarray, pixel_mm: tuple[float, float], deadline: Deadline
     ) -> tuple[float, np.ndarray]: ...
 
 
@@ -59,8 +60,11 @@ class FrozenEncoderScorer:
     extractor: Any
     head: Head
 
-    def score(self, levels: np.ndarray, pixel_mm: tuple[float, float]) -> tuple[float, np.ndarray]:
-        return self.head.score(self.extractor.features(levels, pixel_mm)[0])
+    def score(
+        self, levels: np.ndarray, pixel_mm: tuple[float, float], deadline: Deadline
+    ) -> tuple[float, np.ndarray]:
+        features = self.extractor.features_of_whole_body(levels, pixel_mm, deadline)
+        return self.head.score(features)
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,9 @@ class NetworkScorer:
     shown_mm: float | None
     window: tuple[int, int]
 
-    def score(self, levels: np.ndarray, pixel_mm: tuple[float, float]) -> tuple[float, np.ndarray]:
+    def score(
+        self, levels: np.ndarray, pixel_mm: tuple[float, float], deadline: Deadline
+    ) -> tuple[float, np.ndarray]:
         from nnunetv2_mip.classification.network import score_images, study_images
 
         images = study_images(self.predictor, levels, pixel_mm, self.shown_mm)
@@ -85,8 +91,10 @@ class JoinedScorer:
 
     parts: tuple[tuple[Scorer, Platt], ...]
 
-    def score(self, levels: np.ndarray, pixel_mm: tuple[float, float]) -> tuple[float, np.ndarray]:
-        found = [scorer.score(levels, pixel_mm) for scorer, _ in self.parts]
+    def score(
+        self, levels: np.ndarray, pixel_mm: tuple[float, float], deadline: Deadline
+    ) -> tuple[float, np.ndarray]:
+        found = [scorer.score(levels, pixel_mm, deadline) for scorer, _ in self.parts]
         score = mean_log_odds([platt for _, platt in self.parts], [score for score, _ in found])
         return float(score), np.mean([weights for _, weights in found], axis=0)
 
@@ -109,17 +117,23 @@ class Classifier:
     threshold: float
     about: dict
 
-    def score(self, levels: np.ndarray, pixel_mm: tuple[float, float]) -> StudyScore:
+    def score(
+        self,
+        levels: np.ndarray,
+        pixel_mm: tuple[float, float],
+        deadline: Deadline | None = None,
+    ) -> StudyScore:
         """Probability, decision and weights of a stack of views.
 
         Args:
             levels: (C, V, H, W) or (V, H, W), 0–255, bright is uptake.
             pixel_mm: (row, column) spacing.
+            deadline: asked before each pass of the segmentation network.
 
         Raises:
             MipError: an empty image, or channels that the network does not have.
         """
-        score, weights = self.scorer.score(levels, pixel_mm)
+        score, weights = self.scorer.score(levels, pixel_mm, deadline or Deadline())
         probability = float(self.platt(score))
         return StudyScore(probability, probability >= self.threshold, weights)
 

@@ -12,6 +12,7 @@ The passes of the network are shared, only the pooling is repeated.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from torch.nn import functional
 from nnunetv2_mip.conventions import BODY_LEVEL
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path
+from nnunetv2_mip.inference.deadline import Deadline
 from nnunetv2_mip.inference.predictor import MIPPredictor
 from nnunetv2_mip.inference.sliding_window import mirrored_copies, pad_to_size
 
@@ -155,36 +157,67 @@ class FeatureExtractor:
             path = self._cache / f"{name[:40]}.npy"
             if path.is_file():
                 return np.load(path)
-        found = self._compute(cropped_to_body(levels), pixel_mm)
+        found = self._compute(cropped_to_body(levels), pixel_mm, BANDS, Deadline())
         if path is not None:
             with atomic_path(path) as partial:
                 np.save(partial, found)
         return found
 
+    def features_of_whole_body(
+        self,
+        levels: np.ndarray,
+        pixel_mm: tuple[float, float],
+        deadline: Deadline | None = None,
+    ) -> np.ndarray:
+        """Features of the first band alone: (V, F) float32, never cached.
+
+        Args:
+            levels, pixel_mm: as of `features`.
+            deadline: asked before each pass of the network.
+
+        Raises:
+            MipError: as of `features`.
+            Cancelled: raised by the deadline.
+        """
+        if levels.ndim == 4 and len(levels) == 1:
+            levels = levels[0]
+        deadline = deadline or Deadline()
+        return self._compute(cropped_to_body(levels), pixel_mm, BANDS[:1], deadline)[0]
+
     @torch.inference_mode()
-    def _compute(self, levels: np.ndarray, pixel_mm: tuple[float, float]) -> np.ndarray:
+    def _compute(
+        self,
+        levels: np.ndarray,
+        pixel_mm: tuple[float, float],
+        bands: Sequence[tuple[float, float]],
+        deadline: Deadline,
+    ) -> np.ndarray:
         data = self.predictor.network_input(levels, pixel_mm)
         suv = levels if levels.ndim == 3 else levels[0]
         body = torch.from_numpy((suv > BODY_LEVEL).astype(np.float32))[:, None]
         body = functional.interpolate(body, data.shape[2:], mode="area")
         views = []
+        copies = mirrored_copies(self.predictor.mirrored_axes)
+        deadline.windows += data.shape[1] * self.networks * len(copies)
         for view in range(data.shape[1]):
             padded, inner = pad_to_size(data[:, view], self._windows.whole_size(data.shape[2:]))
-            stages, odds = self._passes(padded)
-            views.append(self._pooled(stages, odds, data[0, view], body[view, 0], inner))
+            stages, odds = self._passes(padded, copies, deadline)
+            views.append(self._pooled(stages, odds, data[0, view], body[view, 0], inner, bands))
         return np.stack(views, axis=1)
 
-    def _passes(self, image: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+    def _passes(
+        self, image: torch.Tensor, copies: Sequence[tuple[int, ...]], deadline: Deadline
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Encoder's last stages, each (C, h, w), and log odds of a lesion (H, W).
 
         Means over the mirrored copies, each flipped back; the log odds also over the networks.
         """
-        copies = mirrored_copies(self.predictor.mirrored_axes)
         stages, odds = [], []
         for fold in range(self.networks):
             for axes in copies:
                 # Negative axes: valid for (C, H, W) and for (H, W).
                 flips = [axis - 2 for axis in axes]
+                deadline.check()
                 parts = self._pass(image.flip(flips) if flips else image, fold)
                 *maps, odd = (part.flip(flips) if flips else part for part in parts)
                 odds.append(odd)
@@ -216,6 +249,7 @@ class FeatureExtractor:
         uptake: torch.Tensor,
         body: torch.Tensor,
         inner: tuple[slice, slice],
+        bands: Sequence[tuple[float, float]],
     ) -> np.ndarray:
         """Features (B, F) of every band of one view.
 
@@ -224,12 +258,13 @@ class FeatureExtractor:
             odds: (H, W) of the padded view.
             uptake, body: of the view, which fills `inner` of the padded one.
             inner: rows and columns.
+            bands: as `BANDS`.
         """
         rows = inner[0]
         height = rows.stop - rows.start
         area = float(np.prod(self.predictor.pixel_mm))
-        bands = []
-        for first, last in BANDS:
+        found = []
+        for first, last in bands:
             part = slice(
                 round(first * height), max(round(last * height), round(first * height) + 1)
             )
@@ -256,8 +291,8 @@ class FeatureExtractor:
             levels = levels[inside][order]
             counts = [min(len(values), max(1, round(size / area))) for size in AREAS_MM2]
             tops = [values[:n].mean() for n in counts] + [levels[:n].mean() for n in counts]
-            bands.append(torch.cat([*means, *peaks, *suspects, torch.stack(tops)]))
-        return torch.stack(bands).numpy().astype(np.float32)
+            found.append(torch.cat([*means, *peaks, *suspects, torch.stack(tops)]))
+        return torch.stack(found).numpy().astype(np.float32)
 
 
 def network_fingerprint(predictor: MIPPredictor, networks: int = 1) -> str:

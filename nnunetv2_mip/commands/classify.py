@@ -1,6 +1,7 @@
 """`nnUNetv2_mip_classify`: the probability of every study that it shows lesions."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -141,35 +142,35 @@ def run(args: argparse.Namespace) -> None:
 
 
 def run_predict(args: argparse.Namespace) -> None:
-    import sys
-
     from nnunetv2_mip.classification.classifier import load_classifier
     from nnunetv2_mip.classification.classifier_file import find_classifier
     from nnunetv2_mip.classification.data import find_studies_to_score, views_of_job
     from nnunetv2_mip.classification.score_table import ScoreRow, write_scores
     from nnunetv2_mip.files import check_output
+    from nnunetv2_mip.inference.progress import PredictionBar
 
     if args.o.suffix.lower() != ".csv":
         raise MipError(f"{args.o}: the scores are a table; give a name that ends in .csv")
     check_output(args.o)
     find_classifier(args.m)
     jobs = find_studies_to_score(args.i, args.o, dicom_options(args))
-    classifier = load_classifier(args.m, args.network, args.device)
-    from tqdm import tqdm
-
     rows = []
-    with tqdm(jobs, unit="study", disable=len(jobs) == 1 or None) as bar:
-        for job in bar:
+    with PredictionBar(len(jobs), "study") as bar:
+        bar.say("loading the model")
+        classifier = load_classifier(args.m, args.network, args.device)
+        bar.say("reading")
+        for job in jobs:
 
             def warn(line: str, job=job) -> None:
-                tqdm.write(f"warning: {job.source}: {line}", file=sys.stderr)
+                bar.warn(f"{job.source}: {line}")
 
             try:
-                score = classifier.score(*views_of_job(job, classifier.predictor, warn))
+                score = classifier.score(*views_of_job(job, classifier.predictor, warn), bar)
             except MipError as error:
                 prefix = "" if str(job.source) in str(error) else f"{job.source}: "
                 raise MipError(f"{prefix}{error}") from None
             rows.append(ScoreRow(job.case, score))
+            bar.case_done()
     write_scores(args.o, rows)
     if max(len(row.score.weights) for row in rows) > classifier.about.get("views", 1) == 1:
         print(

@@ -64,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.files import check_output
     from nnunetv2_mip.inference.fuse_files import fuse_nnunet_output, fuse_project_folder
+    from nnunetv2_mip.inference.progress import shown
 
     check_output(args.o)
     _check_options(args)
@@ -71,16 +72,17 @@ def run(args: argparse.Namespace) -> None:
     if not args.suv:
         options.require_dicom("without --suv the input")
     if args.d is None:
-        warnings = fuse_project_folder(
-            args.i,
-            args.o,
-            args.views_file or DEFAULT_VIEWS_FILE,
-            args.suv,
-            args.rule,
-            args.threshold,
-            args.uptake_share,
-            options,
-        )
+        with shown("fusing"):
+            warnings = fuse_project_folder(
+                args.i,
+                args.o,
+                args.views_file or DEFAULT_VIEWS_FILE,
+                args.suv,
+                args.rule,
+                args.threshold,
+                args.uptake_share,
+                options,
+            )
         for line in warnings:
             print(f"warning: {line}", file=sys.stderr)
         print(f"{args.o}: written")

@@ -94,6 +94,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.inference.find_inputs import VOLUMES, find_jobs
     from nnunetv2_mip.inference.load_predictor import ModelChoice
     from nnunetv2_mip.inference.predict_files import Extras, run_jobs
+    from nnunetv2_mip.inference.progress import PredictionBar
     from nnunetv2_mip.io.folder_layout import left_out_images
     from nnunetv2_mip.nnunet.model_folder import BUNDLED_VOLUME_WARNING
 
@@ -118,23 +119,23 @@ def run(args: argparse.Namespace) -> None:
     if args.never_empty:
         settings["never_empty"] = True
     choice = ModelChoice(folder, args.f, args.chk, args.device, settings, args.stage2, args.combine)
-    # Heavy imports after the cheap checks.
-    from tqdm import tqdm
-
-    predictor = choice.load()
     volumes = sum(job.kind in VOLUMES for job in jobs)
-    if volumes and args.m is None and args.d is None:
-        print(f"warning: {BUNDLED_VOLUME_WARNING}", file=sys.stderr, flush=True)
     objects = None if args.dicom is None else tuple(args.dicom)
     few = 0 < volumes <= MOST_PICTURES and not args.no_picture
     extras = Extras(args.save_views, args.save_probabilities, objects, few or args.save_pictures)
     written = []
-    with tqdm(total=len(jobs), unit="case", disable=len(jobs) == 1 or None) as bar:
-        for one in run_jobs(jobs, predictor, extras):
+    with PredictionBar(len(jobs)) as bar:
+        bar.say("loading the model")
+        # Heavy imports after the cheap checks.
+        predictor = choice.load()
+        if volumes and args.m is None and args.d is None:
+            bar.warn(BUNDLED_VOLUME_WARNING)
+        bar.say("reading")
+        for one in run_jobs(jobs, predictor, extras, bar):
             if one.warning:
-                tqdm.write(f"warning: {one.warning}", file=sys.stderr)
+                bar.warn(one.warning)
             written.append(one)
-            bar.update()
+            bar.case_done()
     originals = {job.case: job.original for job in jobs if job.original is not None}
     if originals:
         # Names that ASCII cannot spell.

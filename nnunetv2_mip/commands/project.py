@@ -42,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     from nnunetv2_mip.files import check_output
+    from nnunetv2_mip.inference.progress import shown
     from nnunetv2_mip.io.read_study import read_study
     from nnunetv2_mip.views.channels import view_study
     from nnunetv2_mip.views.stack_files import GEOMETRY_NAME, save_geometry
@@ -50,19 +51,21 @@ def run(args: argparse.Namespace) -> None:
     settings = view_settings(args)
     options = dicom_options(args)
     _check_options(args, settings)
-    study = read_study(args.i, args.ct, args.seg, wants_ct=bool(args.ct), options=options)
+    with shown("reading"):
+        study = read_study(args.i, args.ct, args.seg, wants_ct=bool(args.ct), options=options)
     for line in study.warnings:
         print(f"warning: {line}", file=sys.stderr)
     folder = _new_folder(Path(args.o))
-    views = view_study(study, settings)
-    folder.mkdir(parents=True, exist_ok=True)
-    if study.seg is not None:
-        _write_labels(study.seg, study.suv, views, settings, folder)
-    count, rows, columns = _write_stacks(views, settings, folder)
-    # The stacks hold raw SUV, without a window.
-    save_geometry(views.geometry.with_window(None), folder / GEOMETRY_NAME, settings.pixel_mm)
-    if args.png:
-        _write_pngs(views, settings, folder / "png")
+    with shown("projecting"):
+        views = view_study(study, settings)
+        folder.mkdir(parents=True, exist_ok=True)
+        if study.seg is not None:
+            _write_labels(study.seg, study.suv, views, settings, folder)
+        count, rows, columns = _write_stacks(views, settings, folder)
+        # The stacks hold raw SUV, without a window.
+        save_geometry(views.geometry.with_window(None), folder / GEOMETRY_NAME, settings.pixel_mm)
+        if args.png:
+            _write_pngs(views, settings, folder / "png")
     _, row_mm, column_mm = views.spacing_mm
     print(
         f"{folder}: {counted(count, 'view')} of {rows} x {columns} pixels, {row_mm:.3g} x "

@@ -25,6 +25,7 @@ from nnunetv2_mip.grand_challenge.layout import (
     write_answer,
 )
 from nnunetv2_mip.grand_challenge.time_budget import Setting, fit_to_budget
+from nnunetv2_mip.inference.progress import PredictionBar
 from nnunetv2_mip.io.clicks import Clicks, read_clicks
 from nnunetv2_mip.io.read_study import Study
 from nnunetv2_mip.io.volumes import Volume, suv_warning
@@ -152,7 +153,8 @@ def _predict(
             f"instead of {asked}{', without the second stage' if dropped else ''}"
         )
     say(f"{options.model}: {Setting(config.views, config.tta)}, on {fitted.device}")
-    return fitted.predict_study(volumes, clicks=clicks).mask
+    with PredictionBar(1) as bar:
+        return fitted.predict_study(volumes, clicks=clicks, deadline=bar).mask
 
 
 def _has_gpu() -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 from nnunetv2_mip.conventions import VOLUME_SUFFIXES
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path
+from nnunetv2_mip.inference.deadline import Deadline
 from nnunetv2_mip.inference.find_inputs import Job
 from nnunetv2_mip.inference.results import ImageResult, VolumeResult
 from nnunetv2_mip.io.clicks import Clicks, read_clicks
@@ -76,20 +77,28 @@ class Written:
     warning: str | None = None
 
 
-def run_jobs(jobs: list[Job], predictor: "MIPPredictor", extras: Extras) -> Iterator[Written]:
+def run_jobs(
+    jobs: list[Job], predictor: "MIPPredictor", extras: Extras, deadline: Deadline | None = None
+) -> Iterator[Written]:
     """Predict job after job and write the masks; yields what was found in each.
+
+    Args:
+        jobs: inputs and the names of their masks.
+        predictor: the model.
+        extras: files to write beside the masks.
+        deadline: asked before each window of the network, for all jobs.
 
     Raises:
         MipError: an input that cannot be read (the answers before it are written and whole).
     """
     for job in jobs:
         if job.kind == "stack":
-            yield _run_stack(job, predictor, extras)
+            yield _run_stack(job, predictor, extras, deadline)
             continue
         if job.kind == "dicom":
             # Before the work, not after it.
             _require_libraries(extras)
-        found = predict_job(job, predictor, extras.probabilities)
+        found = predict_job(job, predictor, extras.probabilities, deadline)
         if isinstance(found, ImageResult):
             yield _write_image_result(job, found, extras)
         else:
@@ -97,7 +106,10 @@ def run_jobs(jobs: list[Job], predictor: "MIPPredictor", extras: Extras) -> Iter
 
 
 def predict_job(
-    job: Job, predictor: "MIPPredictor", with_probability: bool = False
+    job: Job,
+    predictor: "MIPPredictor",
+    with_probability: bool = False,
+    deadline: Deadline | None = None,
 ) -> VolumeResult | ImageResult:
     """Result of one input, which is read and predicted; nothing is written.
 
@@ -105,12 +117,13 @@ def predict_job(
         job: of any kind but `stack`.
         predictor: the model.
         with_probability: of a volume, also the probability of every voxel.
+        deadline: asked before each window of the network.
 
     Raises:
         MipError: the input cannot be read.
     """
     if job.kind == "png":
-        return predict_png(read_png(job.source), predictor, job.case, str(job.source))
+        return predict_png(read_png(job.source), predictor, job.case, str(job.source), deadline)
     wants_ct = predictor.wants_ct
     if job.kind == "dicom":
         study = read_study(job.dicom or job.source, wants_ct=wants_ct)
@@ -122,12 +135,19 @@ def predict_job(
     clicks = None
     if job.clicks is not None:
         clicks = read_clicks(job.clicks, study.grid, warnings.append)
-    return predict_volume(study, predictor, job.case, with_probability, clicks, tuple(warnings))
+    lines = tuple(warnings)
+    return predict_volume(study, predictor, job.case, with_probability, clicks, lines, deadline)
 
 
-def predict_png(image: PngImage, predictor: "MIPPredictor", case: str, source: str) -> ImageResult:
+def predict_png(
+    image: PngImage,
+    predictor: "MIPPredictor",
+    case: str,
+    source: str,
+    deadline: Deadline | None = None,
+) -> ImageResult:
     """Result of a decoded MIP-PET image; `source` names it in its warnings."""
-    mask, probability = predictor.predict_image(image.levels)
+    mask, probability = predictor.predict_image(image.levels, deadline)
     warnings = tuple(f"{source}: {line}" for line in image.warnings)
     return ImageResult(case, image.levels, mask, probability, warnings=warnings)
 
@@ -139,6 +159,7 @@ def predict_volume(
     with_probability: bool = False,
     clicks: Clicks | None = None,
     warnings: tuple[str, ...] = (),
+    deadline: Deadline | None = None,
 ) -> VolumeResult:
     """Result of a study.
 
@@ -146,10 +167,10 @@ def predict_volume(
         study: with its CT for a model that wants it.
         predictor: the model.
         case: name of the result.
-        with_probability, clicks: as of `MIPPredictor.predict_study`.
+        with_probability, clicks, deadline: as of `MIPPredictor.predict_study`.
         warnings: lines about the clicks, after those of the study.
     """
-    found = predictor.predict_study(study, with_probability, clicks)
+    found = predictor.predict_study(study, with_probability, clicks, deadline)
     return VolumeResult(
         case,
         study.grid,
@@ -238,9 +259,11 @@ def _write_objects(
         return {}, (str(error),)
 
 
-def _run_stack(job: Job, predictor: "MIPPredictor", extras: Extras) -> Written:
+def _run_stack(
+    job: Job, predictor: "MIPPredictor", extras: Extras, deadline: Deadline | None
+) -> Written:
     levels, spacing = read_levels(job.source, predictor.config.window_suv)
-    masks, probabilities = predictor.predict_stack(levels, spacing[1:])
+    masks, probabilities = predictor.predict_stack(levels, spacing[1:], deadline)
     write_stack(masks, spacing, job.target)
     files = {"mask": job.target}
     geometry = geometry_path(job.source)

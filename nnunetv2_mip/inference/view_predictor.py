@@ -236,10 +236,10 @@ class ViewPredictor:
         return mask_of_image(probability, self.config), probability
 
     def predict_stack(
-        self, levels: np.ndarray, pixel_mm: tuple[float, float]
+        self, levels: np.ndarray, pixel_mm: tuple[float, float], deadline: Deadline | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Masks (V, H, W) uint8 and probabilities (V, H, W) float32 of a stack of views."""
-        probabilities = self.view_probabilities(levels, pixel_mm)
+        probabilities = self.view_probabilities(levels, pixel_mm, deadline)
         masks = np.stack([mask_of_view(view, self.config) for view in probabilities])
         return masks, probabilities
 

@@ -7,11 +7,13 @@ checksum) and embedded pictures, and no address at all.
 import base64
 import hashlib
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from nnunetv2_mip import __version__
 from nnunetv2_mip.errors import MipError
 from nnunetv2_mip.files import atomic_path
+from nnunetv2_mip.inference.progress import shown
 from nnunetv2_mip.report.collect import collect
 from nnunetv2_mip.report.content import ReportContent, ReportRequest
 from nnunetv2_mip.report.sections.all_cases import all_cases_section
@@ -53,7 +55,8 @@ def write_report(
     if output.is_dir():
         raise MipError(f"{output}: is a folder; choose another -o")
     content = collect(request, show_progress)
-    text = render_page(content)
+    with shown("writing the page") if show_progress else nullcontext():
+        text = render_page(content)
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(output) as partial_output:
         # Names of files may hold bytes that are no text.
