@@ -227,20 +227,10 @@ class FeatureExtractor:
 
     def _pass(self, image: torch.Tensor, fold: int) -> list[torch.Tensor]:
         """Encoder's last stages and then the log odds, of one image by one network."""
-        kept: list[torch.Tensor] = []
-        # Fetched each time: another fold may have been loaded since.
-        module = self.predictor.network.torch_module(fold)
-        hook = module.get_submodule("encoder").register_forward_hook(
-            lambda own, inputs, outputs: kept.extend(outputs)
-        )
-        try:
-            logits = module(image[None].to(self.predictor.device))
-        finally:
-            hook.remove()
-        logits = logits[0] if isinstance(logits, list | tuple) else logits
-        logits = logits[0].float().cpu()
+        network = self.predictor.network
+        *stages, logits = (part[0] for part in network.stages_and_logits(image[None], fold, STAGES))
         odds = logits[1] - torch.logsumexp(torch.cat([logits[:1], logits[2:]]), dim=0)
-        return [*(stage[0].float().cpu() for stage in kept[-STAGES:]), odds]
+        return [*stages, odds]
 
     def _pooled(
         self,

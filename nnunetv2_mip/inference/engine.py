@@ -5,6 +5,7 @@ a CPU, to rounding; `NNUNETV2_MIP_ENGINE=torch` does without it.
 """
 
 import os
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -45,7 +46,9 @@ class Network:
         self.engine = _engine(device)
         self.asked: Counter[tuple[int, ...]] = Counter()
         self._loaded: int | None = None
-        self._compiled: dict[int, Callable] = {}
+        # By fold, and number of the encoder's stages that are given beside the logits.
+        self._compiled: dict[tuple[int, int], Callable] = {}
+        self._stages_by_torch = False
 
     def __len__(self) -> int:
         return len(self.folds)
@@ -53,16 +56,35 @@ class Network:
     def logits(self, images: torch.Tensor, fold: int) -> torch.Tensor:
         """Logits (B, K, H, W) float32 on `device`, of one fold (a position in `folds`)."""
         self.asked[tuple(images.shape)] += 1
-        if self.engine == "openvino" and fold not in self._compiled:
+        if self.engine == "openvino" and (fold, 0) not in self._compiled:
             self._compile_or_use_torch(fold)
         if self.engine == "openvino":
             # OpenVINO hands out its own memory, which the next call overwrites.
-            return torch.from_numpy(self._compiled[fold](images.contiguous().numpy())[0].copy())
+            return torch.from_numpy(self._compiled[fold, 0](images.contiguous().numpy())[0].copy())
         self._load(fold)
         if self.device.type == "cuda":
             with torch.autocast("cuda"):
                 return self.module(images).float()
         return self.module(images)
+
+    @torch.inference_mode()
+    def stages_and_logits(self, images: torch.Tensor, fold: int, stages: int) -> list[torch.Tensor]:
+        """Outputs (B, C, h, w) of the encoder's last stages, then the logits, float32 on the CPU.
+
+        Args:
+            images: (B, C, H, W).
+            fold: position in `folds`.
+            stages: number of stages.
+        """
+        if self.engine == "openvino" and not self._stages_by_torch:
+            if (fold, stages) not in self._compiled:
+                self._compile_or_use_torch(fold, stages)
+            if not self._stages_by_torch:
+                found = self._compiled[fold, stages](images.contiguous().numpy())
+                return [torch.from_numpy(found[k].copy()) for k in range(stages + 1)]
+        self._load(fold)
+        parts = _StagesAndLogits(self.module, stages)(images.to(self.device))
+        return [part.float().cpu() for part in parts]
 
     def torch_module(self, fold: int) -> torch.nn.Module:
         """PyTorch module on `device` with the weights of one fold; not to be changed."""
@@ -76,8 +98,8 @@ class Network:
             self.module.to(self.device).eval()
             self._loaded = fold
 
-    def _compile_or_use_torch(self, fold: int) -> None:
-        """Compilation of a fold by OpenVINO; PyTorch runs all folds where the logits differ.
+    def _compile_or_use_torch(self, fold: int, stages: int = 0) -> None:
+        """Compilation of a fold by OpenVINO; PyTorch runs all folds where the outputs differ.
 
         Tracing follows one image through the network. A network that decides by the size of its
         input would be traced wrongly, so that another size is tried.
@@ -85,25 +107,35 @@ class Network:
         rows, columns = (p + m for p, m in zip(self.patch, self.multiple))
         channels = _input_channels(self.module)
         image = torch.rand(1, channels, rows, columns, generator=torch.Generator().manual_seed(0))
+        module = _StagesAndLogits(self.module, stages) if stages else self.module
         try:
-            compiled = self._compile(fold)
-            found = torch.from_numpy(compiled(image.numpy())[0])
+            compiled = self._compile(fold, module)
+            outputs = compiled(image.numpy())
+            found = [torch.from_numpy(outputs[k]) for k in range(stages + 1)]
         except Exception as error:
             # Whatever it cannot do: there is another engine.
-            self._do_without(f"{type(error).__name__}")
+            self._do_without(f"{type(error).__name__}", stages)
             return
-        expected = self.module(image)
-        if not torch.allclose(found, expected, rtol=1e-3, atol=1e-2):
-            self._do_without("it gives other results")
+        expected = module(image) if stages else [module(image)]
+        pairs = zip(found, expected, strict=True)
+        if not all(torch.allclose(one, two, rtol=1e-3, atol=1e-2) for one, two in pairs):
+            self._do_without("it gives other results", stages)
             return
-        self._compiled[fold] = compiled
+        self._compiled[fold, stages] = compiled
 
-    def _do_without(self, reason: str) -> None:
+    def _do_without(self, reason: str, stages: int) -> None:
+        if stages:
+            # Masks are made by OpenVINO still.
+            self._stages_by_torch = True
+            return
         warnings.warn(f"OpenVINO cannot run this network ({reason}); PyTorch does", stacklevel=2)
         self.engine = "torch"
         self._compiled.clear()
 
-    def _compile(self, fold: int) -> Callable[[np.ndarray], Sequence[np.ndarray]]:
+    def _compile(
+        self, fold: int, module: torch.nn.Module
+    ) -> Callable[[np.ndarray], Sequence[np.ndarray]]:
+        """Network of OpenVINO for a module on top of `self.module`, with the weights of a fold."""
         import openvino
         from openvino.frontend import FrontEndManager
         from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
@@ -111,11 +143,11 @@ class Network:
         self._load(fold)
         channels = _input_channels(self.module)
         example = torch.zeros(1, channels, *self.patch)
-        # The front end itself, because `openvino.convert_model` would send telemetry.
+        # The front end itself: what `openvino.convert_model` does beside it is not needed.
         with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
             warnings.simplefilter("ignore")
             traced = torch.jit.freeze(
-                torch.jit.trace(self.module, example, check_trace=False).eval()
+                torch.jit.trace(module.eval(), example, check_trace=False).eval()
             )
             decoder = TorchScriptPythonDecoder(traced, example_input=example)
             front_end = FrontEndManager().load_by_framework("pytorch")
@@ -134,6 +166,26 @@ class Network:
         )
 
 
+class _StagesAndLogits(torch.nn.Module):
+    """Network that gives its encoder's last outputs too, before the logits."""
+
+    def __init__(self, network: torch.nn.Module, stages: int):
+        super().__init__()
+        self.network, self.stages = network, stages
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        kept: list[torch.Tensor] = []
+        hook = self.network.get_submodule("encoder").register_forward_hook(
+            lambda own, inputs, outputs: kept.extend(outputs)
+        )
+        try:
+            logits = self.network(images)
+        finally:
+            hook.remove()
+        logits = logits[0] if isinstance(logits, list | tuple) else logits
+        return (*kept[-self.stages :], logits)
+
+
 def _input_channels(module: torch.nn.Module) -> int:
     """Number of input channels of the first convolution."""
     return next(weight.shape[1] for weight in module.parameters() if weight.ndim == 4)
@@ -143,9 +195,12 @@ def _engine(device: torch.device) -> str:
     """`openvino` on a CPU where it is installed, else `torch`."""
     if device.type != "cpu" or os.environ.get(ENGINE_VARIABLE) == "torch":
         return "torch"
+    # Importing openvino reports itself to a server, by a forked process and a thread that is waited
+    # for at exit. A package that cannot be imported keeps it from that, and from a file at home.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[call-overload]
     try:
         import openvino.frontend.pytorch  # noqa: F401
     except Exception:
-        # Not installed; or it finds no home folder, as in a container that is locked down.
+        # Not installed, or damaged.
         return "torch"
     return "openvino"

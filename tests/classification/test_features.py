@@ -10,6 +10,7 @@ import torch
 from nnunetv2_mip.classification.classifier import load_classifier
 from nnunetv2_mip.classification.features import FeatureExtractor, body_window
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.inference.engine import ENGINE_VARIABLE, Network
 from nnunetv2_mip.inference.predictor import MIPPredictor
 
 
@@ -84,3 +85,33 @@ def test_the_log_odds_of_several_networks_are_averaged(tiny, tmp_path, few_threa
     # The encoder's stages are those of the first network.
     for group in ("mean", "max"):
         np.testing.assert_allclose(both[group], one[group], rtol=1e-5)
+
+
+def test_both_engines_give_the_same_features(tiny_model, few_threads, monkeypatch):
+    pytest.importorskip("openvino", reason="the extra serve is not installed")
+    levels = np.zeros((2, 60, 40), np.uint8)
+    levels[:, 4:-4, 4:-4] = np.random.default_rng(0).integers(20, 200, (2, 52, 32))
+    found = {}
+    for engine in ("torch", "openvino"):
+        monkeypatch.setenv(ENGINE_VARIABLE, "torch" if engine == "torch" else "")
+        predictor = MIPPredictor.from_model_folder(tiny_model, device="cpu")
+        extractor = FeatureExtractor(predictor)
+        found[engine] = extractor.features(levels, (4.0, 4.0))
+        # The whole body by itself is the first band, bit for bit.
+        whole = extractor.features_of_whole_body(levels, (4.0, 4.0))
+        assert np.array_equal(whole, found[engine][0])
+        assert predictor.engine == engine and not predictor.network._stages_by_torch
+    np.testing.assert_allclose(found["openvino"], found["torch"], rtol=1e-4, atol=1e-4)
+
+
+def test_what_openvino_cannot_do_is_done_by_torch(tiny_model, few_threads, monkeypatch):
+    pytest.importorskip("openvino", reason="the extra serve is not installed")
+    predictor = MIPPredictor.from_model_folder(tiny_model, device="cpu")
+
+    def fail(self, fold, module):
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(Network, "_compile", fail)
+    levels = np.full((1, 60, 40), 90, np.uint8)
+    assert np.isfinite(FeatureExtractor(predictor).features(levels, (4.0, 4.0))).all()
+    assert predictor.network._stages_by_torch and predictor.engine == "openvino"
