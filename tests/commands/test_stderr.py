@@ -1,0 +1,126 @@
+"""Lines on stderr of the commands, used in a usual way, where stderr is no terminal.
+
+All run one after the other in one fresh process with Python's own filters of warnings, so that
+everything is caught that a user would see: warnings of libraries, lines of ITK, progress bars.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers import save_png
+
+# What the commands say of inputs and models.
+OWN_LINE = re.compile(r"(warning|left out): ")
+RUNNER = """
+import importlib, json, sys
+for name, *words in json.loads(sys.argv[1]):
+    sys.stdout.flush()
+    print(f"\\n<{name}>", file=sys.stderr, flush=True)
+    try:
+        importlib.import_module(f"nnunetv2_mip.commands.{name}").main(words)
+    except SystemExit as ended:
+        print(f"{name} {words[:1]}: {ended.code}", flush=True)
+"""
+
+
+def run_all(commands: list[list[str]], folder, environment: dict) -> dict[str, str]:
+    """Text on stderr of every command, by its name and number; all end with exit code 0."""
+    words = json.dumps([[str(word) for word in command] for command in commands])
+    done = subprocess.run(
+        [sys.executable, "-c", RUNNER, words],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"^\w+ \[.*\]: 0$", done.stdout, re.M)) == len(commands), (
+        done.stdout + done.stderr
+    )
+    parts = re.split(r"\n<(\w+)>\n", done.stderr)
+    # What is before the first command, then names and texts by turns.
+    assert parts[0] == ""
+    return {f"{n}: {name}": text for n, (name, text) in enumerate(zip(parts[1::2], parts[2::2]))}
+
+
+def noise(found: dict[str, str]) -> dict[str, list[str]]:
+    """Lines that are none of the commands' own, by command; ends of lines and bars as well."""
+    return {
+        name: lines
+        for name, text in found.items()
+        if (lines := [line for line in text.splitlines() if not OWN_LINE.match(line)])
+    }
+
+
+@pytest.fixture
+def environment(tiny, tmp_path) -> dict[str, str]:
+    """A user's environment with the tiny trainer and an empty nnUNet_raw and _preprocessed."""
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
+    folders = {
+        name: str(tmp_path / name)
+        for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+    }
+    return {**own, **folders}
+
+
+def write_images(folder, count: int = 4) -> None:
+    """PNGs, masks and controls in the folders of DM i AI."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        image = rng.integers(190, 235, (60, 40)).astype(np.uint8)
+        mask = np.zeros_like(image)
+        mask[20 + number : 30 + number, 15:25] = 255
+        image[mask == 255] = 20
+        save_png(image, folder / "patients" / "imgs" / f"patient_{number:03d}.png")
+        save_png(mask, folder / "patients" / "labels" / f"segmentation_{number:03d}.png")
+        control = np.full((60, 40), 215, np.uint8)
+        save_png(control, folder / "controls" / "imgs" / f"control_{number:03d}.png")
+
+
+@pytest.mark.slow
+def test_commands_on_studies_write_no_noise(tiny, environment, tmp_path):
+    model = tiny.model
+    environment["nnUNet_results"] = str(tiny.results.parent)
+    commands = [
+        ["phantom", "-o", "phantoms", "-n", "3", "--spacing", "12"],
+        ["phantom", "-o", "challenge", "-n", "1", "--spacing", "12", "--layout", "grand-challenge"],
+        ["convert_autopet", "-i", "phantoms", "-d", "902", "--views", "3", "-np", "2"],
+        ["plan_and_preprocess", "-d", "902", "--preset", tiny.preset, "-np", "1"],
+        ["predict", "-i", "phantoms", "-o", "masks", "-m", model, "--views", "3"],
+        ["evaluate", "-i", "masks", "-g", "phantoms", "-o", "scores.json", "-np", "1"],
+        ["report", "-i", "masks", "-g", "phantoms", "-o", "report.html", "--views", "4"],
+        ["info"],
+        ["env"],
+    ]
+    assert noise(run_all(commands, tmp_path, environment)) == {}
+
+
+@pytest.mark.slow
+def test_commands_on_images_write_no_noise(tiny, environment, tmp_path):
+    write_images(tmp_path / "data")
+    model = tiny.model
+    commands = [
+        ["convert_dmiai", "-i", "data", "-d", "903"],
+        ["predict", "-i", "data/patients/imgs", "-o", "masks", "-m", model, "--save_pictures"],
+        ["evaluate", "-i", "masks", "-g", "data/patients/labels", "-o", "scores.json"],
+        ["classify", "train", "-d", "903", "-o", "classifier", "--network", model],
+        ["classify", "predict", "-i", "data/patients/imgs", "-o", "s.csv", "-m", "classifier"],
+        ["export_model", "-m", model, "-o", "exported", "-f", "0"],
+    ]
+    assert noise(run_all(commands, tmp_path, environment)) == {}
+
+
+def test_what_counts_as_noise():
+    found = {
+        "a": "warning: one study has no CT\nleft out: b: no PET\n",
+        "b": "\r  0%|          | 0/3 [00:00<?, ?case/s]\n",
+        "c": "x.py:1: FutureWarning: soon\n  call()\n",
+        "d": "",
+    }
+    assert set(noise(found)) == {"b", "c"}
