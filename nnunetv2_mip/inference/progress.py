@@ -73,6 +73,8 @@ class PredictionBar(Deadline):
         if not self._counting:
             self._counting, self._bar.bar_format = True, None
             self._bar.set_description("network", refresh=False)
+            # The time left is that of the windows, without what was before them.
+            self._bar.reset(total=self.windows)
         self._bar.total = self.windows
         self._bar.update()
         if self._checked == self.windows:
