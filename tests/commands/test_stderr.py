@@ -9,16 +9,19 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import save_png
 
+STS_001 = Path(os.environ.get("NNUNETV2_MIP_TEST_DATA", "-")) / "petct" / "STS_001"
 # What the commands say of inputs and models.
 OWN_LINE = re.compile(r"(warning|left out): ")
 RUNNER = """
-import importlib, json, sys
+import glob, importlib, json, sys
 for name, *words in json.loads(sys.argv[1]):
+    words = [glob.glob(word)[0] if "*" in word else word for word in words]
     sys.stdout.flush()
     print(f"\\n<{name}>", file=sys.stderr, flush=True)
     try:
@@ -95,8 +98,14 @@ def test_commands_on_studies_write_no_noise(tiny, environment, tmp_path):
         ["predict", "-i", "phantoms", "-o", "masks", "-m", model, "--views", "3"],
         ["evaluate", "-i", "masks", "-g", "phantoms", "-o", "scores.json", "-np", "1"],
         ["report", "-i", "masks", "-g", "phantoms", "-o", "report.html", "--views", "4"],
+        ["project", "-i", "phantoms/*0/*/SUV.nii.gz", "--seg", "phantoms/*0/*/SEG.nii.gz"]
+        + ["-o", "views", "--views", "4"],
+        ["fuse", "-i", "views", "--views_file", "seg.nii.gz", "-o", "fused.nii.gz"],
         ["info"],
         ["env"],
+        # The last one: it sets limits of its process.
+        ["grand_challenge", "-i", "challenge/*/input", "-o", "answer", "-m", model]
+        + ["-device", "cpu", "--budget", "10000"],
     ]
     assert noise(run_all(commands, tmp_path, environment)) == {}
 
@@ -112,6 +121,18 @@ def test_commands_on_images_write_no_noise(tiny, environment, tmp_path):
         ["classify", "train", "-d", "903", "-o", "classifier", "--network", model],
         ["classify", "predict", "-i", "data/patients/imgs", "-o", "s.csv", "-m", "classifier"],
         ["export_model", "-m", model, "-o", "exported", "-f", "0"],
+    ]
+    assert noise(run_all(commands, tmp_path, environment)) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not STS_001.is_dir(), reason="NNUNETV2_MIP_TEST_DATA has no petct/STS_001")
+def test_commands_on_dicom_write_no_noise(tiny, environment, tmp_path):
+    pytest.importorskip("highdicom", reason="the extra dicom is not installed")
+    commands = [
+        ["predict", "-i", STS_001 / "dicom", "-o", "masks", "-m", tiny.model, "--views", "2"]
+        + ["--dicom", "seg", "rtstruct", "sr"],
+        ["project", "-i", STS_001 / "dicom", "-o", "views", "--views", "2"],
     ]
     assert noise(run_all(commands, tmp_path, environment)) == {}
 
