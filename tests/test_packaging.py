@@ -84,8 +84,8 @@ def run_installed(commands: Path, words: list[str], folder: Path, **variables) -
 def test_the_installed_wheel_tells_its_version_and_model(installed, tmp_path):
     state = json.loads(run_installed(installed, ["nnUNetv2_mip_info", "--json"], tmp_path))
     assert state["versions"]["nnunetv2-mip"] == nnunetv2_mip.__version__
-    (model,) = state["models"]
-    assert Path(model["folder"]).is_relative_to(installed.parent)
+    folders = [Path(model["folder"]) for model in state["models"]]
+    assert folders and all(folder.is_relative_to(installed.parent) for folder in folders)
 
 
 def test_the_installed_wheel_segments_a_png(installed, tmp_path):

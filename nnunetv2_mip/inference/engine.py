@@ -197,7 +197,7 @@ def _engine(device: torch.device) -> str:
         return "torch"
     # Importing openvino reports itself to a server, by a forked process and a thread that is waited
     # for at exit. A package that cannot be imported keeps it from that, and from a file at home.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[call-overload]
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         import openvino.frontend.pytorch  # noqa: F401
     except Exception:
