@@ -96,9 +96,6 @@ def run_command(
     Any other exception is a defect of the package and keeps its traceback.
     """
     args = parser.parse_args(argv)
-    if sys.stderr is not None and not sys.stderr.isatty():
-        # Bars of libraries, as nnU-Net's; tqdm reads this when it is first imported.
-        os.environ.setdefault("TQDM_DISABLE", "1")
     try:
         code = run(args) or 0
         # Here, so that a reader who has left is noticed before Python's own exit.

@@ -1,9 +1,11 @@
 """`nnUNetv2_mip_plan_and_preprocess`: fingerprint, plan and preprocess a converted data set."""
 
 import argparse
+import contextlib
 import os
 import re
 import shlex
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -188,5 +190,25 @@ def _fingerprint_is_stale(raw: Path, preprocessed: Path) -> bool:
     )
 
 
+class _WithoutBars:
+    """Stream without progress bars, which nnU-Net writes to files and pipes too."""
+
+    def __init__(self, stream):
+        self._stream, self._after_bar = stream, False
+
+    def write(self, text: str) -> int:
+        # tqdm begins each bar by a carriage return, and ends the last one by a lone line feed.
+        is_bar = text.startswith("\r") or (self._after_bar and text == "\n")
+        self._after_bar = text.startswith("\r")
+        return len(text) if is_bar else self._stream.write(text)
+
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    run_command(build_parser(), run, argv)
+    if sys.stderr.isatty():
+        run_command(build_parser(), run, argv)
+        return
+    with contextlib.redirect_stderr(_WithoutBars(sys.stderr)):  # type: ignore[type-var]
+        run_command(build_parser(), run, argv)

@@ -4,6 +4,8 @@ All run one after the other in one fresh process with Python's own filters of wa
 everything is caught that a user would see: warnings of libraries, lines of ITK, progress bars.
 """
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -14,6 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import save_png
+from tqdm import tqdm
+
+from nnunetv2_mip.commands.plan_and_preprocess import _WithoutBars
 
 STS_001 = Path(os.environ.get("NNUNETV2_MIP_TEST_DATA", "-")) / "petct" / "STS_001"
 # What the commands say of inputs and models.
@@ -145,3 +150,13 @@ def test_what_counts_as_noise():
         "d": "",
     }
     assert set(noise(found)) == {"b", "c"}
+
+
+def test_bars_of_nnunet_are_dropped_and_warnings_kept():
+    stream = io.StringIO()
+    with contextlib.redirect_stderr(_WithoutBars(stream)):
+        # As nnU-Net does: whether stderr is a terminal is not asked.
+        for _ in tqdm(range(3), disable=False):
+            pass
+        print("warning: one\n", file=sys.stderr)
+    assert stream.getvalue() == "warning: one\n\n"
