@@ -13,6 +13,8 @@ from nnunetv2_mip.trainers.nnUNetTrainerMIP_muon import (
 # Repetitions of cases with lesions and of cases without. `phantom`: simulated patients, where
 # `--sources` of the merge tells them from real studies.
 SOURCE_REPEATS = {"dmiai": (4, 1), "autopet": (3, 2), "phantom": (3, 2)}
+# Images alone.
+IMAGE_REPEATS = {"dmiai": (5, 1), "autopet": (0, 0), "phantom": (0, 0)}
 
 
 class nnUNetTrainerMIP_mixed_coarse(nnUNetTrainerMIP_muon):
@@ -51,4 +53,4 @@ class nnUNetTrainerMIP_mixed_images(nnUNetTrainerMIP_mixed_third):
     """
 
     starts_from = ("nnUNetTrainerMIP_mixed_third", "nnUNetMIPPlans_cpu_3mm")
-    source_repeats = {"dmiai": (5, 1), "autopet": (0, 0), "phantom": (0, 0)}
+    source_repeats = IMAGE_REPEATS
