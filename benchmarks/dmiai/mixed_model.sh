@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# A model of images and simulated patients, from the data:
-#     bash benchmarks/dmiai/mixed_model.sh DATA MAPS OUT [FOLD ...]
-# It takes the place of bundled_model.sh, whose steps it repeats, when its model ships.
+# A model for volumes and images, from images and simulated patients:
+#     [IMAGES=FOLDER] bash benchmarks/dmiai/mixed_model.sh DATA MAPS OUT [FOLD ...]
 #
+# IMAGES is a model for images that goes into the folder as it is, as that of bundled_model.sh does in
+# the model that ships; without it the last part of the training makes one.
 # DATA has patients/{imgs,labels} and controls/imgs of the DM-i-AI MIP-PET images. MAPS holds label
 # maps of organs (see `nnUNetv2_mip_phantom --organs`): simulated patients around the first three
 # quarters of them take part in the training, those around the others judge the model. OUT is a new
 # folder and gets mip_pet/, the model in the form that ships, and the nnU-Net folders.
 #
-# The networks that ship, one for volumes and one for images, learn from all patients (fold "all"):
-# an hour and a quarter on one CPU core. Named folds (0 1 2 3 4) are trained first, each as long,
-# and judged on the images they have not seen: with all five, threshold and the rule for healthy
-# images are chosen on these, and classifier.npz is trained (an hour more), as for the model that
-# ships. Run again after a stop, or with more folds, it goes
+# Both networks learn from all patients (fold "all"): an hour and a quarter on one CPU core. Named
+# folds (0 1 2 3 4) are trained first, each as long, and judged on the images they have not seen:
+# with all five, threshold and the rule for healthy images are chosen on these, and classifier.npz
+# is trained (an hour more). Run again after a stop, or with more folds, it goes
 # on; mip_pet/ is then replaced. Training is random: the weights are not the same bit for bit.
 set -euo pipefail
 data=$(realpath "$1")
@@ -32,6 +32,12 @@ name=Dataset030_Mixed
 results="$nnUNet_results/$name"
 model="$results/${trainer}_third__${plans}_3mm__2d"
 images="$results/${trainer}_images__${plans}_3mm__2d"
+parts=(coarse:4mm fine:3mm third:3mm)
+if [ -n "${IMAGES:-}" ]; then
+    images=$(realpath "$IMAGES")
+else
+    parts+=(images:3mm)
+fi
 
 # Organ maps for training and for judging, as folders of links.
 if [ ! -d "$out/maps_test" ]; then
@@ -88,7 +94,7 @@ for preset in cpu_4mm cpu_3mm; do
 done
 # Each part starts from the network of the one before, or where it was stopped itself.
 for fold in "$@" all; do
-    for part in coarse:4mm fine:3mm third:3mm images:3mm; do
+    for part in "${parts[@]}"; do
         own="${trainer}_${part%:*}" pixels="${plans}_${part#*:}"
         [ -f "$results/${own}__${pixels}__2d/fold_$fold/checkpoint_final.pth" ] ||
             nnUNetv2_train 30 2d "$fold" -p "$pixels" -tr "$own" -device cpu --c
@@ -114,12 +120,16 @@ PYTHON
 }
 five=false
 [ "$(printf '%s\n' "$@" | sort -u | tr -d '\n')" = 01234 ] && five=true
-set_up "$model"
-if [ $# -gt 0 ]; then
+set_up "$model" 0.4
+if [ -n "${IMAGES:-}" ]; then
+    five=false
+elif [ $# -gt 0 ]; then
     set_up "$images"
     python "$here/recipes.py" -d 30 -o "$out/scores" --folds "$@" --copies clean perturbed --prefilter impulse "mixed=$images"
 fi
-if $five; then
+if [ -n "${IMAGES:-}" ]; then
+    : # As it is.
+elif $five; then
     nnUNetv2_mip_calibrate -m "$images" --write --healthy \
         -i "$out/scores/mixed/probabilities/clean" "$out/scores/mixed/probabilities/perturbed"
 else
@@ -130,7 +140,9 @@ nnUNetv2_mip_calibrate_regions -m "$model" -f all -o "$out/regions" --write -dev
 # Ours, of an earlier run: with more folds there is another threshold to write.
 rm -rf "$out/mip_pet"
 nnUNetv2_mip_export_model -m "$model" --images "$images" -o "$out/mip_pet" -f all
-if $five; then
+if [ -f "$images/classifier.npz" ]; then
+    cp "$images/classifier.npz" "$out/mip_pet/images/"
+elif $five; then
     python "$here/classification.py" bundle -d 10 --network "$images" --bundled "$out/mip_pet/images" \
         --splits "$nnUNet_raw/Dataset010_DMIAI/splits_final.json" -o "$out/classification" --write
 fi
