@@ -16,6 +16,7 @@ from nnunetv2_mip.classification.classifier_file import (
 from nnunetv2_mip.classification.network import StudyImages, study_images
 from nnunetv2_mip.classification.network_training import training_batch, window_for
 from nnunetv2_mip.errors import MipError
+from nnunetv2_mip.inference.deadline import Deadline
 from nnunetv2_mip.inference.predictor import MIPPredictor
 
 
@@ -105,7 +106,7 @@ def test_a_head_and_a_network_as_one(
     levels = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
     score = classifier.score(levels, (5.0, 4.0))
     odds = [
-        slope * scorer.score(levels, (5.0, 4.0))[0] + offset
+        slope * scorer.score(levels, (5.0, 4.0), Deadline())[0] + offset
         for (scorer, _), (slope, offset) in zip(classifier.scorer.parts, about["parts"])
     ]
     slope, offset = about["platt"]
