@@ -1,7 +1,5 @@
 """Export of a trained model to a small folder for prediction: weights alone, half precision."""
 
-import contextlib
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -125,11 +123,12 @@ def _trainer_for_inference(name: str) -> str:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
+    from nnunetv2_mip.nnunet.loading import quiet
     from nnunetv2_mip.nnunet.paths import add_own_trainers
 
     add_own_trainers()
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with quiet():
             found = recursive_find_trainer_class_by_name(name)
     except RuntimeError as error:
         raise MipError(f"{name}: nnU-Net does not find this trainer: {error}") from None

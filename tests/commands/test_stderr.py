@@ -9,16 +9,19 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers import save_png
 from tqdm import tqdm
 
 from nnunetv2_mip.commands.plan_and_preprocess import _WithoutBars
+from nnunetv2_mip.nnunet.model_folder import CHECKPOINT
 
 STS_001 = Path(os.environ.get("NNUNETV2_MIP_TEST_DATA", "-")) / "petct" / "STS_001"
 # What the commands say of inputs and models.
@@ -119,6 +122,10 @@ def test_commands_on_studies_write_no_noise(tiny, environment, tmp_path):
 def test_commands_on_images_write_no_noise(tiny, environment, tmp_path):
     write_images(tmp_path / "data")
     model = tiny.model
+    # Of a trainer of the package: nnU-Net looks through all of its own before it finds it.
+    shutil.copytree(model, tmp_path / "own")
+    path = tmp_path / "own" / "fold_0" / CHECKPOINT
+    torch.save(torch.load(path, weights_only=False) | {"trainer_name": "nnUNetTrainerMIP"}, path)
     commands = [
         ["convert_dmiai", "-i", "data", "-d", "903"],
         ["predict", "-i", "data/patients/imgs", "-o", "masks", "-m", model, "--save_pictures"],
@@ -126,6 +133,7 @@ def test_commands_on_images_write_no_noise(tiny, environment, tmp_path):
         ["classify", "train", "-d", "903", "-o", "classifier", "--network", model],
         ["classify", "predict", "-i", "data/patients/imgs", "-o", "s.csv", "-m", "classifier"],
         ["export_model", "-m", model, "-o", "exported", "-f", "0"],
+        ["export_model", "-m", "own", "-o", "own_exported", "-f", "0"],
     ]
     assert noise(run_all(commands, tmp_path, environment)) == {}
 
