@@ -83,6 +83,10 @@ def run(args: argparse.Namespace) -> None:
         f"{found.dice:.3f}, {found.false_ml:.2f} ml marked without lesions (at 0.5 without the "
         f"classifier: {found.dice_plain:.3f} and {found.false_ml_plain:.2f} ml)"
     )
+    print("view threshold  regions removed below   Dice  ml without lesions")
+    for view_threshold, threshold, dice, false_ml in found.compared:
+        border = threshold or "none"
+        print(f"{view_threshold:14}  {border:>21}  {dice:.3f}  {false_ml:18.2f}")
     path = folder / INFERENCE_FILE
     if args.write:
         from dataclasses import replace

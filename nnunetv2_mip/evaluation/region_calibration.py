@@ -98,6 +98,8 @@ class RegionCalibration:
             seen the patient; and without a classifier at `PLAIN`.
         false_ml, false_ml_plain: mean false millilitres in studies without lesions, likewise.
         studies, healthy: numbers of studies, and of those without lesions.
+        compared: (threshold of the views, threshold of the classifier, Dice, false ml) of the
+            choice beside others: every threshold of the views, with the classifier and without.
     """
 
     classifier: RegionClassifier
@@ -108,6 +110,7 @@ class RegionCalibration:
     false_ml_plain: float
     studies: int
     healthy: int
+    compared: tuple[tuple[float, float, float, float], ...]
 
 
 def study_regions(
@@ -174,6 +177,11 @@ def calibrate_regions(studies: Sequence[StudyRegions]) -> RegionCalibration:
         if fair
         else min(choices, key=lambda choice: (choice[1], -choice[0]))
     )
+    compared = [
+        (VIEW_THRESHOLDS[at], border, value, ml)
+        for value, ml, at, border in choices
+        if border in (0.0, threshold)
+    ]
     return RegionCalibration(
         replace(fit_classifier(studies), threshold=threshold),
         VIEW_THRESHOLDS[index],
@@ -183,6 +191,7 @@ def calibrate_regions(studies: Sequence[StudyRegions]) -> RegionCalibration:
         plain[1],
         len(studies),
         sum(healthy),
+        tuple(compared),
     )
 
 

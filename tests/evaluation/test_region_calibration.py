@@ -51,6 +51,10 @@ def test_lines_go_and_the_lower_threshold_finds_the_lesions():
     assert found.dice == pytest.approx(0.9) and found.dice_plain == 0
     assert found.false_ml == 0 and found.false_ml_plain == pytest.approx(40 * 0.064)
     assert (found.studies, found.healthy) == (30, 10)
+    # Beside the choice: each threshold of the views, with the classifier and without.
+    chosen = (found.view_threshold, found.classifier.threshold, found.dice, found.false_ml)
+    assert chosen in found.compared and len(found.compared) == 2 * len(VIEW_THRESHOLDS)
+    assert (0.5, 0.0, found.dice_plain, found.false_ml_plain) in found.compared
     probabilities = found.classifier.probabilities(STUDIES[1].features[0])
     assert probabilities[0] > found.classifier.threshold > probabilities[1]
 
@@ -95,6 +99,7 @@ def test_the_command_predicts_what_is_missing_and_writes_the_choice(tiny_model, 
     assert len(list(out.glob("*.npz"))) == 12
     said = capsys.readouterr().out
     assert "12 studies, 4 without lesions: view threshold" in said
+    assert sum("  none  " in line for line in said.splitlines()) == len(VIEW_THRESHOLDS)
     config = InferenceConfig.load(model)
     assert config.regions is not None and config.fusion.view_threshold < 0.4
     content = json.loads((model / "inference.json").read_text())
