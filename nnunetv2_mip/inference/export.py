@@ -48,12 +48,10 @@ def export_model(
     source, target = Path(source), Path(target)
     if target.exists():
         raise MipError(f"{target}: exists; choose another -o or remove it")
+    folds_with_checkpoint(source, folds, checkpoint)
     config = InferenceConfig.load(source)
     dataset, plans = (read_json(source / name) for name in ("dataset.json", "plans.json"))
     paths = {fold: source / f"fold_{fold}" / checkpoint for fold in folds}
-    for path in paths.values():
-        if not path.is_file():
-            raise MipError(f"{path}: no such file; check -f and -chk")
     checkpoints = {fold: _read_checkpoint(path) for fold, path in paths.items()}
     configuration = next(iter(checkpoints.values()))["init_args"]["configuration"]
     stage = plans["configurations"].get(configuration, {}).get("previous_stage")

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import assert_refused
 
+from nnunetv2_mip.commands import export_model as export_command
 from nnunetv2_mip.inference.config import InferenceConfig
 from nnunetv2_mip.inference.export import export_model
 from nnunetv2_mip.inference.predictor import MIPPredictor
@@ -61,3 +63,10 @@ def test_a_copy_takes_the_image_model_along(both: Path, tmp_path: Path):
         assert image_model_folder(folder) == folder / IMAGE_MODEL
         assert InferenceConfig.load(folder / IMAGE_MODEL).threshold == 0.7
     assert image_model_folder(again / IMAGE_MODEL) == again / IMAGE_MODEL
+
+
+def test_a_copy_without_its_image_model_is_not_written(tiny_model: Path, tmp_path: Path, capsys):
+    missing, out = tmp_path / "missing", tmp_path / "out"
+    options = ("-m", tiny_model, "-o", out, "-f", "0", "--images", missing)
+    assert_refused(capsys, missing, export_command, *options)
+    assert not out.exists()
